@@ -1,0 +1,1 @@
+"""Public data sets as tokenised splits: one file per kind of task, batches for all of them."""

@@ -1,0 +1,192 @@
+"""Rows of text, their labels and their tokens: what every kind of task hands to models and training."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from smallmodels import records
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ROWS_PER_CALL = 1000
+"""Texts given to the tokenizer at once; bounds its memory, which is many times that of the tokens."""
+
+
+class Signals(Protocol):
+    """What a teacher says about each row of a split (see `teachers.Signals`)."""
+
+    def rows_for(self, split: "Split") -> npt.NDArray[np.float32]:
+        """Rows aligned with the split's examples."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many texts in one flat array; text i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    pad_id: int
+    max_length: int
+    num_truncated: int
+    """Texts that were longer than `max_length`."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens per text, special tokens included."""
+        return np.diff(self.offsets)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "Tokens":
+        """The tokens of these texts, in this order."""
+        pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
+        ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        return dataclasses.replace(self, ids=ids, offsets=offsets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts with ids and, for classification, labels. Frozen: every change makes a new one."""
+
+    name: str
+    ids: list[str]
+    """One per example, stable when rows are filtered: `train/17`."""
+    texts: list[str]
+    labels: npt.NDArray[np.int64] | None = None
+    """Shape (num_examples,); indices into `Splits.label_names`."""
+    tokens: Tokens | None = None
+    teacher: npt.NDArray[np.float32] | None = None
+    """Shape (num_examples, …): the teacher's row for each example."""
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.texts), (len(self.ids), len(self.texts))
+        assert self.labels is None or len(self.labels) == len(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over texts and labels in order; ids do not count."""
+        digest = hashlib.sha256()
+        for i, text in enumerate(self.texts):
+            label = b"" if self.labels is None else str(int(self.labels[i])).encode()
+            digest.update(len(text).to_bytes(8, "little") + text.encode(errors="surrogatepass") + b"\0" + label)
+        return digest.hexdigest()
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
+        """The examples at these positions, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Split(
+            self.name,
+            [self.ids[i] for i in chosen],
+            [self.texts[i] for i in chosen],
+            None if self.labels is None else self.labels[chosen],
+            None if self.tokens is None else self.tokens.take(chosen),
+            None if self.teacher is None else self.teacher[chosen],
+        )
+
+    def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":
+        """The same split with tokens, special tokens included, cut at `max_length`."""
+        return dataclasses.replace(self, tokens=tokenize(self.texts, tokenizer, max_length=max_length))
+
+    def with_signals(self, signals: Signals) -> "Split":
+        """The same split with the teacher's rows, which reach the loss as `batch.teacher`."""
+        return dataclasses.replace(self, teacher=signals.rows_for(self))
+
+
+@dataclass(frozen=True)
+class RetrievalSplit:
+    """Queries, documents, and which document answers which query."""
+
+    name: str
+    queries: Split
+    documents: Split
+    relevant: npt.NDArray[np.int64]
+    """Shape (num_queries,); index of the one right document."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over queries, documents and what belongs to what."""
+        parts = self.queries.fingerprint() + self.documents.fingerprint() + self.relevant.tobytes().hex()
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "RetrievalSplit":
+        """The same split with tokens on both sides."""
+        return dataclasses.replace(
+            self,
+            queries=self.queries.tokenize(tokenizer, max_length=max_length),
+            documents=self.documents.tokenize(tokenizer, max_length=max_length),
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test of a text classification data set, and where they came from."""
+
+    train: Split
+    validation: Split
+    test: Split
+    label_names: list[str]
+    source: records.Source
+    languages: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Counts of what was dropped, overlap between splits, which split stands in for which."""
+
+    def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Splits":
+        """All three splits with tokens."""
+        train, validation, test = (
+            split.tokenize(tokenizer, max_length=max_length) for split in (self.train, self.validation, self.test)
+        )
+        return dataclasses.replace(self, train=train, validation=validation, test=test)
+
+
+@dataclass(frozen=True)
+class RetrievalSplits:
+    """Texts to train on, and queries with documents to validate and test on."""
+
+    train: Split
+    validation: RetrievalSplit
+    test: RetrievalSplit
+    source: records.Source
+    languages: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "RetrievalSplits":
+        """All three splits with tokens."""
+        return dataclasses.replace(
+            self,
+            train=self.train.tokenize(tokenizer, max_length=max_length),
+            validation=self.validation.tokenize(tokenizer, max_length=max_length),
+            test=self.test.tokenize(tokenizer, max_length=max_length),
+        )
+
+
+def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> Tokens:
+    """Token ids of many texts, cut at `max_length`, special tokens included."""
+    pieces: list[npt.NDArray[np.int32]] = []
+    lengths: list[int] = []
+    num_truncated = 0
+    for start in range(0, len(texts), _ROWS_PER_CALL):
+        rows = tokenizer(
+            # A lone surrogate cannot be encoded; a NUL byte and white space are the tokenizer's own business.
+            [text.encode(errors="replace").decode() for text in texts[start : start + _ROWS_PER_CALL]],
+            truncation=True,
+            max_length=max_length,
+            add_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_overflowing_tokens=False,
+        )["input_ids"]
+        lengths += [len(row) for row in rows]
+        num_truncated += sum(len(row) >= max_length for row in rows)
+        pieces += [np.asarray(row, dtype=np.int32) for row in rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length, num_truncated)

@@ -1,0 +1,41 @@
+"""Errors that end a command, each with the exit code that it stands for.
+
+Every message is one sentence that says what was expected, what was found, and what to do. The command line prints
+it without a traceback; a library user catches the class. Exit code 0 is success.
+"""
+
+
+class SmallmodelsError(Exception):
+    """Base of the errors below."""
+
+    exit_code = 1
+
+
+class TrainingError(SmallmodelsError):
+    """Training failed: a value that is not finite, out of memory, nothing that was trained."""
+
+    exit_code = 1
+
+
+class InputError(SmallmodelsError, ValueError):
+    """Bad input from the user, or a config that changed between a run and its resume."""
+
+    exit_code = 2
+
+
+class PolicyError(SmallmodelsError):
+    """Refused by a rule: a licence, a lock that somebody else holds, a safety check."""
+
+    exit_code = 3
+
+
+class DamagedError(SmallmodelsError):
+    """An artefact on disk is torn, altered, or not what its manifest says."""
+
+    exit_code = 4
+
+
+class RunInterruptedError(SmallmodelsError):
+    """The run was interrupted, has saved its work, and can be resumed."""
+
+    exit_code = 75

@@ -1,0 +1,135 @@
+"""Files that are whole or absent: atomic writes, folders with a manifest, hashes. Standard library only."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from smallmodels.errors import DamagedError
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Hexadecimal SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a JSON-able value, the same for equal values whatever the order of their keys."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can (Windows cannot open a folder)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _fsync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON as `write_bytes` does; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that we wrote.
+
+    Raises: DamagedError if it cannot be read or parsed.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} should be a readable JSON file, but {error}: delete it or restore it") from error
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder; when the block ends it gets a manifest, is fsynced and renamed to `path`.
+
+    An existing `path` is replaced. If the block raises, nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        write_manifest(temporary)
+        for entry in [*temporary.rglob("*"), temporary]:
+            fsync_folder(entry) if entry.is_dir() else _fsync_file(entry)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json` with size and SHA-256 of every other file in the folder."""
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, {"files": files})
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare every file of the folder with its manifest.
+
+    Raises: DamagedError that names the first file that is missing, altered or not listed.
+    """
+    listed = read_json(folder / MANIFEST)["files"]
+    for name, expected in listed.items():
+        file = folder / name
+        if not file.is_file():
+            raise DamagedError(f"{folder} should hold {name}, which is missing: delete the folder to make it again")
+        if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
+            raise DamagedError(f"{file} is not what its manifest says: delete the folder to make it again")
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    if extra := sorted(found - set(listed) - {MANIFEST}):
+        raise DamagedError(f"{folder} holds {extra[0]}, which its manifest does not list: remove that file")

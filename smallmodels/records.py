@@ -1,0 +1,437 @@
+"""The schema of what a run leaves behind: `record.json`. Standard library only, so reports start at once.
+
+Energy is in joules (`energy_j`), time in seconds, memory in MB (10^6 bytes). What could not be measured is None,
+never 0. A record is validated when it is written and when it is read: every key known, none missing, every type right.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from smallmodels import files
+from smallmodels.errors import DamagedError
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "record.json"
+
+EnergyLabel = Literal["wall", "counter", "sampled", "user", "modelled", "constant", "unknown", "missing"]
+"""How a number of joules was obtained; `smallmodels.energy` says what each means."""
+
+COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
+"""Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model or data set that went into the run."""
+
+    role: str
+    """What it was used as: `teacher`, `dataset`, …"""
+    kind: Literal["model", "dataset"]
+    name: str
+    """Hub id, installed package, or file name; never a local folder."""
+    revision: str | None
+    """Commit on the hub; None for local files and packages, whose hashes stand in `sha256`."""
+    sha256: dict[str, str]
+    """SHA-256 of the files that were read, by name, where the bytes were at hand."""
+    license: str | None
+    """As declared by the source (an SPDX id in lower case), `user-provided, not checked`, or None."""
+    license_file_seen: bool
+    duties: list[str]
+    """What follows from the licence in plain words, such as attribution."""
+    splits: dict[str, int]
+    """Rows per split, for data sets."""
+    fingerprint: str | None
+    """SHA-256 over the rows, for data sets; over the weights, for models."""
+    notes: dict[str, Any]
+    """Anything else worth knowing, such as overlap between splits or rows that were dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The machine and the software. `fingerprint` is a hash of exactly the other fields."""
+
+    processor: str
+    num_cores: int
+    num_threads: int
+    memory_mb: int
+    gpu: str | None
+    gpu_driver: str | None
+    operating_system: str
+    virtual_machine: bool | None
+    power_policy: str | None
+    versions: dict[str, str]
+    """Versions of Python and of the packages that move numbers."""
+    energy_labels: dict[str, str]
+    """How each component's joules are obtained here: cpu, gpu, ram."""
+    tracking_mode: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """Joules of one component (cpu, gpu, ram) and how they were obtained."""
+
+    energy_j: float | None
+    label: EnergyLabel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One measured part of the run; nested phases are counted once, in the inner one."""
+
+    name: str
+    duration_s: float
+    cpu_s: float
+    """CPU time of this process and its finished children."""
+    energy_j: float | None
+    """Sum over the components that are known."""
+    label: EnergyLabel
+    """The weakest label that carries 10 % of the joules or more."""
+    components: dict[str, Component]
+    num_examples: int | None
+    num_tokens: int | None
+    """Real tokens that went through a model."""
+    num_processed_tokens: int | None
+    """Real tokens and padding."""
+    num_operations: float | None
+    """Floating-point operations of the models, without padding's share."""
+    utilisation: float | None
+    """Operations per second over the matmul rate measured on this machine in the same number format."""
+    peak_memory_mb: float | None
+    """Highest resident memory of the process while the phase ran."""
+    shared_energy_j: float | None
+    """Joules that an earlier run paid for what this phase took from the cache; 0.0 if it took nothing."""
+    shared_cpu_s: float | None
+    """CPU-seconds in the same sense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measured quality with its 95 % interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    """Test items behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Quality of one role on one split."""
+
+    role: str
+    """`teacher`, `student`, `untrained_student`, `label_only`, `tfidf`, `majority`, …"""
+    split: str
+    metrics: dict[str, Metric]
+    per_class: list[dict[str, Any]]
+    """One row per class: label, precision, recall, f1, support. Empty for tasks without classes."""
+    agreement: Metric | None
+    """Share of test items on which this role and the teacher give the same answer."""
+    calibration_error: float | None
+    """Expected calibration error, 15 bins, in [0, 1]."""
+    built_by: list[str]
+    """Phases whose cost was paid for this role's model alone."""
+    teacher_phases: list[str]
+    """Phases that made its teacher; a report shows cost with and without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One validation during training."""
+
+    step: int
+    energy_j: float | None
+    """Joules since the training phase began."""
+    cpu_s: float
+    value: float
+    """The metric that training chooses by, on validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceWindow:
+    """One repeat of the throughput measurement."""
+
+    duration_s: float
+    num_examples: int
+    energy_j: float | None
+    cpu_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """What one use of a role's model costs."""
+
+    role: str
+    num_parameters: int | None
+    size_bytes: int | None
+    """Bytes on disk of the weights."""
+    latency_p50_s: float | None
+    """Batch 1, median."""
+    latency_p95_s: float | None
+    batch_size: int
+    """Batch of the throughput windows."""
+    throughput_per_s: float
+    energy_j_per_1000: float | None
+    cpu_s_per_1000: float
+    label: EnergyLabel
+    windows: list[InferenceWindow]
+    number_format: str
+    protocol: Literal["indicative", "full", "smoke"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payback:
+    """After how many uses the energy that built the student is saved again."""
+
+    replaces: str
+    """The role that the student replaces."""
+    unit: Literal["J", "CPU-s"]
+    build: float
+    """What was paid: every phase that made and evaluated the student, shared caches included."""
+    build_without_shared: float
+    """The same without the share of caches that earlier runs paid."""
+    saved_per_use: float | None
+    uses: float | None
+    """None means never."""
+    low: float | None
+    high: float | None
+    """95 % interval of `uses`; None where open or never."""
+    reason: str
+    """One sentence: why this number, or why never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something unusual that happened."""
+
+    time_utc: str
+    kind: str
+    message: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carbon:
+    """Grams of CO2e, only where the user named a country or an intensity."""
+
+    emissions_g: float | None
+    """None where the joules are not known."""
+    intensity_g_per_kwh: float
+    year: int | None
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One complete run. Written last; its presence means that the run is complete."""
+
+    schema_version: int = SCHEMA_VERSION
+    # Identity
+    run_id: str
+    recipe: str
+    command: str
+    library_version: str
+    git_commit: str | None
+    git_dirty: bool | None
+    started_utc: str
+    ended_utc: str
+    sweep_id: str | None = None
+    margin: float | None = None
+    """Difference in the metric below which two models count as equal, where declared before the run."""
+    stopped_by: Literal["end", "budget", "gain"] = "end"
+    smoke: bool
+    # What was done
+    title: str
+    """One line: what was distilled or fine-tuned into what."""
+    task: str
+    """Pipeline tag of the hub: `text-classification`, `sentence-similarity`, …"""
+    metric: str
+    """Key of `Result.metrics` that ranks; higher is better."""
+    languages: list[str]
+    """Two-letter codes as declared by the data; empty if unknown."""
+    limits: list[str]
+    """Sentences on what the model is not for and what was not tested."""
+    config: dict[str, Any]
+    sources: list[Source]
+    environment: Environment
+    # What came out
+    phases: list[Phase]
+    duration_s: float
+    cpu_s: float
+    energy_j: float | None
+    energy_label: EnergyLabel
+    num_segments: int
+    """1 plus the number of times the run was resumed."""
+    energy_truncated: bool
+    """True when a segment ended without its closing entry; at most one tick is missing then."""
+    contended: bool
+    """True when another run or foreign load shared the machine."""
+    carbon: Carbon | None
+    results: list[Result]
+    curve: list[CurvePoint]
+    inference: list[Inference]
+    payback: Payback | None
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    """Uses of the student that a reader can judge: `input` and `answers`."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """The student: base model, layers, parameters, number format, how to load it."""
+    events: list[Event] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files in the run folder, by relative path."""
+
+    def result(self, role: str, split: str = "test") -> Result | None:
+        """The result of a role on a split, or None."""
+        return next((r for r in self.results if (r.role, r.split) == (role, split)), None)
+
+    def inference_of(self, role: str) -> Inference | None:
+        """The inference cost of a role, or None."""
+        return next((i for i in self.inference if i.role == role), None)
+
+    def phase(self, name: str) -> Phase | None:
+        """The phase of that name, or None."""
+        return next((p for p in self.phases if p.name == name), None)
+
+    def cost_of(self, phase_names: list[str]) -> tuple[float | None, float]:
+        """Joules (None if any is unknown) and CPU-seconds of these phases, shares of caches included."""
+        chosen = [p for p in self.phases if p.name in phase_names]
+        joules = [p.energy_j for p in chosen] + [p.shared_energy_j for p in chosen]
+        cpu_s = sum(p.cpu_s + (p.shared_cpu_s or 0.0) for p in chosen)
+        known = [j for j in joules if j is not None]
+        return (sum(known) if len(known) == len(joules) else None), cpu_s
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Validate and write `record.json` into a run folder, atomically."""
+    value = to_json(record)
+    from_json(RunRecord, value)
+    files.write_json(folder / RECORD_NAME, value)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and validate a record from its file or its run folder.
+
+    Raises: DamagedError that names the file, the field, what was expected and what was found.
+    """
+    file = path / RECORD_NAME if path.is_dir() else path
+    value = files.read_json(file)
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DamagedError(
+            f"{file} should have schema version {SCHEMA_VERSION}, found {version!r}: "
+            "read it with the version of smallmodels that wrote it"
+        )
+    try:
+        return from_json(RunRecord, value)
+    except DamagedError as error:
+        raise DamagedError(f"{file}: {error}") from None
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass as plain JSON values; numbers that are not finite become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "item"):  # numpy scalars
+        return to_json(value.item())
+    raise TypeError(f"a record holds JSON values, got {type(value).__name__}: {value!r}")
+
+
+T = TypeVar("T")
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Build a dataclass of this module from JSON values, checking every key and type.
+
+    Raises: DamagedError that names the field, what was expected and what was found.
+    """
+    problems = list(_problems(kind, value, ""))
+    if problems:
+        raise DamagedError(problems[0])
+    return typing.cast(T, _build(kind, value))
+
+
+def _problems(kind: Any, value: Any, where: str) -> Iterator[str]:
+    """Every difference between a JSON value and a type, as sentences."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return
+    if dataclasses.is_dataclass(kind):
+        yield from _field_problems(kind, value, where)
+    elif origin in (typing.Union, types.UnionType):
+        inner = [a for a in arguments if a is not type(None)]
+        if value is not None or type(None) not in arguments:
+            for candidate in inner[:1]:
+                yield from _problems(candidate, value, where)
+    elif origin is Literal:
+        if value not in arguments:
+            yield f"{where} should be one of {', '.join(map(repr, arguments))}, found {value!r}"
+    elif origin is list:
+        if not isinstance(value, list):
+            yield f"{where} should be a list, found {value!r}"
+        else:
+            for i, item in enumerate(value):
+                yield from _problems(arguments[0], item, f"{where}[{i}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            yield f"{where} should be an object, found {value!r}"
+        else:
+            for key, item in value.items():
+                yield from _problems(arguments[1], item, f"{where}.{key}")
+    elif not _is_plain(kind, value):
+        yield f"{where} should be {kind.__name__}, found {value!r}"
+
+
+def _field_problems(kind: Any, value: Any, where: str) -> Iterator[str]:
+    prefix = f"{where}." if where else ""
+    if not isinstance(value, dict):
+        yield f"{where or 'the record'} should be an object, found {value!r}"
+        return
+    hints = typing.get_type_hints(kind)
+    if unknown := set(value) - set(hints):
+        yield f"{prefix}{sorted(unknown)[0]} is not a field of {kind.__name__}"
+    for f in dataclasses.fields(kind):
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if f.name in value:
+            yield from _problems(hints[f.name], value[f.name], prefix + f.name)
+        elif required:
+            yield f"{prefix}{f.name} is missing"
+
+
+def _is_plain(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _build(kind: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if value is None or kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(Any, kind)(**{key: _build(hints[key], item) for key, item in value.items()})
+    if origin in (typing.Union, types.UnionType):
+        return _build(next(a for a in arguments if a is not type(None)), value)
+    if origin is list:
+        return [_build(arguments[0], item) for item in value]
+    if origin is dict:
+        return {key: _build(arguments[1], item) for key, item in value.items()}
+    return float(value) if kind is float else value
