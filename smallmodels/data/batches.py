@@ -1,0 +1,100 @@
+"""Which examples make up each step, and their tensors.
+
+The order of data is a pure function of (seed, epoch), and a position in training is one integer, the step. So any
+number of workers, and any resume, sees the same batches.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from smallmodels.data.splits import Split, Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+_BATCHES_PER_WINDOW = 32
+"""Batches cut from one length-sorted window: long enough that few tokens are padding, short enough to stay random."""
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one micro-batch on their device; B examples, L tokens in the longest."""
+
+    inputs: "dict[str, torch.Tensor]"
+    """`input_ids` and `attention_mask`, shape (B, L), int64: what `model(**batch.inputs)` takes."""
+    labels: "torch.Tensor | None"
+    """Shape (B,), int64."""
+    teacher: "torch.Tensor | None"
+    """Shape (B, …), float32: the stored signal of the teacher for these examples."""
+    ids: list[str]
+    num_tokens: int
+    """Real tokens, without padding."""
+
+    @property
+    def num_processed_tokens(self) -> int:
+        """Tokens that the model computes, padding included."""
+        return self.inputs["input_ids"].numel()
+
+
+def plan_epoch(lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+    """Batches of similar length that cover every example once, in random order.
+
+    Examples are shuffled, cut into windows, sorted by length inside each window, cut into batches, and the batches
+    shuffled. The last batch may be smaller.
+
+    Args:
+        lengths: Tokens per example.
+        batch_size: Examples per optimizer step.
+        seed: Same seed and epoch, same plan.
+        epoch: 0 for the first pass over the data.
+    """
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = generator.permutation(len(lengths))
+    window = batch_size * _BATCHES_PER_WINDOW
+    batches: list[Indices] = []
+    for start in range(0, len(order), window):
+        chosen = order[start : start + window]
+        chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
+        batches += [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def plan_inference(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[Indices]:
+    """Batches for a forward pass: longest first, at most `max_tokens` processed tokens each (one example at least)."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, max_tokens // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def pad(tokens: Tokens, indices: Indices) -> "dict[str, torch.Tensor]":
+    """Input ids and attention mask of these examples, padded on the right to the longest."""
+    import torch
+
+    lengths = tokens.lengths[indices]
+    input_ids = np.full((len(indices), int(lengths.max())), tokens.pad_id, dtype=np.int64)
+    for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+        begin = tokens.offsets[index]
+        input_ids[row, :length] = tokens.ids[begin : begin + length]
+    mask = (np.arange(input_ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def collate(split: Split, indices: Indices, *, device: "torch.device | str" = "cpu") -> Batch:
+    """The tensors of these examples of a tokenised split."""
+    import torch
+
+    assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+    inputs = {name: tensor.to(device) for name, tensor in pad(split.tokens, indices).items()}
+    labels = None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device)
+    teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices]).to(device)
+    num_tokens = int(split.tokens.lengths[indices].sum())
+    return Batch(inputs, labels, teacher, [split.ids[i] for i in indices], num_tokens)

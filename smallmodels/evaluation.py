@@ -1,0 +1,436 @@
+"""What a model is worth and what one use of it costs: quality, agreement with the teacher, size, latency, joules.
+
+Legend: N examples, C classes, Q queries, D documents.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from smallmodels import files, metrics, models, records
+from smallmodels.data.splits import RetrievalSplit, Split
+from smallmodels.energy import EnergyReading
+from smallmodels.models import Compute, TextModel
+from smallmodels.phases import NO_CONTEXT, Context
+
+Floats = npt.NDArray[np.float32]
+
+
+class Classifier(Protocol):
+    """A baseline that classifies texts without torch."""
+
+    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+        """Probabilities of shape (N, C)."""
+
+
+class Retriever(Protocol):
+    """A baseline that compares texts without torch."""
+
+    def similarities(self, queries: Sequence[str]) -> npt.NDArray[Any]:
+        """Shape (Q, D): how well each document fits each query."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in a comparison, and the phases that were paid for it."""
+
+    model: Any
+    """A `TextModel` or a baseline."""
+    built_by: tuple[str, ...] = ()
+    teacher_phases: tuple[str, ...] = ()
+
+
+Contenders = Mapping[str, Contender | TextModel]
+"""By role: `teacher`, `student`, `untrained_student`, …"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results by role, and the predictions behind them as columns of equal length."""
+
+    results: list[records.Result]
+    predictions: dict[str, list[Any]] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `evaluation.json`."""
+        value = {"results": records.to_json(self.results), "predictions": records.to_json(self.predictions)}
+        files.write_json(folder / "evaluation.json", value)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Evaluation":
+        """Read what `save` wrote."""
+        value = files.read_json(folder / "evaluation.json")
+        return cls([records.from_json(records.Result, r) for r in value["results"]], value["predictions"])
+
+
+def _contender(value: Contender | TextModel) -> Contender:
+    return value if isinstance(value, Contender) else Contender(value)
+
+
+# Quality
+
+
+def evaluate_classifiers(
+    contenders: Contenders,
+    split: Split,
+    label_names: Sequence[str],
+    *,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> Evaluation:
+    """Accuracy and macro F1 with 95 % intervals, calibration, a row per class, agreement with `teacher`.
+
+    Args:
+        contenders: Models and baselines by role.
+        split: With labels, tokenised for the models among them.
+        label_names: Names of the classes.
+        compute: Device and number format of the models.
+        context: Of the run.
+    """
+    assert split.labels is not None, "evaluation needs labels"
+    compute = compute or models.choose_compute()
+    answers: dict[str, npt.NDArray[np.int64]] = {}
+    results = []
+    predictions: dict[str, list[Any]] = {"id": split.ids, "label": [label_names[i] for i in split.labels]}
+    for number, (role, value) in enumerate(contenders.items()):
+        contender = _contender(value)
+        probabilities_NC = _probabilities(contender.model, split, compute, context)
+        answers[role] = probabilities_NC.argmax(1)
+        teacher = answers.get("teacher") if role != "teacher" else None
+        results.append(_classifier_result(role, contender, split, probabilities_NC, label_names, teacher))
+        predictions[f"{role}/prediction"] = [label_names[i] for i in answers[role]]
+        predictions[f"{role}/score"] = [round(float(p), 6) for p in probabilities_NC.max(1)]
+        context.progress(number + 1, len(contenders))
+    return Evaluation(results, predictions)
+
+
+def _probabilities(model: Any, split: Split, compute: Compute, context: Context) -> npt.NDArray[np.float64]:
+    if isinstance(model, TextModel):
+        assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+        return softmax(models.forward_all(model, split.tokens, compute=compute, context=context))
+    return np.asarray(model.predict_proba(split.texts), dtype=np.float64)
+
+
+def softmax(logits_NC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Probabilities of shape (N, C) in float64."""
+    shifted = logits_NC.astype(np.float64) - logits_NC.max(1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
+
+
+def _classifier_result(
+    role: str,
+    contender: Contender,
+    split: Split,
+    probabilities_NC: npt.NDArray[np.float64],
+    label_names: Sequence[str],
+    teacher: npt.NDArray[np.int64] | None,
+) -> records.Result:
+    assert split.labels is not None
+    predicted = probabilities_NC.argmax(1)
+    return records.Result(
+        role=role,
+        split=split.name,
+        metrics={
+            "accuracy": metrics.mean_with_interval((predicted == split.labels).astype(np.float64)),
+            "macro_f1": metrics.macro_f1_with_interval(predicted, split.labels, num_classes=len(label_names)),
+        },
+        per_class=metrics.per_class_table(predicted, split.labels, label_names),
+        agreement=None if teacher is None else metrics.mean_with_interval((predicted == teacher).astype(np.float64)),
+        calibration_error=metrics.expected_calibration_error(probabilities_NC, split.labels),
+        built_by=list(contender.built_by),
+        teacher_phases=list(contender.teacher_phases),
+    )
+
+
+def accuracy(model: TextModel, split: Split, *, compute: Compute | None = None) -> float:
+    """Share of right answers of a classifier on a tokenised split with labels."""
+    assert split.tokens is not None
+    assert split.labels is not None
+    logits_NC = models.forward_all(model, split.tokens, compute=compute)
+    return float((logits_NC.argmax(1) == split.labels).mean())
+
+
+def evaluate_retrieval(
+    contenders: Contenders,
+    split: RetrievalSplit,
+    *,
+    k: int = 10,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> Evaluation:
+    """Mean reciprocal rank at `k` and recall at 1 and `k` with 95 % intervals; agreement with the teacher's first hit.
+
+    Args:
+        contenders: Embedders and retrievers by role.
+        split: Tokenised for the embedders among them.
+        k: Depth of the list that counts.
+        compute: Device and number format of the models.
+        context: Of the run.
+    """
+    compute = compute or models.choose_compute()
+    results: list[records.Result] = []
+    predictions: dict[str, list[Any]] = {
+        "id": split.queries.ids,
+        "label": [split.documents.ids[i] for i in split.relevant],
+    }
+    first: dict[str, npt.NDArray[np.int64]] = {}
+    for number, (role, value) in enumerate(contenders.items()):
+        contender = _contender(value)
+        similarities_QD = _similarities(contender.model, split, compute, context)
+        ranks = metrics.reciprocal_ranks(similarities_QD, split.relevant, k=k)
+        first[role] = similarities_QD.argmax(1)
+        agree = None
+        if "teacher" in first and role != "teacher":
+            agree = metrics.mean_with_interval((first[role] == first["teacher"]).astype(np.float64))
+        results.append(_retrieval_result(role, contender, split, ranks, k, agree))
+        predictions[f"{role}/prediction"] = [split.documents.ids[i] for i in first[role]]
+        predictions[f"{role}/score"] = [round(float(r), 6) for r in ranks]
+        context.progress(number + 1, len(contenders))
+    return Evaluation(results, predictions)
+
+
+def _similarities(model: Any, split: RetrievalSplit, compute: Compute, context: Context) -> npt.NDArray[Any]:
+    if isinstance(model, TextModel):
+        assert split.queries.tokens is not None
+        assert split.documents.tokens is not None
+        queries_QE = models.forward_all(model, split.queries.tokens, compute=compute, context=context)
+        documents_DE = models.forward_all(model, split.documents.tokens, compute=compute, context=context)
+        return np.asarray(queries_QE @ documents_DE.T)
+    return np.asarray(model.similarities(split.queries.texts))
+
+
+def _retrieval_result(
+    role: str,
+    contender: Contender,
+    split: RetrievalSplit,
+    ranks: npt.NDArray[np.float64],
+    k: int,
+    agreement: records.Metric | None,
+) -> records.Result:
+    return records.Result(
+        role=role,
+        split=split.name,
+        metrics={
+            f"mrr_at_{k}": metrics.mean_with_interval(ranks),
+            "recall_at_1": metrics.mean_with_interval((ranks == 1).astype(np.float64)),
+            f"recall_at_{k}": metrics.mean_with_interval((ranks > 0).astype(np.float64)),
+        },
+        per_class=[],
+        agreement=agreement,
+        calibration_error=None,
+        built_by=list(contender.built_by),
+        teacher_phases=list(contender.teacher_phases),
+    )
+
+
+def mean_reciprocal_rank(
+    model: TextModel, split: RetrievalSplit, *, k: int = 10, compute: Compute | None = None
+) -> float:
+    """MRR at `k` of an embedder on a tokenised split."""
+    similarities_QD = _similarities(model, split, compute or models.choose_compute(), NO_CONTEXT)
+    return float(metrics.reciprocal_ranks(similarities_QD, split.relevant, k=k).mean())
+
+
+# Cost of a use
+
+
+@dataclass(frozen=True)
+class InferenceCosts:
+    """What one use of each role's model costs."""
+
+    inference: list[records.Inference]
+
+    def save(self, folder: Path) -> None:
+        """Write `inference.json`."""
+        files.write_json(folder / "inference.json", records.to_json(self.inference))
+
+    @classmethod
+    def load(cls, folder: Path) -> "InferenceCosts":
+        """Read what `save` wrote."""
+        return cls([records.from_json(records.Inference, i) for i in files.read_json(folder / "inference.json")])
+
+
+def measure_inference(
+    contenders: Contenders,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    protocol: Literal["indicative", "smoke"] = "indicative",
+    window_s: float = 1.0,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> InferenceCosts:
+    """Latency at batch 1, throughput and joules per 1,000 texts, tokenising included.
+
+    Three windows of a second or more per role (one in smoke), after a warm-up; `indicative`, never ranked.
+
+    Args:
+        contenders: Models and baselines by role; leave out those of the same shape as another.
+        texts: Typical inputs; used again and again until the window is full.
+        batch_size: Texts per call in the throughput windows.
+        protocol: For the record.
+        window_s: Shortest window, in seconds; joules of windows under a second are too short to be known.
+        compute: Device and number format.
+        context: Of the run; its energy reading is taken at the edges of each window.
+    """
+    compute = compute or models.choose_compute()
+    num_windows = 1 if protocol == "smoke" else 3
+    measured = []
+    for number, (role, value) in enumerate(contenders.items()):
+        model = _contender(value).model
+        use = _use(model, compute)
+        latencies = _latencies(use, texts, compute, seconds=window_s / 2)
+        windows, label = _windows(use, texts, batch_size, num_windows, window_s, compute, context)
+        examples = sum(w.num_examples for w in windows)
+        joules = [w.energy_j for w in windows if w.energy_j is not None]
+        measured.append(
+            records.Inference(
+                role=role,
+                num_parameters=models.num_parameters(model.model)
+                if isinstance(model, TextModel)
+                else model.num_parameters,
+                size_bytes=models.size_bytes(model.model) if isinstance(model, TextModel) else model.size_bytes,
+                latency_p50_s=float(np.percentile(latencies, 50)),
+                latency_p95_s=float(np.percentile(latencies, 95)),
+                batch_size=batch_size,
+                throughput_per_s=examples / sum(w.duration_s for w in windows),
+                energy_j_per_1000=1000 * sum(joules) / examples if len(joules) == len(windows) else None,
+                cpu_s_per_1000=1000 * sum(w.cpu_s for w in windows) / examples,
+                label=label,
+                windows=windows,
+                number_format=compute.number_format if isinstance(model, TextModel) else "fp64",
+                protocol=protocol,
+            )
+        )
+        context.progress(number + 1, len(contenders))
+    return InferenceCosts(measured)
+
+
+def _use(model: Any, compute: Compute) -> Any:
+    """A function of a list of texts that uses the model once on them."""
+    if isinstance(model, TextModel):
+        return lambda texts: models.forward_texts(model, texts, compute=compute)
+    return model.predict_proba if hasattr(model, "predict_proba") else model.similarities
+
+
+def _latencies(use: Any, texts: Sequence[str], compute: Compute, *, seconds: float) -> list[float]:
+    """Wall seconds of single uses, after a warm-up of three."""
+    latencies: list[float] = []
+    deadline, i = time.perf_counter() + seconds, 0
+    while i < 8 or (time.perf_counter() < deadline and i < 400):
+        begin = time.perf_counter()
+        use([texts[i % len(texts)]])
+        compute.synchronize()
+        latencies.append(time.perf_counter() - begin)
+        i += 1
+    return latencies[3:]
+
+
+def _windows(
+    use: Any,
+    texts: Sequence[str],
+    batch_size: int,
+    num_windows: int,
+    window_s: float,
+    compute: Compute,
+    context: Context,
+) -> tuple[list[records.InferenceWindow], records.EnergyLabel]:
+    windows: list[records.InferenceWindow] = []
+    label: records.EnergyLabel = "missing"
+    calls = 0
+    for _ in range(num_windows):
+        before, begin, cpu, examples = context.energy(), time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - begin < window_s:
+            start = calls * batch_size % len(texts)
+            batch = texts[start : start + batch_size]
+            use(batch)
+            examples, calls = examples + len(batch), calls + 1
+        compute.synchronize()
+        duration, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
+        spent = _difference(before, context.energy())
+        if spent is not None and window_s >= 1.0:
+            label = spent.label
+        joules = spent.energy_j if spent is not None and window_s >= 1.0 else None
+        windows.append(
+            records.InferenceWindow(duration_s=duration, num_examples=examples, energy_j=joules, cpu_s=cpu_s)
+        )
+    return windows, label
+
+
+def _difference(before: EnergyReading | None, after: EnergyReading | None) -> EnergyReading | None:
+    return after - before if before is not None and after is not None else None
+
+
+# Uses
+
+
+def predict_texts(
+    model: TextModel, texts: Sequence[str], *, batch_size: int = 64, compute: Compute | None = None
+) -> npt.NDArray[np.float64]:
+    """Probabilities (N, C) of a classifier for texts, in batches."""
+    compute = compute or models.choose_compute()
+    parts = [
+        softmax(models.forward_texts(model, texts[i : i + batch_size], compute=compute))
+        for i in range(0, len(texts), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def label_names(model: TextModel) -> list[str]:
+    """Names of a classifier's classes in the order of its logits."""
+    config: Any = model.model.config
+    return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that fits a question, with its cosine similarity."""
+
+    id: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class SearchIndex:
+    """Documents with their embeddings, to answer questions by nearest neighbour."""
+
+    ids: list[str]
+    texts: list[str]
+    embeddings_DE: Floats
+
+    @classmethod
+    def build(cls, model: TextModel, documents: Split, *, compute: Compute | None = None) -> "SearchIndex":
+        """Embed documents with a trained embedder."""
+        return cls(documents.ids, documents.texts, models.forward_texts(model, documents.texts, compute=compute))
+
+    def search(self, model: TextModel, question: str, *, top: int = 5, compute: Compute | None = None) -> list[Hit]:
+        """The documents nearest to a question, best first."""
+        scores = self.embeddings_DE @ models.forward_texts(model, [question], compute=compute)[0]
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [Hit(self.ids[i], self.texts[i], float(scores[i])) for i in best]
+
+    def save(self, folder: Path) -> None:
+        """Write embeddings and documents."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"embeddings": self.embeddings_DE}, folder / "embeddings.safetensors")
+        files.write_json(folder / "documents.json", {"ids": self.ids, "texts": self.texts})
+
+    @classmethod
+    def load(cls, folder: Path) -> "SearchIndex":
+        """Read what `save` wrote."""
+        documents = files.read_json(folder / "documents.json")
+        return cls(documents["ids"], documents["texts"], load_file(folder / "embeddings.safetensors")["embeddings"])
+
+
+def is_embedder(model: nn.Module) -> bool:
+    """Whether a model gives embeddings and not logits."""
+    return isinstance(model, models.Embedder)

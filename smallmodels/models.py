@@ -1,0 +1,447 @@
+"""Load, run, count, adapt and save models. The only importer of peft.
+
+Legend: N examples, L tokens, C classes, D dimensions of an embedding.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from smallmodels import files, sources
+from smallmodels.data import batches
+from smallmodels.data.splits import Tokens, tokenize
+from smallmodels.errors import DamagedError, InputError
+from smallmodels.phases import NO_CONTEXT, Context
+
+NumberFormat = Literal["auto", "bf16", "fp16", "fp32"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_NOTES_NAME = "smallmodels.json"
+INFERENCE_TOKENS = 8192
+"""Processed tokens in one batch of a forward pass without gradients."""
+
+Model: TypeAlias = nn.Module
+"""What `loss_fn` is given: call it with `model(**batch.inputs)`."""
+
+
+class Embedder(nn.Module):
+    """A transformer whose token vectors are averaged and scaled to length 1.
+
+    Source: Reimers and Gurevych 2019, arXiv:1908.10084.
+    """
+
+    def __init__(self, transformer: PreTrainedModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    @property
+    def config(self) -> Any:
+        """The transformer's config."""
+        return self.transformer.config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings of shape (N, D), float32, from ids and mask of shape (N, L)."""
+        states_NLD = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        mask_NL1 = attention_mask.unsqueeze(-1).to(states_NLD.dtype)
+        mean_ND = (states_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(mean_ND, dim=-1)
+
+
+@dataclass
+class TextModel:
+    """A model with its tokenizer, and notes on how it came to be; a teacher or a student."""
+
+    model: nn.Module
+    """A sequence classifier of transformers, or an `Embedder`."""
+    tokenizer: PreTrainedTokenizerBase
+    notes: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: `base_model`, `layers`, …"""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config and tokenizer, readable by transformers.
+
+        An embedder is readable by sentence-transformers as well.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        transformer = self.model.transformer if isinstance(self.model, Embedder) else self.model
+        transformer.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        if isinstance(self.model, Embedder):
+            _write_sentence_transformers_files(folder, self)
+        kind = "embedder" if isinstance(self.model, Embedder) else "classifier"
+        files.write_json(folder / _NOTES_NAME, {"kind": kind, "max_length": self.max_length, "notes": self.notes})
+
+    @classmethod
+    def load(cls, folder: Path) -> "TextModel":
+        """Read what `save` wrote; float32, in evaluation mode, no code from the folder."""
+        about = files.read_json(folder / _NOTES_NAME)
+        auto = AutoModel if about["kind"] == "embedder" else AutoModelForSequenceClassification
+        model, tokenizer = _from_folder(auto, folder)
+        wrapped: nn.Module = Embedder(model) if about["kind"] == "embedder" else model
+        return cls(wrapped.eval(), tokenizer, about["notes"], about["max_length"])
+
+    def copy(self) -> "TextModel":
+        """A deep copy of the weights; the tokenizer is shared."""
+        import copy
+
+        return TextModel(copy.deepcopy(self.model), self.tokenizer, dict(self.notes), self.max_length)
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over the names, formats, shapes and bytes of all weights."""
+        parts = [
+            f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{files.sha256_bytes(_tensor_bytes(tensor))}"
+            for name, tensor in sorted(self.model.state_dict().items())
+        ]
+        return files.sha256_json(parts)
+
+
+def _tensor_bytes(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
+    """What `SentenceTransformer(folder)` reads beside the transformer: a list of modules and their settings."""
+    dimension = int(model.model.config.hidden_size)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    files.write_json(folder / "modules.json", modules)
+    files.write_json(
+        folder / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": False}
+    )
+    pooling = {"word_embedding_dimension": dimension, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    files.write_json(folder / "1_Pooling" / "config.json", pooling)
+    files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+
+
+def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load weights and tokenizer from a local folder: safetensors only, no code, nothing missing but a new head."""
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{folder.name} should be a model that transformers can load, but: {reason}: choose another model"
+        ) from error
+    heads = ("classifier.", "score.", "pre_classifier.", "cls.", "pooler.", "lm_head.", "vocab_")
+    missing = [k for k in info["missing_keys"] if not any(h in k for h in heads) and "position_ids" not in k]
+    if missing:
+        raise DamagedError(f"{folder.name} lacks the weights {missing[0]}: fetch the model again")
+    return model, tokenizer
+
+
+def load_embedder(name: str, *, max_length: int = 128, role: str = "teacher") -> tuple[TextModel, sources.ModelFiles]:
+    """A sentence-embedding model (mean pooling, normalised) from the hub, an installed package or a folder.
+
+    Args:
+        name: Hub id, `org/name@revision`, or a local folder.
+        max_length: Tokens after which a text is cut, if the model takes that many.
+        role: For the record: `teacher`, …
+
+    Returns: The model in evaluation mode, and the files that it came from.
+    """
+    fetched = sources.fetch_model(name, role=role)
+    _require_mean_pooling(fetched.folder, name)
+    transformer, tokenizer = _from_folder(AutoModel, fetched.folder)
+    notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
+    model = TextModel(Embedder(transformer).eval(), tokenizer, notes, _usable_length(transformer, max_length))
+    return model, fetched
+
+
+def _require_mean_pooling(folder: Path, name: str) -> None:
+    path = folder / "1_Pooling" / "config.json"
+    pooling = json.loads(path.read_text()) if path.is_file() else {"pooling_mode_mean_tokens": True}
+    if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):
+        raise InputError(f"{name} should average its token vectors, but pools otherwise: choose a mean-pooling model")
+
+
+def load_classifier(
+    name: str, label_names: Sequence[str], *, max_length: int = 128, seed: int = 0, role: str = "teacher"
+) -> tuple[TextModel, sources.ModelFiles, bool]:
+    """A sequence classifier for these labels from the hub, an installed package or a folder.
+
+    Args:
+        name: Hub id, `org/name@revision`, or a local folder; fine-tuned for these labels, or a base model.
+        label_names: Names of the classes in the order of the data set's labels.
+        max_length: Tokens after which a text is cut, if the model takes that many.
+        seed: For the weights of a new head.
+        role: For the record.
+
+    Returns: The model, the files that it came from, and whether it was fine-tuned already.
+    Raises: InputError if it was fine-tuned for other labels.
+    """
+    fetched = sources.fetch_model(name, role=role)
+    config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
+    is_tuned = any("ForSequenceClassification" in a for a in (config.architectures or []))
+    order = _label_order(name, config, label_names) if is_tuned else list(range(len(label_names)))
+    with seeded(seed):
+        model, tokenizer = _from_folder(
+            AutoModelForSequenceClassification,
+            fetched.folder,
+            num_labels=len(label_names),
+            id2label=dict(enumerate(label_names)),
+            label2id={label: i for i, label in enumerate(label_names)},
+        )
+    if order != list(range(len(order))):
+        _reorder_head(model, order)
+    notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
+    return TextModel(model.eval(), tokenizer, notes, _usable_length(model, max_length)), fetched, is_tuned
+
+
+def _usable_length(model: PreTrainedModel, max_length: int) -> int:
+    limit = getattr(model.config, "max_position_embeddings", None) or max_length
+    return min(max_length, int(limit))
+
+
+def _label_order(name: str, config: Any, label_names: Sequence[str]) -> list[int]:
+    """For each label of the data set, the teacher's class index."""
+    if config.num_labels != len(label_names):
+        raise InputError(
+            f"{name} has {config.num_labels} classes, the data set {len(label_names)}: "
+            "choose a teacher fine-tuned on this data set, or a base model"
+        )
+    theirs = [str(config.id2label[i]).casefold() for i in range(config.num_labels)]
+    ours = [str(label).casefold() for label in label_names]
+    if sorted(theirs) == sorted(ours):
+        return [theirs.index(label) for label in ours]
+    unnamed = all(label.startswith("label_") for label in theirs) or all(label.isdigit() for label in ours)
+    if not unnamed:
+        odd = next(label for label in label_names if str(label).casefold() not in theirs)
+        raise InputError(
+            f"{name} should know the data set's label {odd!r}, but has {', '.join(sorted(theirs)[:5])}: "
+            "choose a teacher fine-tuned on this data set, or a base model"
+        )
+    return list(range(len(ours)))
+
+
+def _reorder_head(model: nn.Module, order: list[int]) -> None:
+    """Put the rows of the last linear layer into the data set's order of labels."""
+    head = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(order)][-1]
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order])
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order])
+
+
+def add_lora(model: TextModel, *, rank: int, seed: int = 0) -> TextModel:
+    """Freeze a classifier's weights and add low-rank adapters to its linear layers; the head stays trainable.
+
+    Args:
+        model: A classifier.
+        rank: Of each adapter, ≥ 1.
+        seed: For the adapters' initial weights.
+
+    Source: Hu et al. 2021, arXiv:2106.09685.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    if rank < 1:
+        raise InputError(f"the rank of LoRA must be at least 1, got {rank}")
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
+    )
+    with seeded(seed):
+        adapted = get_peft_model(model.model, config)
+    return dataclasses.replace(model, model=adapted, notes={**model.notes, "lora_rank": rank})
+
+
+def merge_adapter(model: TextModel) -> TextModel:
+    """Fold adapters into the weights, so that the model loads with plain transformers."""
+    if not hasattr(model.model, "merge_and_unload"):
+        return model
+    return dataclasses.replace(model, model=model.model.merge_and_unload())
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from a seed inside the block, and leave its state as it was outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+# Where and how models run
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device and number format of a run, chosen once and written down."""
+
+    device: str
+    """`cpu`, `cuda` or `mps`."""
+    number_format: str
+    """`bf16`, `fp16` or `fp32`: of the matrix products; weights and sums stay in fp32."""
+    num_threads: int
+    operations_per_s: float
+    """Matmul rate measured on this device in this number format."""
+
+    def save(self, folder: Path) -> None:
+        """Write `compute.json`."""
+        files.write_json(folder / "compute.json", dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Compute":
+        """Read what `save` wrote."""
+        return cls(**files.read_json(folder / "compute.json"))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Run the block's matrix products in the number format."""
+        if self.number_format == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what was asked of it."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
+
+def pick_device(name: str = "auto") -> str:
+    """`cuda`, `mps` or `cpu`: the named one, or with `auto` the fastest that is there.
+
+    Raises: InputError if the named one is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, there in available.items() if there)
+    if not available.get(name, False):
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise InputError(f"--device {name} is not available here: choose auto or one of {there}")
+    return name
+
+
+def choose_compute(device: str = "auto", number_format: str = "auto") -> Compute:
+    """Choose device and number format for this machine; `auto` measures and takes what is clearly faster.
+
+    On a processor, bf16 is taken where its measured matmul rate is at least 1.5 times that of fp32: processors
+    without bf16 units emulate it, a hundred times slower. GPUs use bf16 where they have it, else fp16 (CUDA) or fp32.
+    """
+    chosen = pick_device(device)
+    rates = {"fp32": matmul_rate(chosen, "fp32")}
+    if number_format == "auto" and chosen == "cuda":
+        number_format = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif number_format == "auto" and chosen == "mps":
+        number_format = "fp32"
+    elif number_format == "auto":
+        rates["bf16"] = matmul_rate(chosen, "bf16")
+        number_format = "bf16" if rates["bf16"] >= 1.5 * rates["fp32"] else "fp32"
+    if number_format not in _DTYPES:
+        raise InputError(f"--number-format must be auto, bf16, fp16 or fp32, got {number_format}")
+    rate = rates.get(number_format) or matmul_rate(chosen, number_format)
+    return Compute(chosen, number_format, torch.get_num_threads(), rate)
+
+
+def matmul_rate(device: str, number_format: str) -> float:
+    """Floating-point operations per second of a linear layer of a small model, best of several short repeats."""
+    rows, width, dtype = (512 if device == "cpu" else 8192), 768, _DTYPES[number_format]
+    x, w = (torch.randn(n, width, device=device, dtype=dtype) for n in (rows, width))
+    compute = Compute(device, number_format, 1, 0.0)
+    best, deadline = float("inf"), time.perf_counter() + 0.15
+    while True:
+        compute.synchronize()
+        begin = time.perf_counter()
+        nn.functional.linear(x, w)
+        compute.synchronize()
+        best = min(best, time.perf_counter() - begin)
+        if time.perf_counter() > deadline:
+            return 2 * rows * width * width / best
+
+
+def forward_all(
+    model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> npt.NDArray[np.float32]:
+    """Logits (N, C) of a classifier or embeddings (N, D) of an embedder for every text; no gradients.
+
+    Args:
+        model: Put into evaluation mode and on the device.
+        tokens: Of all texts.
+        compute: Device and number format; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+    """
+    compute = compute or choose_compute()
+    network = model.model.to(compute.device).eval()
+    plan = batches.plan_inference(tokens.lengths, max_tokens=INFERENCE_TOKENS)
+    rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+    with torch.inference_mode(), compute.autocast():
+        for indices in plan:
+            inputs = {k: v.to(compute.device) for k, v in batches.pad(tokens, indices).items()}
+            output = network(**inputs)
+            values = output if isinstance(output, Tensor) else output.logits
+            rows.append((indices, values.float().cpu().numpy()))
+            lengths = tokens.lengths[indices]
+            context.counts.add(
+                examples=len(indices),
+                tokens=int(lengths.sum()),
+                processed=inputs["input_ids"].numel(),
+                operations=num_operations(network, lengths),
+            )
+    width = rows[0][1].shape[1:] if rows else (0,)
+    result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
+    for indices, values_NC in rows:
+        result[indices] = values_NC
+    return result
+
+
+def forward_texts(model: TextModel, texts: Sequence[str], *, compute: Compute | None = None) -> npt.NDArray[np.float32]:
+    """`forward_all` for texts that are not tokenised yet."""
+    return forward_all(model, tokenize(texts, model.tokenizer, max_length=model.max_length), compute=compute)
+
+
+# What a model is
+
+
+def num_parameters(model: nn.Module) -> int:
+    """All parameters, embeddings included."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Bytes of the weights as they are saved."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:
+    """Floating-point operations of one forward pass over texts of these lengths, padding not counted.
+
+    Two for each weight of a linear layer and token, plus the two products of self-attention; additions,
+    normalisation and look-ups are left out. A pass with gradients takes three times as many.
+    """
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    config: Any = model.config
+    attention = 4 * int(getattr(config, "hidden_size", 0)) * int(getattr(config, "num_hidden_layers", 0))
+    counts = np.asarray(lengths, dtype=np.float64)
+    return float(2 * linear * counts.sum() + attention * (counts**2).sum())

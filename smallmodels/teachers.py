@@ -1,0 +1,260 @@
+"""What a teacher gives a student: stored signals, and fine-tuned teachers that several runs share.
+
+Both live in the cache folder, addressed by what changes them, with the joules that made them. Using an entry again
+costs nothing now and still owes its share.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from smallmodels import files, models, training
+from smallmodels.data.splits import Split, Tokens
+from smallmodels.errors import DamagedError, PolicyError, TrainingError
+from smallmodels.models import Compute, TextModel
+from smallmodels.phases import NO_CONTEXT, Context
+
+_ROWS_PER_SHARD = 4096
+_LOCK_WAIT_S = 3600.0
+_ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The teacher's row for each input of a split, read back by the hash of the input's tokens."""
+
+    values: npt.NDArray[np.float32]
+    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder."""
+    inputs: list[str]
+    """Hash of each example's token ids."""
+    key: str
+    """Content address of the entry in the cache."""
+
+    def rows_for(self, split: Split) -> npt.NDArray[np.float32]:
+        """Rows aligned with the split's examples, whatever their order.
+
+        Raises: DamagedError if an example has no row, because the data changed since the signal was stored.
+        """
+        assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+        position = {digest: i for i, digest in enumerate(self.inputs)}
+        wanted = input_hashes(split.tokens)
+        for example, digest in zip(split.ids, wanted, strict=True):
+            if digest not in position:
+                raise DamagedError(f"the stored signal should have a row for {example}, but the input changed: store again")
+        return self.values[[position[digest] for digest in wanted]]
+
+    def save(self, folder: Path) -> None:
+        """Write values and input hashes."""
+        save_file({"values": self.values}, folder / "signals.safetensors")
+        files.write_json(folder / "signals.json", {"key": self.key, "inputs": self.inputs})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Signals":
+        """Read what `save` wrote."""
+        about = files.read_json(folder / "signals.json")
+        return cls(load_file(folder / "signals.safetensors")["values"], about["inputs"], about["key"])
+
+
+def input_hashes(tokens: Tokens) -> list[str]:
+    """A short SHA-256 of each text's token ids."""
+    ends = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    return [files.sha256_bytes(tokens.ids[begin:end].tobytes())[:32] for begin, end in ends]
+
+
+def store_signals(
+    teacher: TextModel,
+    split: Split,
+    *,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+    cache: Path | None = None,
+) -> Signals:
+    """One pass of the teacher over a split, stored in the cache; a stored pass is read back.
+
+    Args:
+        teacher: A classifier (raw logits are stored) or an embedder (embeddings are).
+        split: Tokenised with the teacher's tokenizer.
+        compute: Device and number format; chosen for this machine if None.
+        context: Counts the work, and the debt of what is read back.
+        cache: Folder of the cache; `cache_folder()` if None.
+
+    Raises: TrainingError if the teacher gives values that are not finite.
+    """
+    assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+    compute = compute or models.choose_compute()
+    inputs = input_hashes(split.tokens)
+    key = {
+        "what": "signals",
+        "weights": teacher.weights_sha256(),
+        "tokenizer": _tokenizer_sha256(teacher),
+        "max_length": split.tokens.max_length,
+        "number_format": compute.number_format,
+        "device": compute.device,
+        "inputs": files.sha256_json(inputs),
+    }
+
+    def build(folder: Path) -> None:
+        for number, start in enumerate(range(0, len(inputs), _ROWS_PER_SHARD)):
+            rows = np.arange(start, min(start + _ROWS_PER_SHARD, len(inputs)))
+            _store_shard(teacher, split, rows, compute, context, folder / f"shard-{number:05d}.safetensors")
+
+    folder = _entry(key, build, context, cache)
+    shards = [load_file(shard)["values"] for shard in sorted(folder.glob("shard-*.safetensors"))]
+    return Signals(np.concatenate(shards), inputs, folder.name)
+
+
+def _store_shard(
+    teacher: TextModel, split: Split, rows: npt.NDArray[np.int64], compute: Compute, context: Context, path: Path
+) -> None:
+    assert split.tokens is not None
+    values = models.forward_all(teacher, split.tokens.take(rows), compute=compute, context=context)
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if bad.any():
+        example = split.ids[rows[int(bad.argmax())]]
+        raise TrainingError(
+            f"the teacher should give finite values, but does not for {example}: try --number-format fp32"
+        )
+    save_file({"values": values}, path)
+    context.progress(int(rows[-1]) + 1, len(split))
+
+
+def fine_tune(
+    base: TextModel,
+    train: Split,
+    loss_fn: training.LossFn,
+    config: training.TrainConfig,
+    *,
+    seed: int = 0,
+    validation: Split,
+    validate: training.Validate,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+    cache: Path | None = None,
+) -> TextModel:
+    """Fine-tune a teacher on labels, or read back the one that an earlier run made from the same parts.
+
+    Args:
+        base: The model to fine-tune; trained in place.
+        train: Tokenised, with labels.
+        loss_fn: As `training.fit` takes it; part of the address by its name only.
+        config: As `training.fit` takes it.
+        seed: The teacher's own seed.
+        validation: What `validate` reads; part of the address, because it chooses the weights.
+        validate: As `training.fit` takes it.
+        compute: Device and number format; chosen for this machine if None.
+        context: Of the run.
+        cache: Folder of the cache; `cache_folder()` if None.
+    """
+    compute = compute or models.choose_compute(number_format=config.number_format)
+    key = {
+        "what": "fine-tuned teacher",
+        "weights": base.weights_sha256(),
+        "tokenizer": _tokenizer_sha256(base),
+        "max_length": base.max_length,
+        "train": train.fingerprint(),
+        "validation": validation.fingerprint(),
+        "loss": getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
+        "config": dataclasses.asdict(config),
+        "seed": seed,
+        "device": compute.device,
+        "number_format": compute.number_format,
+        "num_threads": compute.num_threads,
+    }
+
+    def build(folder: Path) -> None:
+        fit = training.fit(
+            base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context
+        )
+        fit.save(folder / "model")
+
+    return TextModel.load(_entry(key, build, context, cache) / "model")
+
+
+def cache_folder() -> Path:
+    """`$SMALLMODELS_CACHE`, else `smallmodels` in the user's cache folder."""
+    if chosen := os.environ.get("SMALLMODELS_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "smallmodels"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "smallmodels"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smallmodels"
+
+
+def _tokenizer_sha256(model: TextModel) -> str:
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(sorted(model.tokenizer.get_vocab().items()))
+    return files.sha256_bytes(text.encode())
+
+
+def _entry(key: dict[str, Any], build: Callable[[Path], None], context: Context, cache: Path | None) -> Path:
+    """The folder of a cache entry: read back if it is whole, else built once, whoever else is building it."""
+    parent = (cache or cache_folder()) / key["what"].replace(" ", "-")
+    folder = parent / files.sha256_json(key)[:40]
+    parent.mkdir(parents=True, exist_ok=True)
+    with _lock(parent / f".{folder.name}.lock", context):
+        if _is_whole(folder, context):
+            made = files.read_json(folder / _ENTRY)
+            context.counts.add_shared(energy_j=made["energy_j"], cpu_s=made["cpu_s"])
+            context.event("cache", f"{key['what']} read back", key=folder.name, **made)
+            return folder
+        begin = context.energy()
+        with files.atomic_folder(folder) as temporary:
+            build(temporary)
+            end = context.energy()
+            spent = end - begin if begin and end else None
+            made = {
+                "energy_j": spent.energy_j if spent else None,
+                "cpu_s": spent.cpu_s if spent else None,
+                "label": spent.label if spent else "missing",
+            }
+            files.write_json(temporary / _ENTRY, {**made, "key": key})
+    return folder
+
+
+def _is_whole(folder: Path, context: Context) -> bool:
+    """Whether an entry is there and what its manifest says; a damaged one is removed, to be built again."""
+    if not folder.exists():
+        return False
+    try:
+        files.check_manifest(folder)
+    except DamagedError as error:
+        context.event("damaged cache", str(error))
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _lock(path: Path, context: Context) -> Iterator[None]:
+    """Hold a lock that the system releases when its process ends; wait for another builder.
+
+    Raises: PolicyError after an hour of waiting.
+    """
+    import fcntl
+
+    with path.open("w") as file:
+        deadline, told = time.monotonic() + _LOCK_WAIT_S, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not told:
+                    context.event("waiting", "another process is building the same cache entry")
+                    told = True
+                if time.monotonic() > deadline:
+                    raise PolicyError(f"{path.name} should become free, but another process holds it: end that one") from None
+                time.sleep(0.2)
+        yield
