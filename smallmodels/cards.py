@@ -1,0 +1,269 @@
+"""The model card: `README.md` of the model folder, as the hub reads it. Nothing in it that the record does not say."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smallmodels import pages, report
+from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source
+
+_HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
+_LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+_TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_MAX_LABELS = 200
+
+
+def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -> str:
+    """The card of a run's model: YAML front matter and text, valid for `huggingface_hub.ModelCard`.
+
+    Args:
+        record: The run that made the model.
+        label_names: Names of the classes in the order of the model's outputs, if it has any.
+    """
+    main = report.main_result(record)
+    template = pages.environment("markdown").get_template("card.md.j2")
+    text = template.render(
+        record=record,
+        front_matter=_front_matter(_metadata(record, main)),
+        distilled=_is_distilled(record),
+        embeds=record.task == "sentence-similarity",
+        license=_license_words(record),
+        quality=_quality_table(record),
+        energy=_energy_words(record),
+        carbon=_carbon_words(record),
+        payback=_payback_words(record),
+        summary=report.summary(record),
+        labels=list(label_names or [])[:_MAX_LABELS],
+        more_labels=max(len(label_names or []) - _MAX_LABELS, 0),
+        sources=_sources_table(record),
+        duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
+        model=[f"{key.replace('_', ' ')}: {report.plain(value)}" for key, value in record.model.items()],
+        machine=_machine_words(record),
+        coverage=report.COVERAGE,
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+# --- front matter -----------------------------------------------------------------------------------------------------
+
+
+def _metadata(record: RunRecord, main: Result | None) -> dict[str, Any]:
+    """The fields that the hub defines, each only where the record knows it."""
+    base = _base_model(record)
+    data = [s for s in record.sources if s.kind == "dataset"]
+    license_id = _license(record)
+    values: dict[str, Any] = {
+        "language": [code for code in record.languages if _LANGUAGE.fullmatch(code)],
+        "license": license_id,
+        "base_model": base,
+        "base_model_relation": "finetune" if base else None,
+        "datasets": list(dict.fromkeys(s.name for s in data if _on_hub(s))),
+        "pipeline_tag": record.task if _TASK.fullmatch(record.task) else None,
+        "library_name": "sentence-transformers" if record.task == "sentence-similarity" else "transformers",
+        "tags": ["smallmodels", "distillation" if _is_distilled(record) else "fine-tuning", "energy"],
+        "metrics": [_metric_id(record.metric)] if main and record.metric in main.metrics else None,
+        "co2_eq_emissions": _emissions(record),
+        "model-index": _model_index(record, main, data),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def _is_distilled(record: RunRecord) -> bool:
+    """Whether a teacher took part; without one the model was fine-tuned."""
+    return record.result("teacher") is not None or any(s.role == "teacher" for s in record.sources)
+
+
+def _base_source(record: RunRecord) -> Source | None:
+    """The model whose weights the student started from: named by the record, else the only or the teacher's."""
+    models = [s for s in record.sources if s.kind == "model"]
+    named = record.model.get("base_model")
+    by_name = next((s for s in models if s.name == named), None)
+    by_role = next((s for role in ("student", "base", "teacher") for s in models if s.role == role), None)
+    return by_name or by_role or (models[0] if len(models) == 1 else None)
+
+
+def _base_model(record: RunRecord) -> str | None:
+    named = record.model.get("base_model")
+    if isinstance(named, str) and "/" in named and _HUB_ID.fullmatch(named):
+        return named
+    source = _base_source(record)
+    return source.name if source is not None and _on_hub(source) else None
+
+
+def _on_hub(source: Source) -> bool:
+    """Whether the source has a commit and a name that the hub allows."""
+    return source.revision is not None and _HUB_ID.fullmatch(source.name) is not None
+
+
+def _license(record: RunRecord) -> str | None:
+    """The identifier of the licence that the weights come under: that of the base model."""
+    source = _base_source(record)
+    declared = source.license if source else None
+    return declared if declared and _LICENSE_ID.fullmatch(declared) else None
+
+
+def _metric_id(key: str) -> str:
+    """Our key of a metric as the hub's: `macro_f1` is `f1`, `mrr_at_10` is `mrr`."""
+    name = re.sub(r"(_at_|@)\d+$", "", key)
+    return "f1" if name in ("macro_f1", "micro_f1") else name
+
+
+def _emissions(record: RunRecord) -> dict[str, Any] | None:
+    """Grams for the whole run, only where a country or an intensity was given. The hub's unit is the gram."""
+    carbon = record.carbon
+    if carbon is None or carbon.emissions_g is None:
+        return None
+    year = f", {carbon.year}" if carbon.year else ""
+    how = "" if record.energy_label in COUNTED_LABELS else "estimated, not measured: "
+    tracker = record.environment.versions.get("codecarbon")
+    by = f"CodeCarbon {tracker} through smallmodels" if tracker else "smallmodels"
+    hardware = record.environment.processor + (f", {record.environment.gpu}" if record.environment.gpu else "")
+    return {
+        "emissions": round(carbon.emissions_g, 6),
+        "source": f"{how}{by}; energy label {record.energy_label}; {carbon.intensity_g_per_kwh:g} g CO2e per kWh "
+        f"({carbon.source}{year})",
+        "training_type": "fine-tuning",
+        "hardware_used": hardware,
+    }
+
+
+def _model_index(record: RunRecord, main: Result | None, data: Sequence[Source]) -> list[dict[str, Any]] | None:
+    """Results of the model on the test split, where data and metrics are known."""
+    metrics = [
+        {"type": _metric_id(key), "value": round(found.value, 6), "name": f"{pages.metric_name(key)} (test)"}
+        for key, found in (main.metrics if main else {}).items()
+        if pages.is_number(found.value)
+    ]
+    if not metrics or not data or not _TASK.fullmatch(record.task):
+        return None
+    source = data[0]
+    dataset: dict[str, Any] = {"name": source.name, "type": source.name, "split": "test"}
+    if source.revision:
+        dataset["revision"] = source.revision
+    results = [{"task": {"type": record.task}, "dataset": dataset, "metrics": metrics}]
+    return [{"name": record.title, "results": results}]
+
+
+def _front_matter(metadata: Mapping[str, Any]) -> Any:
+    """Block YAML with every string quoted as JSON, which YAML reads the same way, so that no value can break out."""
+    from markupsafe import Markup
+
+    return Markup("---\n" + "\n".join(_yaml(metadata, "")) + "\n---")
+
+
+def _yaml(value: Any, indent: str) -> list[str]:
+    lines = []
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(item, (Mapping, list)):
+                lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
+            else:
+                lines.append(f"{indent}{key}: {_scalar(item)}")
+    else:
+        for item in value:
+            if isinstance(item, (Mapping, list)):
+                inner = _yaml(item, indent + "  ")
+                lines += [f"{indent}- {inner[0].lstrip()}", *inner[1:]]
+            else:
+                lines.append(f"{indent}- {_scalar(item)}")
+    return lines
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(pages.clean(value, 500), ensure_ascii=False)
+    return json.dumps(value)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _license_words(record: RunRecord) -> str:
+    """What is known about the licence of the weights, and of the data they learned from."""
+    source = _base_source(record)
+    if source is None:
+        words = "The record names no base model, so no licence of the weights is stated."
+    elif source.license is None:
+        words = (
+            f"{source.name}, where the weights come from, declares no licence: ask its authors before you share them."
+        )
+    elif _license(record) is None:
+        words = f"The weights come from {source.name}; its licence: {source.license}."
+    else:
+        seen = "its licence file was seen" if source.license_file_seen else "as its own card declares"
+        words = f"The weights come from {source.name}, which is under {source.license} ({seen})."
+    data = [f"{s.name}: {s.license or 'no licence declared'}" for s in record.sources if s.kind == "dataset"]
+    return words + (f" Data: {'; '.join(data)}." if data else "")
+
+
+def _quality_table(record: RunRecord) -> Any:
+    results = [r for r in record.results if r.split == "test"]
+    if not results:
+        return ""
+    keys = list(dict.fromkeys([record.metric, *(k for r in results for k in r.metrics)]))[:4]
+    head = ["Model", *[pages.metric_name(k) for k in keys], "test items", "parameters"]
+    rows = []
+    for result in results:
+        use, found = record.inference_of(result.role), result.metrics.get(record.metric)
+        cells = [_metric_words(k, result.metrics.get(k)) for k in keys]
+        counts = [f"{found.n:,}" if found else None, pages.large(use.num_parameters) if use else None]
+        rows.append([report.role_name(result.role), *cells, *counts])
+    return pages.markdown_table(head, rows)
+
+
+def _metric_words(key: str, found: Metric | None) -> str:
+    if found is None:
+        return pages.MISSING
+    bounds = pages.interval(key, found.low, found.high)
+    return pages.quality(key, found.value) + (f" ({bounds})" if bounds else "")
+
+
+def _energy_words(record: RunRecord) -> str:
+    """Energy of the run and of one use, with labels."""
+    if record.energy_j is None:
+        words = "The energy of the run was not measured."
+    else:
+        kind = "measured" if record.energy_label in COUNTED_LABELS else "estimated, not measured"
+        words = (
+            f"The run that made this model took {pages.energy(record.energy_j)} ({kind}; label: {record.energy_label})"
+        )
+        words += f", {pages.cpu_seconds(record.cpu_s)} and {pages.duration(record.duration_s)}."
+    main = report.main_result(record)
+    use = record.inference_of(main.role) if main else None
+    if use is not None and use.energy_j_per_1000 is not None:
+        words += (
+            f" 1,000 uses take {pages.energy(use.energy_j_per_1000)} (label: {use.label}, protocol: {use.protocol})."
+        )
+    return words
+
+
+def _carbon_words(record: RunRecord) -> str:
+    if record.carbon is None:
+        return "No grams of CO2e are given: no country and no carbon intensity were named, and none is assumed."
+    return report.carbon_words(record.carbon)
+
+
+def _payback_words(record: RunRecord) -> str:
+    payback = record.payback
+    if payback is None:
+        return ""
+    if payback.uses is None:
+        return f"Building it never pays for itself: {pages.clean(payback.reason, 400).rstrip('. ')}."
+    name = report.role_name(payback.replaces).lower()
+    return f"Used instead of the {name}, it has saved what it cost to build after {report.uses_words(payback)}."
+
+
+def _sources_table(record: RunRecord) -> Any:
+    if not record.sources:
+        return ""
+    head = ["Used as", "name", "version", "licence", "rows"]
+    return pages.markdown_table(head, [report.source_cells(s) for s in record.sources])
+
+
+def _machine_words(record: RunRecord) -> str:
+    machine = record.environment
+    gpu = machine.gpu or "no GPU"
+    virtual = ", virtual machine" if machine.virtual_machine else ""
+    return f"{machine.processor}, {machine.num_cores} cores, {gpu}, {machine.operating_system}{virtual}"

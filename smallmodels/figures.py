@@ -1,0 +1,325 @@
+"""Pictures of a report: cost against quality, and quality during training. The only importer of matplotlib.
+
+A picture is drawn once and used three ways: inside a page, where its colours follow the page's light or dark theme; as
+an SVG file of its own, which brings both themes along; and as PNG. Drawing needs no window system and no global state.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallmodels.pages import clean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 430, 330
+"""Size of one panel in the units of its SVG; about the width of a phone, so that its letters stay readable there."""
+
+# Name: (light, dark). Each light value is unique, because it is also the placeholder that becomes a CSS variable.
+PALETTE = {
+    "ink": ("#1c2321", "#e8edea"),
+    "soft": ("#5b6662", "#a3b0aa"),
+    "line": ("#dfe5e1", "#33403b"),
+    "paper": ("#fefefd", "#161c1a"),
+    "student": ("#0a7d5c", "#3ecf9f"),
+    "teacher": ("#3f51b6", "#9db0ff"),
+    "control": ("#b65a0b", "#f2a65a"),
+    "plain": ("#6d7680", "#aab3bd"),
+}
+
+_ROLE_STYLE = {"student": ("student", "o"), "teacher": ("teacher", "s"), "label_only": ("control", "D")}
+_FONT_SIZE = 11.0
+_SALT = "smallmodels"  # ids inside the SVG depend on it; fixed, so that equal records give equal files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One model in a picture of cost against quality.
+
+    `x` is its cost and `y` its quality; the four bounds are the ends of their intervals, None where unknown.
+    """
+
+    label: str
+    role: str
+    x: float
+    y: float
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+    on_front: bool = False
+
+
+def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": _FONT_SIZE}):
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        axes = figure.add_axes((58 / width, 46 / height, 1 - 74 / width, 1 - 62 / height))
+    colour = {name: light for name, (light, _) in PALETTE.items()}
+    figure.patch.set_alpha(0.0)
+    axes.patch.set_alpha(0.0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(colour["soft"])
+    axes.grid(visible=True, color=colour["line"], linewidth=1)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=colour["soft"], length=0, labelsize=_FONT_SIZE - 0.5, pad=5)
+    return figure, axes
+
+
+def _label_axes(axes: "Axes", x_label: str, y_label: str) -> None:
+    """The name of y stands above the axis, where it can be read without turning one's head."""
+    soft = PALETTE["soft"][0]
+    axes.set_xlabel(clean(x_label, 60), color=soft, fontsize=_FONT_SIZE, labelpad=5, parse_math=False)
+    axes.set_title(clean(y_label, 60), color=soft, fontsize=_FONT_SIZE, loc="left", pad=8, x=-0.12, parse_math=False)
+
+
+def scatter(
+    points: Sequence[Point],
+    *,
+    x_label: str,
+    y_label: str,
+    draw_front: bool,
+    percent: bool,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> "Figure":
+    """Cost (cheaper to the left) against quality (better to the top), with intervals and the Pareto front.
+
+    Args:
+        points: At least one; a filled sign means that the point is on the front.
+        x_label: Cost with its unit.
+        y_label: Name of the metric.
+        draw_front: Whether to connect the front; False where the cost of this panel must not be ranked.
+        percent: Whether quality is shown in percent.
+        width: In SVG units (1/72 inch).
+        height: In the same units.
+    """
+    figure, axes = _new_figure(width, height)
+    _scale_cost(axes, [p.x for p in points])
+    _scale_quality(axes, points, percent)
+    _label_axes(axes, x_label, y_label)
+    front = sorted((p for p in points if p.on_front), key=lambda p: (p.x, p.y))
+    if draw_front and len(front) > 1:
+        xs, ys = [p.x for p in front], [p.y for p in front]
+        axes.step(xs, ys, where="post", color=PALETTE["student"][0], linewidth=1.5, alpha=0.6, zorder=2)
+    for point in points:
+        _draw_point(axes, point)
+    _place_labels(axes, points, width, height)
+    return figure
+
+
+def _draw_point(axes: "Axes", point: Point) -> None:
+    name, marker = _ROLE_STYLE.get(point.role, ("plain", "^"))
+    colour = PALETTE[name][0]
+    if point.x_low is not None and point.x_high is not None:
+        axes.plot([point.x_low, point.x_high], [point.y, point.y], color=colour, linewidth=1.6, alpha=0.55, zorder=3)
+    if point.y_low is not None and point.y_high is not None:
+        axes.plot([point.x, point.x], [point.y_low, point.y_high], color=colour, linewidth=1.6, alpha=0.55, zorder=3)
+    axes.plot(
+        [point.x],
+        [point.y],
+        marker=marker,
+        markersize=9,
+        color=colour,
+        markerfacecolor=colour if point.on_front else PALETTE["paper"][0],
+        markeredgewidth=1.8,
+        linestyle="none",
+        zorder=4,
+        clip_on=False,
+    )
+
+
+def _scale_cost(axes: "Axes", costs: Sequence[float]) -> None:
+    """Linear where costs are within a factor of 20, else logarithmic; a cost of zero keeps a place at the left."""
+    positive = [c for c in costs if c > 0]
+    low, high = min(positive, default=0.0), max(positive, default=1.0)
+    if not positive or high / low <= 20:
+        axes.set_xlim(0, high * 1.18)
+        axes.set_xticks(_linear_ticks(0.0, high * 1.18, 5))
+        axes.set_xticklabels([_plain_number(t) for t in axes.get_xticks()])
+        return
+    left, right = low / 2.2, high * 2.6
+    ticks = [t for t in (10.0**k for k in range(-9, 16)) if left <= t <= right]
+    if len(ticks) < 3:
+        ticks = [m * 10.0**k for k in range(-9, 16) for m in (1, 2, 5) if left <= m * 10.0**k <= right]
+    if len(ticks) > 6:
+        ticks = ticks[:: math.ceil(len(ticks) / 5)]
+    if len(positive) < len(costs):
+        axes.set_xscale("symlog", linthresh=low / 2, linscale=0.35)
+        ticks = [0.0, *ticks]
+        left = -low / 10
+    else:
+        axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    axes.set_xticks(ticks)
+    axes.set_xticklabels([_plain_number(t) for t in ticks])
+    axes.minorticks_off()
+
+
+def _scale_quality(axes: "Axes", points: Sequence[Point], percent: bool) -> None:
+    values = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None]
+    low, high = min(values), max(values)
+    margin = max((high - low) * 0.1, 0.01)
+    bottom, top = max(low - margin, 0.0 if low >= 0 else low - margin), high + margin
+    if high <= 1.0:
+        top = min(top, 1.0 + margin / 3)
+    axes.set_ylim(bottom, top)
+    _quality_ticks(axes, bottom, top, percent)
+
+
+def _quality_ticks(axes: "Axes", bottom: float, top: float, percent: bool) -> None:
+    ticks = [t for t in _linear_ticks(bottom, top, 5) if t >= bottom]
+    scale = 100 if percent else 1
+    axes.set_yticks(ticks)
+    axes.set_yticklabels([_plain_number(t * scale) + ("\u00a0%" if percent else "") for t in ticks])
+
+
+def _linear_ticks(low: float, high: float, most: int) -> list[float]:
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two values."""
+    span = max(high - low, 1e-12)
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if span / (m * power) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:,.9f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _place_labels(axes: "Axes", points: Sequence[Point], width: float, height: float) -> None:
+    """Write each point's name beside it, at the first of several places that is free.
+
+    Widths of letters are estimated, because an SVG is drawn with the reader's font.
+    """
+    centres = [tuple(axes.transData.transform((p.x, p.y))) for p in points]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
+    for point, (x, y) in zip(points, centres, strict=True):
+        text = clean(point.label, 26)
+        long = len(text) * _FONT_SIZE * 0.56
+        places: list[tuple[float, float, str]] = [
+            (11, -4, "left"), (-11, -4, "right"), (0, 13, "center"), (0, -21, "center"), (11, 9, "left"),
+            (-11, 9, "right"), (11, -18, "left"), (-11, -18, "right"), (11, 22, "left"), (-11, 22, "right"),
+            (11, -31, "left"), (-11, -31, "right"), (0, 30, "center"), (0, -38, "center"),
+        ]  # fmt: skip
+        chosen, best = places[0], math.inf
+        for dx, dy, align in places:
+            left = x + dx - {"left": 0.0, "right": long, "center": long / 2}[align]
+            box = (left, y + dy - 2, left + long, y + dy + _FONT_SIZE)
+            outside = max(0.0, 4 - box[0]) + max(0.0, box[2] - width + 2) + max(0.0, 48 - box[1])
+            outside += max(0.0, box[3] - height + 24)
+            overlap = sum(_overlap(box, other) for other in taken) + 40 * outside
+            if overlap < best:
+                chosen, best, chosen_box = (dx, dy, align), overlap, box
+            if best == 0:
+                break
+        taken.append(chosen_box)
+        axes.annotate(
+            text,
+            (point.x, point.y),
+            xytext=chosen[:2],
+            textcoords="offset points",
+            ha=chosen[2],
+            color=PALETTE["ink"][0],
+            fontsize=_FONT_SIZE,
+            fontweight="bold" if point.role == "student" else "normal",
+            parse_math=False,
+            zorder=5,
+        )
+
+
+def _overlap(one: tuple[float, float, float, float], two: tuple[float, float, float, float]) -> float:
+    across = min(one[2], two[2]) - max(one[0], two[0])
+    up = min(one[3], two[3]) - max(one[1], two[1])
+    return across * up if across > 0 and up > 0 else 0.0
+
+
+def curve(xs: Sequence[float], ys: Sequence[float], *, x_label: str, y_label: str, percent: bool) -> "Figure":
+    """Quality on validation against the cost of training so far; the best point is marked."""
+    figure, axes = _new_figure(WIDTH, HEIGHT)
+    colour = PALETTE["student"][0]
+    points = [Point(label="", role="student", x=x, y=y) for x, y in zip(xs, ys, strict=True)]
+    high = max(max(xs), 1e-9)
+    axes.set_xlim(0, high * 1.06)
+    axes.set_xticks(_linear_ticks(0.0, high * 1.06, 5))
+    axes.set_xticklabels([_plain_number(t) for t in axes.get_xticks()])
+    _scale_quality(axes, points, percent)
+    _label_axes(axes, x_label, y_label)
+    axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=4, clip_on=False)
+    best = max(range(len(ys)), key=lambda i: ys[i])
+    axes.plot([xs[best]], [ys[best]], marker="o", markersize=10, color=colour, linestyle="none", clip_on=False)
+    return figure
+
+
+def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str = "") -> str:
+    """The picture as SVG text, with a title that screen readers say.
+
+    Args:
+        figure: From this module.
+        title: Text alternative: what the picture shows.
+        standalone: True for a file of its own, with background and both themes; False for inside a page that defines
+            the colours as CSS variables `--c-ink` and so on.
+        salt: Makes ids unique among the pictures of one page.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": _SALT + salt}):
+        _quietly(lambda: figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}))
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :]
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\s*<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)
+    body = body.replace("'DejaVu Sans'", "system-ui, -apple-system, 'Segoe UI', Roboto").replace(", 'sans-serif'", "")
+    for name, (light, _) in PALETTE.items():
+        body = body.replace(light, f"var(--c-{name}, {light})")
+    box = re.search(r'viewBox="([^"]*)"', body)
+    assert box is not None, "matplotlib always writes a viewBox"
+    said = escape(clean(title), quote=True)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" '
+    head += f'role="img" aria-label="{said}" class="chart"><title>{escape(clean(title))}</title>'
+    body = body[body.index(">") + 1 :]
+    return head + (_theme(box[1]) if standalone else "") + body.strip() + "\n"
+
+
+def _theme(view_box: str) -> str:
+    """Colours for both themes and a background of its own: the page that shows the file may have either."""
+    light = "".join(f"--c-{name}:{value[0]};" for name, value in PALETTE.items())
+    dark = "".join(f"--c-{name}:{value[1]};" for name, value in PALETTE.items())
+    x, y, width, height = view_box.split()
+    return (
+        f"<style>.chart{{{light}}}@media (prefers-color-scheme: dark){{.chart{{{dark}}}}}</style>"
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" style="fill: var(--c-paper)"/>'
+    )
+
+
+def write(figure: "Figure", stem: Path, *, title: str) -> list[Path]:
+    """Write the picture as `stem`.svg and `stem`.png."""
+    from smallmodels import files
+
+    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    files.write_text(svg, to_svg(figure, title=title, standalone=True))
+    buffer = io.BytesIO()
+    paper = PALETTE["paper"][0]
+    _quietly(lambda: figure.savefig(buffer, format="png", dpi=180, facecolor=paper, metadata={"Software": None}))
+    files.write_bytes(png, buffer.getvalue())
+    return [svg, png]
+
+
+def _quietly(draw: Callable[[], Any]) -> None:
+    """Draw without the warning that our measuring font lacks a script's letters; the reader's font draws them."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        draw()
