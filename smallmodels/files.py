@@ -133,11 +133,3 @@ def check_manifest(folder: Path) -> None:
     found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     if extra := sorted(found - set(listed) - {MANIFEST}):
         raise DamagedError(f"{folder} holds {extra[0]}, which its manifest does not list: remove that file")
-
-
-def cache_folder() -> Path:
-    """Where things are kept between runs: `$SMALLMODELS_CACHE`, else the user's cache folder. It may not exist yet."""
-    if folder := os.environ.get("SMALLMODELS_CACHE"):
-        return Path(folder).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-    return Path(home).expanduser() / "smallmodels"

@@ -2,7 +2,7 @@
 
 `fetch_model` and `fetch_dataset` take a hub id (`org/name` or `org/name@revision`), a local folder or file, or a name
 that an installed package carries. A hub name is resolved to a commit once; everything is then read at that commit,
-compared with the hashes that the hub lists for it, and noted in `$SMALLMODELS_CACHE`, so that the same name works
+compared with the hashes that the hub lists for it, and noted beside the hub's cache, so that the same name works
 offline afterwards. Weights are safetensors or nothing; no repository's code is run.
 """
 
@@ -489,8 +489,12 @@ def _pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin:
 
 
 def _pin_path(repo_id: str, revision: str | None, kind: Kind) -> Path:
-    key = hashlib.sha256(f"{_endpoint()} {revision or 'main'}".encode()).hexdigest()[:16]
-    return files.cache_folder() / "hub" / f"{kind}s--{repo_id.replace('/', '--')}--{key}.json"
+    """In the folder that the hub's client keeps for other libraries, so both are emptied together."""
+    from huggingface_hub import cached_assets_path
+
+    key = hashlib.sha256((revision or "main").encode()).hexdigest()[:16]
+    folder = cached_assets_path(library_name="smallmodels", namespace=f"{kind}s", subfolder="revisions")
+    return folder / f"{repo_id.replace('/', '--')}--{key}.json"
 
 
 def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin | None:
@@ -499,17 +503,15 @@ def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin | None:
         listed = {name: _File(**row) for name, row in value["files"].items()}
         commit, resolved = str(value["commit"]), str(value["resolved_utc"])
         return _Pin(repo_id, kind, revision, commit, listed, resolved, dict(value["configs"]), from_cache=True)
-    except (DamagedError, KeyError, TypeError, AttributeError, ValueError):
+    except (DamagedError, OSError, KeyError, TypeError, AttributeError, ValueError):
         return None  # absent, or not ours: the hub is asked again
 
 
 def _write_pin(pin: _Pin) -> None:
-    path = _pin_path(pin.repo_id, pin.revision, pin.kind)
     listed = {name: vars(file) for name, file in pin.files.items()}
     value = {"commit": pin.commit, "resolved_utc": pin.resolved_utc, "files": listed, "configs": pin.configs}
     with suppress(OSError):  # a cache that cannot be written costs the offline use, not this run
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, value)
+        files.write_json(_pin_path(pin.repo_id, pin.revision, pin.kind), value)
 
 
 def _download(pin: _Pin, names: Sequence[str]) -> Path:

@@ -2,5 +2,6 @@
 
 from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
+from smallmodels.data.text_classification import load_text_classification
 
-__all__ = ["RetrievalSplit", "RetrievalSplits", "Split", "Splits", "load_python_docs"]
+__all__ = ["RetrievalSplit", "RetrievalSplits", "Split", "Splits", "load_python_docs", "load_text_classification"]

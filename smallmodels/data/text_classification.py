@@ -1,0 +1,570 @@
+"""Text classification: one text, one label, from a hub data set or a local CSV, JSON Lines or Parquet file.
+
+Strings, integers, booleans and the hub's ClassLabel all become indices into one list of label names, the same for
+every split. What is missing is made from train and said so: validation, and test where there is none with labels.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smallmodels import files, sources
+from smallmodels.data.splits import Split, Splits
+from smallmodels.errors import InputError
+
+TEXT_COLUMNS = ("text", "sentence", "content", "utterance", "question", "review", "document", "body", "message")
+LABEL_COLUMNS = ("label", "labels", "category", "intent", "class", "target", "topic", "sentiment")
+"""Names that are tried, in this order, where the user gives none."""
+VALIDATION_SPLITS = ("validation", "dev", "valid", "val", "development")
+
+VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
+"""Of train, where the data set has no such split."""
+LONG_TEXT = 100_000
+"""Characters from which a text is counted as unusually long; it is kept, and the tokenizer cuts it."""
+
+_LANGUAGES = {
+    "amh": "am",
+    "arb": "ar",
+    "ara": "ar",
+    "ben": "bn",
+    "bul": "bg",
+    "ces": "cs",
+    "cmn": "zh",
+    "dan": "da",
+    "deu": "de",
+    "ell": "el",
+    "eng": "en",
+    "fin": "fi",
+    "fra": "fr",
+    "hau": "ha",
+    "heb": "he",
+    "hin": "hi",
+    "hun": "hu",
+    "ibo": "ig",
+    "ind": "id",
+    "ita": "it",
+    "jpn": "ja",
+    "kin": "rw",
+    "kor": "ko",
+    "nld": "nl",
+    "pes": "fa",
+    "pol": "pl",
+    "por": "pt",
+    "ron": "ro",
+    "rus": "ru",
+    "som": "so",
+    "spa": "es",
+    "swa": "sw",
+    "swe": "sv",
+    "swh": "sw",
+    "tam": "ta",
+    "tel": "te",
+    "tha": "th",
+    "tur": "tr",
+    "ukr": "uk",
+    "urd": "ur",
+    "vie": "vi",
+    "xho": "xh",
+    "yor": "yo",
+    "zho": "zh",
+    "zul": "zu",
+    "quy": "qu",
+}
+"""ISO 639-3 to 639-1, for configurations that are named after a language, such as `swh_Latn`."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One split as it lies in its file."""
+
+    columns: dict[str, list[Any]]
+    class_names: dict[str, list[str]]
+    """Names of the columns that are ClassLabels."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Texts with labels that are not numbered yet, blank texts and unlabelled rows left out."""
+
+    split: Split
+    labels: list[Any]
+    dropped: dict[str, int]
+    """Rows by reason, such as `blank_text`."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "_Rows":
+        return _Rows(self.split.take(indices), [self.labels[i] for i in indices], self.dropped)
+
+
+def load_text_classification(
+    dataset: str,
+    *,
+    config: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str = "test",
+    split_seed: int = 0,
+    drop_overlap: bool = False,
+    max_train: int | None = None,
+    max_test: int | None = None,
+) -> Splits:
+    """Bring a data set to disk and make train, validation and test of it.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`, or a local CSV, JSON Lines or Parquet file.
+        config: Configuration of a hub data set that has several.
+        text_column: Column with the text; None takes the first of `TEXT_COLUMNS` that is there.
+        label_column: Column with the label; None takes the first of `LABEL_COLUMNS` that is there.
+        train_split: Name of the split to train on.
+        validation_split: Name of the split to choose on; None takes `validation` or `dev`, else a tenth of train.
+        test_split: Name of the split to test on. Where there is no `test`, or its labels are all −1, a fifth of train
+            stands in.
+        split_seed: Seed of every such draw.
+        drop_overlap: Whether rows of train whose text also stands in validation or test are dropped.
+        max_train: At most so many rows of train, drawn so that classes keep their shares; None is all.
+        max_test: At most so many rows of test, in the same way.
+
+    Returns: Splits whose `notes` say what was guessed, dropped, drawn, and how many texts stand in two splits.
+
+    Raises: InputError in one sentence for whatever cannot be trained on: no such column or split, no rows, one class
+        only, several labels per row, a label in test that train lacks.
+    """
+    for name, limit in (("max_train", max_train), ("max_test", max_test)):
+        if limit is not None and limit < 2:
+            raise InputError(f"{name} must be at least 2, got {limit}")
+    fetched = sources.fetch_dataset(dataset, config=config)
+    tables = _read_tables(fetched)
+    notes: dict[str, Any] = {}
+    text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
+    chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
+    rows = {role: _rows_of(tables[name], name, text_column, label_column) for role, name in chosen.items()}
+    _note_dropped(rows, notes)
+    parts = _fill_in(rows, dataset, chosen, split_seed, notes)
+    names = _label_names(parts["train"].labels, tables[chosen["train"]], label_column, dataset)
+    splits = {role: _number(part, role, names, dataset, label_column) for role, part in parts.items()}
+    splits["train"] = _note_overlap(splits, drop_overlap, notes)
+    splits["train"] = _limit(splits["train"], max_train, split_seed)
+    splits["test"] = _limit(splits["test"], max_test, split_seed)
+    shown = [names[key] for key in names]
+    return _finish(splits, shown, fetched, notes)
+
+
+def _finish(
+    splits: dict[str, Split], label_names: list[str], fetched: sources.DatasetFiles, notes: dict[str, Any]
+) -> Splits:
+    _check_classes(splits, label_names)
+    fingerprints = {role: split.fingerprint() for role, split in splits.items()}
+    notes |= {"split_fingerprints": fingerprints, "label_map_sha256": files.sha256_json(label_names)}
+    long_texts = sum(len(text) >= LONG_TEXT for split in splits.values() for text in split.texts)
+    if long_texts:
+        notes["num_long_texts"] = long_texts
+    source = dataclasses.replace(
+        fetched.source,
+        splits={role: len(split) for role, split in splits.items()},
+        fingerprint=files.sha256_json([fingerprints[role] for role in ("train", "validation", "test")] + label_names),
+        notes=fetched.source.notes | notes,
+    )
+    languages = _languages(fetched.languages, fetched.config)
+    return Splits(splits["train"], splits["validation"], splits["test"], label_names, source, languages, notes)
+
+
+# Files to tables
+
+
+def _read_tables(fetched: sources.DatasetFiles) -> dict[str, _Table]:
+    if fetched.source.revision is not None:
+        return _read_hub(fetched)
+    path = fetched.data_files["train"][0]
+    readers = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".jsonl": _read_json,
+        ".json": _read_json,
+        ".parquet": _read_parquet,
+    }
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path.name} should end in .csv, .tsv, .jsonl, .json or .parquet: rename or convert it")
+    table = readers[path.suffix.lower()](path)
+    if not len(table):
+        raise InputError(f"{path.name} should have rows, found none")
+    return {"train": table}
+
+
+def _read_hub(fetched: sources.DatasetFiles) -> dict[str, _Table]:
+    """Read the files that were compared with their hashes; `datasets` keeps no copy of its own that could rot."""
+    import datasets
+
+    with tempfile.TemporaryDirectory() as scratch, _without_bars():
+        try:
+            loaded = datasets.load_dataset(
+                str(fetched.folder), name=fetched.config, data_dir=fetched.data_dir, cache_dir=scratch
+            )
+        except Exception as error:
+            first_line = next(iter(str(error).splitlines()), "")[:200]
+            raise InputError(
+                f"the files of {fetched.source.name} should make a data set, but {type(error).__name__}: {first_line}"
+            ) from error
+        return {str(name): _table_of(split.features, split[:]) for name, split in loaded.items()}
+
+
+def _table_of(features: Any, columns: dict[str, list[Any]]) -> _Table:
+    names = {name: list(feature.names) for name, feature in features.items() if hasattr(feature, "int2str")}
+    return _Table({name: list(values) for name, values in columns.items()}, names)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path.name} should be UTF-8, found byte {error.start} that is not: save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path.name} should be readable, but {error.strerror}") from error
+
+
+def _read_csv(path: Path) -> _Table:
+    """All values as strings: a label `01` stays `01`, and a text `NA` stays a text."""
+    text = _read_text(path)
+    if not text.strip():
+        raise InputError(f"{path.name} should begin with a line of column names, found an empty file")
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # of a C long, which is 32 bits on Windows
+    try:
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path.name} should be CSV, but {error}: check its quotes") from error
+    _check_header(header, path)
+    for number, row in enumerate(rows, start=2):
+        if row and len(row) != len(header):
+            raise InputError(
+                f"{path.name} should have {len(header)} values per row, found {len(row)} in row {number}: "
+                "put quotes around texts that contain the separator"
+            )
+    return _Table({name: [row[i] for row in rows if row] for i, name in enumerate(header)}, {})
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise InputError(f"{path.name} should name each column once, found {twice[0]!r} twice")
+
+
+def _read_json(path: Path) -> _Table:
+    """One object per line, or one array of objects."""
+    text = _read_text(path)
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if text.lstrip().startswith("["):
+        numbered = [(1, text)]
+    rows: list[Any] = []
+    for number, line in numbered:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path.name} should have one JSON object per line, line {number} is not JSON") from error
+        rows += value if isinstance(value, list) else [value]
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise InputError(f"{path.name} should have JSON objects, found {type(wrong[0]).__name__}")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return _Table({name: [row.get(name) for row in rows] for name in columns}, {})
+
+
+def _read_parquet(path: Path) -> _Table:
+    import datasets
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        return _table_of(datasets.Features.from_arrow_schema(table.schema), table.to_pydict())
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"{path.name} should be a Parquet file, found {type(error).__name__} when reading it"
+        ) from error
+
+
+# Columns and splits
+
+
+def _pick_columns(
+    tables: dict[str, _Table], dataset: str, text: str | None, label: str | None, notes: dict[str, Any]
+) -> tuple[str, str]:
+    existing = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
+    picked = []
+    for flag, given, usual in (("text", text, TEXT_COLUMNS), ("label", label, LABEL_COLUMNS)):
+        found = given or next((name for name in usual if name in existing), None)
+        if found not in existing:
+            wanted = repr(given) if given else f"for the {flag}"
+            shown = ", ".join(existing)
+            raise InputError(f"{_base(dataset)} has no column {wanted}: choose --{flag}-column from {shown}")
+        picked.append(found)
+        if given is None:
+            notes[f"{flag}_column_guessed"] = found
+    if picked[0] == picked[1]:
+        raise InputError(f"--text-column and --label-column should differ, both are {picked[0]!r}")
+    return str(picked[0]), str(picked[1])
+
+
+def _pick_splits(
+    tables: dict[str, _Table], dataset: str, train: str, validation: str | None, test: str
+) -> dict[str, str]:
+    """The name of the split for each role; a role that has to be made is absent."""
+    chosen = {"train": train, "test": test}
+    if found := validation or next((name for name in VALIDATION_SPLITS if name in tables), None):
+        chosen["validation"] = found
+    if test == "test" and test not in tables:
+        del chosen["test"]
+    for role, name in chosen.items():
+        if name not in tables:
+            raise InputError(f"{_base(dataset)} has no split {name!r}: choose --{role}-split from {', '.join(tables)}")
+    if len(set(chosen.values())) < len(chosen):
+        raise InputError(f"train, validation and test should be different splits, got {', '.join(chosen.values())}")
+    return chosen
+
+
+def _rows_of(table: _Table, split_name: str, text_column: str, label_column: str) -> _Rows:
+    """Rows with a text and a label; everything else is counted."""
+    missing = [name for name in (text_column, label_column) if name not in table.columns]
+    if missing == [label_column] and text_column in table.columns:
+        return _Rows(Split(split_name, [], []), [], {"unlabelled": len(table)})
+    if missing:
+        raise InputError(f"split {split_name} has no column {missing[0]!r}: it has {', '.join(table.columns)}")
+    texts, labels = table.columns[text_column], table.columns[label_column]
+    is_class = label_column in table.class_names
+    all_minus_one = bool(labels) and all(_is_minus_one(label) for label in labels)
+    dropped: Counter[str] = Counter()
+    kept: list[tuple[str, str, Any]] = []
+    for row, (raw_text, raw_label) in enumerate(zip(texts, labels, strict=True)):
+        text = _clean_text(raw_text, text_column, split_name, row, dropped)
+        label = _clean_label(raw_label, label_column, split_name, row)
+        if not text.strip():
+            dropped["blank_text"] += 1
+        elif label is None or (_is_minus_one(label) and (is_class or all_minus_one)):
+            dropped["unlabelled"] += 1
+        else:
+            kept.append((f"{split_name}/{row}", text, label))
+    split = Split(split_name, [item[0] for item in kept], [item[1] for item in kept])
+    return _Rows(split, [item[2] for item in kept], dict(dropped))
+
+
+def _clean_text(value: Any, column: str, split_name: str, row: int, counts: Counter[str]) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | dict | bytes):
+        raise InputError(
+            f"column {column!r} should hold texts, found {type(value).__name__} in {split_name} row {row}: "
+            "choose another --text-column"
+        )
+    text = str(value)
+    repaired = text.encode(errors="replace").decode()  # a lone surrogate cannot be written to any file
+    if repaired != text:
+        counts["repaired_surrogates"] += 1
+    return repaired
+
+
+def _clean_label(value: Any, column: str, split_name: str, row: int) -> Any:
+    """A string, integer or boolean; None where there is none."""
+    if isinstance(value, float):
+        if np.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    if isinstance(value, str):
+        return value.strip() or None
+    if value is None or isinstance(value, bool | int):
+        return value
+    raise InputError(
+        f"column {column!r} should hold one label per row, as a string or an integer, found {type(value).__name__} "
+        f"in {split_name} row {row}: choose another --label-column"
+    )
+
+
+def _is_minus_one(label: Any) -> bool:
+    return isinstance(label, int) and label == -1
+
+
+def _note_dropped(rows: dict[str, _Rows], notes: dict[str, Any]) -> None:
+    for role, part in rows.items():
+        for reason, count in part.dropped.items():
+            kind = "num_repaired" if reason == "repaired_surrogates" else "num_dropped"
+            notes.setdefault(kind, {})[f"{role}/{reason}"] = count
+
+
+# Draws from train
+
+
+def _fill_in(
+    rows: dict[str, _Rows], dataset: str, chosen: dict[str, str], split_seed: int, notes: dict[str, Any]
+) -> dict[str, _Rows]:
+    """All three parts; those that the data set lacks are drawn from train, test before validation."""
+    parts = dict(rows)
+    if not len(parts["train"].split):
+        raise InputError(f"{_base(dataset)} should have rows with a text and a label to train on, found none")
+    if "test" in parts and not len(parts["test"].split):
+        if chosen["test"] != "test":
+            raise InputError(f"split {chosen['test']!r} has no labelled rows: choose another --test-split")
+        notes["test_split"] = f"no row of {chosen['test']} has a label; name another with --test-split"
+        del parts["test"]
+    if "validation" in parts and not len(parts["validation"].split):
+        del parts["validation"]
+    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
+        if role not in parts:
+            parts["train"], parts[role] = _draw(parts["train"], role, fraction, split_seed, dataset)
+            said = f"{fraction:.0%} of {chosen['train']} stand in, stratified, split_seed {split_seed}"
+            notes[f"{role}_split"] = f"{notes[f'{role}_split']}; {said}" if f"{role}_split" in notes else said
+    return parts
+
+
+def _draw(train: _Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[_Rows, _Rows]:
+    count = round(fraction * len(train.labels))
+    taken = _stratified([str(label) for label in train.labels], count, _generator(split_seed, role))
+    if not taken.any():
+        raise InputError(
+            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(train.labels)}: "
+            "each class needs two rows or more"
+        )
+    return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
+
+
+def _generator(split_seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([abs(split_seed), *purpose.encode()])
+
+
+def _stratified(labels: npt.ArrayLike, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Mark `count` rows so that every class gives its share; a class never gives its last row.
+
+    Shares are rounded down, and what is left goes to the classes with the largest remainders.
+    """
+    classes, numbered = np.unique(np.asarray(labels), return_inverse=True)
+    sizes = np.bincount(numbered, minlength=len(classes))
+    wanted = sizes * (count / max(1, len(numbered)))
+    given = np.minimum(np.floor(wanted).astype(np.int64), sizes - 1)
+    for index in np.argsort(np.floor(wanted) - wanted, kind="stable"):
+        if given.sum() < count and given[index] < sizes[index] - 1:
+            given[index] += 1
+    marked = np.zeros(len(numbered), dtype=bool)
+    for index, number in enumerate(given):
+        marked[generator.permutation(np.flatnonzero(numbered == index))[:number]] = True
+    return marked
+
+
+def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
+    """At most `limit` rows, each class with its share."""
+    if limit is None or len(split) <= limit:
+        return split
+    assert split.labels is not None
+    dropped = _stratified(split.labels, len(split) - limit, _generator(split_seed, f"limit {split.name}"))
+    return split.take(np.flatnonzero(~dropped))
+
+
+# Labels
+
+
+def _label_names(labels: Sequence[Any], table: _Table, column: str, dataset: str) -> dict[Any, str]:
+    """Label to name, in the order in which they are numbered."""
+    kinds = {type(label) for label in labels}
+    if column in table.class_names:
+        return dict(enumerate(table.class_names[column]))
+    if len(kinds) > 1:
+        shown = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"column {column!r} of {_base(dataset)} should hold one kind of label, found {shown}")
+    values = sorted(set(labels))
+    described = _described(table, column, values)
+    return {value: described.get(value, str(value)) for value in values}
+
+
+def _described(table: _Table, column: str, values: list[Any]) -> dict[Any, str]:
+    """Names for integer labels from a column beside them such as `label_text`, if each has one name of its own."""
+    beside = table.columns.get(f"{column}_text") or table.columns.get(f"{column}_name")
+    if beside is None or not all(isinstance(value, int) for value in values):
+        return {}
+    pairs = {(label, str(text)) for label, text in zip(table.columns[column], beside, strict=True) if label in values}
+    found = dict(pairs)
+    return found if len(pairs) == len(found) == len(set(found.values())) else {}
+
+
+def _number(part: _Rows, role: str, names: dict[Any, str], dataset: str, column: str) -> Split:
+    index = {label: number for number, label in enumerate(names)}
+    by_name = {name: number for number, name in enumerate(names.values())}
+    numbers = [index.get(label, by_name.get(label) if isinstance(label, str) else None) for label in part.labels]
+    if unknown := sorted({str(part.labels[i]) for i, number in enumerate(numbers) if number is None}):
+        shown = ", ".join(unknown[:5])
+        raise InputError(
+            f"{role} of {_base(dataset)} should only have labels that train has, found {shown} in column {column!r}: "
+            "add such rows to train or remove them"
+        )
+    labels = np.asarray(numbers, dtype=np.int64)
+    return dataclasses.replace(part.split, name=role, labels=labels)
+
+
+def _check_classes(splits: dict[str, Split], label_names: list[str]) -> None:
+    present = {
+        role: set(np.unique(split.labels).tolist()) for role, split in splits.items() if split.labels is not None
+    }
+    if len(present["train"]) < 2:
+        only = ", ".join(label_names[i] for i in present["train"])
+        raise InputError(f"train should have two classes or more, found only {only or 'none'}")
+    for role in ("validation", "test"):
+        if lacking := sorted(present[role] - present["train"]):
+            shown = ", ".join(label_names[i] for i in lacking[:5])
+            raise InputError(
+                f"{role} should only have labels that train has, found {shown}: add such rows to train or remove them"
+            )
+
+
+# Overlap, languages
+
+
+def _note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) -> Split:
+    """Count texts of train that stand in another split too, and leave them out of train if asked."""
+    train = splits["train"]
+    elsewhere = {role: {text.strip() for text in splits[role].texts} for role in ("validation", "test")}
+    own = [text.strip() for text in train.texts]
+    notes["overlap"] = {f"train/{role}": sum(text in other for text in own) for role, other in elsewhere.items()}
+    notes["num_duplicates_in_train"] = len(own) - len(set(own))
+    kept = [i for i, text in enumerate(own) if not any(text in other for other in elsewhere.values())]
+    if not drop or len(kept) == len(own):
+        return train
+    notes["num_overlap_dropped_from_train"] = len(own) - len(kept)
+    return train.take(kept)
+
+
+def _languages(declared: list[str], config: str | None) -> list[str]:
+    """Languages of one configuration: its own if it is named after one, else what the card declares for all."""
+    prefix = (config or "").replace("-", "_").split("_")[0]
+    code = prefix if prefix in declared else _LANGUAGES.get(prefix)
+    if code is not None:
+        return [code]
+    return declared if config is None or len(declared) <= 1 else []
+
+
+def _base(dataset: str) -> str:
+    """A name for messages: the hub id, or the file's name without its folder."""
+    return os.path.basename(dataset) if Path(dataset).suffix and Path(dataset).exists() else dataset
