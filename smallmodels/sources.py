@@ -79,8 +79,8 @@ class DatasetFiles:
     folder: Path
     config: str | None
     """Configuration that was chosen; None for local files."""
-    data_dir: str | None
-    """Folder inside the repository that stands for the configuration, where no card names any."""
+    features: dict[str, Any] | None
+    """Types of the columns as the card declares them, to be given to `datasets.Features.from_dict`."""
     data_files: dict[str, list[Path]]
     """Files by split, as the repository names its splits; local files are all under `train`."""
     languages: list[str]
@@ -334,7 +334,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         role, "dataset", repo_id, hashes, card.license, card.license_file_seen, revision=pin.commit, notes=notes
     )
     by_split = {split: [folder / file for file in found] for split, found in chosen["data_files"].items()}
-    return DatasetFiles(folder, chosen["config"], chosen["data_dir"], by_split, card.languages, source)
+    return DatasetFiles(folder, chosen["config"], chosen["features"], by_split, card.languages, source)
 
 
 def _choose_config(pin: "_Pin", config: str | None) -> dict[str, Any]:
@@ -358,7 +358,8 @@ def _choose_config(pin: "_Pin", config: str | None) -> dict[str, Any]:
     if not found:
         raise InputError(f"{pin.repo_id} should hold data files, found none that can be read")
     name = builder.config.name
-    chosen = {"config": config or (None if name == "default" else name), "data_dir": data_dir, "data_files": found}
+    features = builder.info.features.to_dict() if builder.info.features else None
+    chosen = {"config": config or (None if name == "default" else name), "features": features, "data_files": found}
     pin.configs[config or ""] = chosen
     _write_pin(pin)
     return chosen

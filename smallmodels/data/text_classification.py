@@ -214,7 +214,11 @@ def _read_hub(fetched: sources.DatasetFiles) -> dict[str, _Table]:
     with tempfile.TemporaryDirectory() as scratch, _without_bars():
         try:
             loaded = datasets.load_dataset(
-                str(fetched.folder), name=fetched.config, data_dir=fetched.data_dir, cache_dir=scratch
+                str(fetched.folder),
+                name=fetched.config,
+                data_files={split: [str(path) for path in paths] for split, paths in fetched.data_files.items()},
+                features=datasets.Features.from_dict(fetched.features) if fetched.features else None,
+                cache_dir=scratch,
             )
         except Exception as error:
             first_line = next(iter(str(error).splitlines()), "")[:200]
@@ -443,12 +447,18 @@ def _fill_in(
 
 
 def _draw(train: _Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[_Rows, _Rows]:
-    count = round(fraction * len(train.labels))
-    taken = _stratified([str(label) for label in train.labels], count, _generator(split_seed, role))
+    """Train without the rows that are held back, and those rows; a text that occurs twice stays whole in train."""
+    texts = [text.strip() for text in train.split.texts]
+    occurrences = Counter(texts)
+    candidates = np.asarray([i for i, text in enumerate(texts) if occurrences[text] == 1], dtype=np.int64)
+    labels = [str(train.labels[i]) for i in candidates]
+    count = min(round(fraction * len(texts)), len(candidates))
+    taken = np.zeros(len(texts), dtype=bool)
+    taken[candidates[_stratified(labels, count, _generator(split_seed, role))]] = True
     if not taken.any():
         raise InputError(
-            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(train.labels)}: "
-            "each class needs two rows or more"
+            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(texts)}: "
+            "each class needs two different texts or more"
         )
     return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
 
