@@ -1,0 +1,120 @@
+"""Run folders: made whole or refused, named after the time, and used by one process at once. Standard library only."""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from smallmodels.errors import InputError, PolicyError, SmallmodelsError
+
+LOCK_NAME = ".lock"
+
+
+class FolderLock:
+    """An exclusive advisory lock on `<folder>/.lock`, which names the process that holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK_NAME
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock or refuse at once.
+
+        Raises: PolicyError if another process holds it, or the file system has no locks.
+        """
+        while self._file is None:
+            file = self.path.open("a+", encoding="utf-8")
+            try:
+                _lock(file)
+            except OSError as error:
+                holder = _holder(file)
+                file.close()
+                if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                    raise PolicyError(
+                        f"{self.path.parent} should be on a file system with locks, but {error}: use a local disk"
+                    ) from error
+                raise PolicyError(f"{self.path.parent} is in use by {holder}: wait for it or stop it first") from None
+            # Between open and lock the last holder may have removed the file; a lock on that is worth nothing.
+            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                self._file = file
+            else:
+                file.close()
+        self._file.seek(0)
+        self._file.truncate()
+        json.dump({"pid": os.getpid(), "host": platform.node()}, self._file)
+        self._file.flush()
+
+    def release(self) -> None:
+        """Give the lock back and remove its file; harmless if it is not held."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # Windows cannot remove an open file; a stale one does no harm
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
+
+
+def _lock(file: IO[str]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _holder(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        holder = json.load(file)
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def make_folder(folder: Path, *, made: list[Path] | None = None) -> None:
+    """Make a folder and its parents.
+
+    Args:
+        folder: To be made.
+        made: Gets the folders that did not exist before, outermost first.
+
+    Raises: InputError in one sentence if it is a file or cannot be written.
+    """
+    missing: list[Path] = []
+    for candidate in (folder, *folder.parents):
+        if candidate.exists():
+            break
+        missing.insert(0, candidate)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        for candidate in reversed(missing):
+            if candidate.is_dir():
+                candidate.rmdir()
+        reason = {errno.EEXIST: "it is a file", errno.ENOTDIR: "a part of that path is a file"}
+        why = reason.get(error.errno or 0, (error.strerror or "it cannot be written").lower())
+        raise InputError(f"the folder {folder} cannot be used because {why}: choose another with --out") from error
+    if made is not None:
+        made.extend(missing)
+
+
+def new_folder(parent: Path, recipe: str, seed: int) -> Path:
+    """The name of a run folder that does not exist: `<parent>/<recipe>/<utc time>-s<seed>`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for number in range(1, 1000):
+        folder = parent / recipe / (f"{stamp}-s{seed}" if number == 1 else f"{stamp}-s{seed}-{number}")
+        if not folder.exists():
+            return folder
+    raise SmallmodelsError(f"{parent / recipe} should have room for a new run, but a thousand began in this second")

@@ -1,0 +1,89 @@
+"""Keep folders, user names and secrets out of what people publish: records, cards, reports. Standard library only."""
+
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_SECRET = re.compile(r"\b(?:hf|sk|ghp|gho|github_pat|glpat|xox[bap])[_-][A-Za-z0-9_-]{8,}")
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+_FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;:()<>|]+[/\\])+(?=[^/\\\s])")
+"""The folders of an absolute path inside a sentence; what follows the last slash stays."""
+_LOCATION_FLAGS = frozenset({"--out", "--config", "--resume"})
+"""Where a run is kept or comes from says nothing about what it did."""
+
+
+def without_secrets(text: str) -> str:
+    """The text with access tokens and the user part of addresses taken out."""
+    return _USER_IN_URL.sub("", _SECRET.sub("***", text))
+
+
+def without_folders(text: str) -> str:
+    """A sentence with every absolute path cut to its last name."""
+    for folder in _known_folders():
+        text = text.replace(folder + os.sep, "")
+    return _FOLDERS.sub("", without_secrets(text))
+
+
+def _known_folders() -> list[str]:
+    """Folders that may hold spaces or belong to the user, longest first."""
+    named = [Path.cwd(), Path.home(), Path(tempfile.gettempdir())]
+    return sorted({str(folder) for folder in named if len(folder.parts) > 1}, key=len, reverse=True)
+
+
+def argument(value: str) -> str:
+    """One value of a flag or config: a local path is cut to its name, a hub id or anything else stays."""
+    path = Path(value)
+    looks_local = path.is_absolute() or value.startswith(("~", "./", "../", ".\\", "..\\")) or "\\" in value
+    if looks_local or (len(path.parts) > 1 and _exists(path)):
+        return without_secrets(path.name or value)
+    return without_folders(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def values(value: Any) -> Any:
+    """JSON values with `argument` applied to every text in them."""
+    if isinstance(value, str):
+        return argument(value)
+    if isinstance(value, Mapping):
+        return {key: values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [values(item) for item in value]
+    return value
+
+
+def sentences(value: Any) -> Any:
+    """JSON values with `without_folders` applied to every text in them."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {key: sentences(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [sentences(item) for item in value]
+    return value
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command as one line that can be typed again, without folders."""
+    words: list[str] = []
+    skip = False
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        if skip:
+            skip = False
+        elif flag in _LOCATION_FLAGS:
+            skip = not equals
+        elif flag.startswith("--") and equals:
+            words.append(f"{flag}={argument(value)}")
+        else:
+            words.append(argument(word))
+    return shlex.join(words)

@@ -1,0 +1,616 @@
+"""Run: one execution of a recipe, its folder, its phases, and the record that it leaves behind.
+
+    with Run(folder) as run:
+        recipe.main(recipe.Config(seed=1), run)
+
+A phase is a function call that is measured and whose value is kept, so that a resumed run loads it instead of paying
+again. `record.json` is written last: its presence means that the run is complete.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Protocol, TypeVar
+
+from smallmodels import __version__, accounts, energy, environment, files, privacy, records, values
+from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
+from smallmodels.folders import FolderLock, make_folder
+from smallmodels.memory import PeakMemory
+from smallmodels.phases import Context, Counts
+from smallmodels.progress import Display
+
+CONFIG_NAME = "config.json"
+JOURNAL_NAME = "journal.jsonl"
+METRICS_NAME = "metrics.jsonl"
+PREDICTIONS_NAME = "predictions.parquet"
+REPORT_NAME = "report.html"
+MODEL_NAME = "model"
+_RESULT_NAME = "result.json"
+_VALUE_NAME = "value"
+_PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_CHECKPOINT_NAME = re.compile(r"step-\d+")
+
+T = TypeVar("T")
+
+
+class Saves(Protocol):
+    """A student, an index: anything that writes itself into a folder."""
+
+    def save(self, folder: Path) -> None:
+        """Write its files."""
+
+
+class Run:
+    """One execution of a recipe; a context manager.
+
+    Args:
+        folder: The run folder. It must not exist or be empty, unless `resume` is set.
+        meter: Measures energy; by default CodeCarbon. A name ("codecarbon", "fake", "none") makes one of that kind.
+        command: The command that started the run, for the record.
+        resume: Go on with the unfinished run in `folder`.
+        smoke: A few steps only; the record says so.
+        device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on as `run.device`.
+        country: ISO 3166 code of three letters, for grams of CO2e.
+        carbon_intensity: Grams of CO2e per kWh, instead of a country.
+        choices: Measured choices of an earlier run that shall be used again.
+
+    Raises:
+        InputError: the folder cannot be used, or there is nothing to resume.
+        PolicyError: another process uses the folder.
+    """
+
+    record: records.RunRecord | None
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        meter: energy.Meter | Literal["codecarbon", "fake", "none"] = "codecarbon",
+        command: str = "",
+        resume: bool = False,
+        smoke: bool = False,
+        device: str = "auto",
+        country: str | None = None,
+        carbon_intensity: float | None = None,
+        choices: Mapping[str, Any] | None = None,
+    ) -> None:
+        energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
+        self.folder = Path(folder)
+        self.device, self.smoke, self.resumed = device, smoke, resume
+        self.record = None
+        self._meter = meter
+        self._command, self._country, self._carbon_intensity = command, country, carbon_intensity
+        self.choices = dict(choices or {})
+        self._recipe = ""
+        self._config: Any = None
+        self._started_utc, self._run_id = _now(), ""
+        self._sources: list[records.Source] = []
+        self._events: list[records.Event] = []
+        self._past: energy.JournalTotals | None = None
+        self._counts: dict[str, Counts] = {}
+        self._peaks_mb: dict[str, float | None] = {}
+        self._operations_per_s: float | None = None
+        self._used_names: set[str] = set()
+        self._phase = ""
+        self._step: float | None = None
+        self._stop_asked = threading.Event()
+        self._made_folders: list[Path] = []
+        self._previous_handlers: dict[int, Any] = {}
+        self._memory = PeakMemory()
+
+    # Opening and closing
+
+    def __enter__(self) -> "Run":
+        self._open_folder()
+        self._lock = FolderLock(self.folder)
+        self._lock.acquire()
+        try:
+            self._read_past()
+            if not isinstance(self._meter, energy.Meter):
+                journal = self.folder / JOURNAL_NAME
+                self._meter = energy.Meter(self._meter, journal=journal, run_id=self._run_id)
+            self._meter.start()
+        except BaseException:
+            self._lock.release()
+            self._remove_what_was_made()
+            raise
+        self._display = Display(self._energy_so_far)
+        self._take_signals()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._display.end(None, failed=kind is not None)
+            self.meter.stop()
+        finally:
+            self._give_signals_back()
+            self._lock.release()
+            if isinstance(error, (InputError, PolicyError)) and not self._has_kept_files():
+                self._remove_what_was_made()
+
+    @property
+    def meter(self) -> energy.Meter:
+        """What measures the run's energy."""
+        assert isinstance(self._meter, energy.Meter), "open the run first: with Run(folder) as run"
+        return self._meter
+
+    def _open_folder(self) -> None:
+        if self.resumed:
+            if (self.folder / records.RECORD_NAME).exists():
+                raise InputError(f"the run in {self.folder} is complete, so there is nothing to resume")
+            if not (self.folder / CONFIG_NAME).is_file():
+                raise InputError(f"{self.folder} should be the folder of an unfinished run, but has no {CONFIG_NAME}")
+            return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise InputError(f"the run folder {self.folder} must be new or empty: choose another, or resume that run")
+        make_folder(self.folder, made=self._made_folders)
+
+    def _remove_what_was_made(self) -> None:
+        """Leave nothing half-written behind: empty the run's folder, and remove what this run made of its path."""
+        if self.resumed:
+            return
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in reversed(self._made_folders):
+            with contextlib.suppress(OSError):  # others may have put something beside it
+                folder.rmdir()
+
+    def _has_kept_files(self) -> bool:
+        """Whether a phase kept more than plain values, such as a trained model or checkpoints."""
+        kept = (self.folder / "phases").glob("*/*")
+        return any(path.name != _RESULT_NAME for path in kept)
+
+    # The recipe and its config
+
+    def begin(self, recipe: str, config: Any, *, file: Path | None = None) -> None:
+        """Note what runs, seed Python, NumPy and torch, and write `config.json`. `Recipe.main` calls this.
+
+        Args:
+            recipe: Its name.
+            config: A dataclass; its field `seed`, 0 if it has none, seeds everything.
+            file: The recipe's file, where it is not a shipped one.
+
+        Raises: InputError if a resumed run had another recipe or config.
+        """
+        self._recipe, self._config = recipe, config
+        past = files.read_json(self.folder / CONFIG_NAME) if self.resumed else {}
+        if self.resumed:
+            self._compare_with_past(past, recipe, config)
+        else:
+            seed = getattr(config, "seed", 0)
+            self._run_id = (
+                f"{recipe}-{self._started_utc.replace(':', '').replace('-', '')}-s{seed}-{uuid.uuid4().hex[:6]}"
+            )
+            self._write_config(file)
+        _seed_everything(int(getattr(config, "seed", 0)))
+
+    def _write_config(self, file: Path | None) -> None:
+        content = {
+            "recipe": self._recipe,
+            "file": str(file.resolve()) if file else None,
+            "run_id": self._run_id,
+            "started_utc": self._started_utc,
+            "command": self._command,
+            "smoke": self.smoke,
+            "device": self.device,
+            "country": self._country,
+            "carbon_intensity": self._carbon_intensity,
+            "versions": environment.versions(),
+            "choices": self.choices,
+            "config": records.to_json(self._config),
+        }
+        files.write_json(self.folder / CONFIG_NAME, content)
+
+    def _compare_with_past(self, past: Mapping[str, Any], recipe: str, config: Any) -> None:
+        if past["recipe"] != recipe:
+            raise InputError(f"{self.folder} is a run of {past['recipe']}, not of {recipe}: resume it with that recipe")
+        changes = differences(past["config"], records.to_json(config))
+        if changes:
+            raise InputError(
+                f"a resumed run must keep its config, but {'; '.join(changes)}: "
+                "leave these flags out, or add --fork to start a new run with them"
+            )
+        changes = differences(past["versions"], environment.versions())
+        if changes:
+            self.event("versions changed", f"the result may differ in its last bits, because {'; '.join(changes)}")
+
+    def _read_past(self) -> None:
+        """Take over identity, settings and events of the run that is resumed."""
+        if not self.resumed:
+            return
+        past = files.read_json(self.folder / CONFIG_NAME)
+        self._started_utc, self._run_id = past["started_utc"], past["run_id"]
+        self._command, self.smoke, self.device = past["command"], past["smoke"], past["device"]
+        self._country, self._carbon_intensity = past["country"], past["carbon_intensity"]
+        self.choices = past["choices"]
+        if (self.folder / JOURNAL_NAME).exists():
+            self._past = energy.read_journal(self.folder / JOURNAL_NAME)
+            self._events = list(self._past.events)
+        _drop_torn_line(self.folder / METRICS_NAME)
+
+    def choose(self, name: str, measure: Callable[[], T]) -> T:
+        """A choice that is measured once, written into `config.json`, and used again on resume and repeat.
+
+        Args:
+            name: Of the choice, unique in the recipe.
+            measure: Gives the choice as a JSON value; called only if it was not made before.
+        """
+        if name not in self.choices:
+            self.choices[name] = measure()
+            content = files.read_json(self.folder / CONFIG_NAME)
+            files.write_json(self.folder / CONFIG_NAME, {**content, "choices": records.to_json(self.choices)})
+        chosen: T = self.choices[name]
+        return chosen
+
+    # Phases
+
+    def phase(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function as a measured phase, or load what it returned before the run was interrupted.
+
+        A function with a parameter `context` is given a `phases.Context`. A returned `models.Compute` tells the
+        meter how to wait for the device, and the record how fast it is.
+
+        Args:
+            name: Unique in the run: `setup`, `teacher`, `cache`, `train`, `evaluate`, `inference`, …
+            function: Returns plain values, arrays, or objects of this package with `save` and `load`.
+            args: Passed on.
+            kwargs: Passed on.
+
+        Raises: RunInterruptedError if the user asked the run to stop.
+        """
+        if not _PHASE_NAME.fullmatch(name) or name in self._used_names:
+            raise ValueError(
+                f"a phase's name must be lower-case, of letters and digits, and new in the run, got {name!r}"
+            )
+        self._used_names.add(name)
+        folder = self.folder / "phases" / name
+        kept = self._load_phase(name, folder)
+        value: T = kept[0] if kept is not None else self._call_phase(name, folder, function, args, kwargs)
+        self._adopt_compute(value)
+        return value
+
+    def _call_phase(
+        self, name: str, folder: Path, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> T:
+        self._require_not_stopped()
+        counts, num_sources = Counts(), len(self._sources)
+        context = self._context(name, folder, counts)
+        if "context" in inspect.signature(function).parameters:
+            kwargs = {**kwargs, "context": context}
+        outer, self._phase = self._phase, name
+        self._step = None
+        self._display.start(name)
+        measured = None
+        try:
+            with self._memory.watch() as memory, self.meter.phase(name) as measured:
+                value = function(*args, **kwargs)
+            self._counts[name], self._peaks_mb[name] = counts, memory.peak_mb
+            self._save_phase(folder, value, counts, memory.peak_mb, self._sources[num_sources:])
+        except BaseException:
+            self._display.end(None, failed=True)
+            raise
+        finally:
+            self._phase = outer
+        self._display.end(measured.reading)
+        return value
+
+    def _context(self, name: str, folder: Path, counts: Counts) -> Context:
+        before = self._past.phases.get(name, energy.EnergyReading()) if self._past else energy.EnergyReading()
+        since = self.meter.read(fresh=True)
+
+        def energy_of_phase() -> energy.EnergyReading:
+            return before + (self.meter.read() - since)
+
+        return Context(
+            folder=folder,
+            log=lambda metrics: self._log(metrics, energy_of_phase()),
+            event=self.event,
+            progress=self._progress,
+            energy=energy_of_phase,
+            should_stop=self._stop_asked.is_set,
+            counts=counts,
+        )
+
+    def _save_phase(
+        self, folder: Path, value: Any, counts: Counts, peak_mb: float | None, sources: Sequence[records.Source]
+    ) -> None:
+        """Keep a phase's value: its files with a manifest first, `result.json` last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.atomic_folder(folder / _VALUE_NAME) as value_folder:
+            encoded = values.encode(value, value_folder)
+        if not any(path.name != files.MANIFEST for path in (folder / _VALUE_NAME).iterdir()):
+            shutil.rmtree(folder / _VALUE_NAME)
+        content = {
+            "value": encoded,
+            "counts": records.to_json(counts),
+            "peak_memory_mb": peak_mb,
+            "sources": records.to_json(list(sources)),
+        }
+        files.write_json(folder / _RESULT_NAME, {"sha256": files.sha256_json(content), **content})
+
+    def _load_phase(self, name: str, folder: Path) -> tuple[Any] | None:
+        """What a finished phase returned, in a tuple; None if it has to be called (again)."""
+        if not self.resumed or not (folder / _RESULT_NAME).exists():
+            return None
+        try:
+            content = files.read_json(folder / _RESULT_NAME)
+            if content.pop("sha256", None) != files.sha256_json(content):
+                raise DamagedError(f"{folder / _RESULT_NAME} is not what was written: the phase has to run again")
+            if (folder / _VALUE_NAME).exists():
+                files.check_manifest(folder / _VALUE_NAME)
+            value = values.decode(content["value"], folder / _VALUE_NAME)
+            sources = [records.from_json(records.Source, source) for source in content["sources"]]
+        except (DamagedError, KeyError, OSError) as error:
+            self.event("phase damaged", f"phase {name} runs again, because its kept value is damaged: {error}")
+            return None
+        self._counts[name] = accounts.counts_from_json(content["counts"])
+        self._peaks_mb[name] = content["peak_memory_mb"]
+        for source in sources:
+            self.add_source(source)
+        self._display.say(f"✓ {name:<18}{'kept':>10}", style="dim")
+        return (value,)
+
+    def _adopt_compute(self, value: Any) -> None:
+        synchronize, rate = getattr(value, "synchronize", None), getattr(value, "operations_per_s", None)
+        if callable(synchronize) and isinstance(rate, (int, float)):
+            self.meter.set_synchronize(synchronize)
+            self._operations_per_s = float(rate)
+
+    def _require_not_stopped(self) -> None:
+        if self._stop_asked.is_set():
+            raise RunInterruptedError("the run stopped between two phases, has saved its work, and can be resumed")
+
+    # What phases report
+
+    def log(self, metrics: Mapping[str, float | int | str]) -> None:
+        """Write one line of metrics, with the joules and CPU-seconds of the run so far."""
+        self._log(metrics, self._energy_so_far())
+
+    def _log(self, metrics: Mapping[str, float | int | str], reading: energy.EnergyReading) -> None:
+        line: dict[str, Any] = {"time_utc": _now(), "phase": self._phase or None}
+        if self._step is not None:
+            line["step"] = self._step
+        line |= {"duration_s": reading.duration_s, "energy_j": reading.energy_j, "cpu_s": reading.cpu_s}
+        line |= dict(metrics)
+        with (self.folder / METRICS_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(records.to_json(line), allow_nan=False) + "\n")
+
+    def event(self, kind: str, message: str, **details: Any) -> None:
+        """Note something unusual, in the record, the journal and on the terminal."""
+        self._events.append(self.meter.journal_event(kind, message, details))
+        self._display.say(f"! {message}", style="yellow")
+
+    def add_source(self, source: records.Source) -> None:
+        """Note a model or data set that went into the run; the same one twice counts once."""
+        if source not in self._sources:
+            self._sources.append(source)
+
+    def _progress(self, done: float, total: float | None = None, **fields: Any) -> None:
+        self._step = done
+        self._display.update(done, total, **fields)
+
+    def _energy_so_far(self) -> energy.EnergyReading:
+        """Of the whole run, earlier segments included."""
+        now = self.meter.read()
+        return self._past.total + now if self._past else now
+
+    def keep(self, name: str, value: Saves) -> Path:
+        """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""
+        with files.atomic_folder(self.folder / name) as folder:
+            value.save(folder)
+        (self.folder / name / files.MANIFEST).unlink()  # the record holds every hash
+        return self.folder / name
+
+    # Signals
+
+    def _take_signals(self) -> None:
+        """SIGTERM and the first Ctrl-C ask for a stop at the next safe point; the second Ctrl-C stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._stop_asked.is_set():
+            raise KeyboardInterrupt
+        self._stop_asked.set()
+        hint = " (press Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
+        # os.write, because a print inside a handler may meet the lock of a print that it interrupted.
+        os.write(2, f"\nThe run stops at the next safe point and saves its work{hint}.\n".encode())
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._previous_handlers = {}
+
+    # The end
+
+    def finish(
+        self,
+        student: Saves,
+        *,
+        title: str,
+        task: str,
+        metric: str,
+        margin: float | None = None,
+        replaces: str = "teacher",
+        results: Sequence[records.Result],
+        inference: Sequence[records.Inference] = (),
+        predictions: Mapping[str, Sequence[Any]] | None = None,
+        curve: Sequence[records.CurvePoint] = (),
+        examples: Sequence[dict[str, Any]] = (),
+        model: Mapping[str, Any] | None = None,
+        languages: Sequence[str] = (),
+        limits: Sequence[str] = (),
+        label_names: Sequence[str] | None = None,
+    ) -> records.RunRecord:
+        """Save the student and its predictions, work out what was paid, write card, report and, last, the record.
+
+        Args:
+            student: Saved as `model/`.
+            title: One line: what was made of what.
+            task: Pipeline tag of the hub.
+            metric: Key of the results' metrics that ranks; higher is better.
+            margin: Difference in it below which two models count as equal, where declared before the run.
+            replaces: Role that the student replaces, for the point of payback.
+            results: Quality by role and split.
+            inference: Cost of use by role.
+            predictions: Columns of `predictions.parquet`, of equal length.
+            curve: Validations during training.
+            examples: Uses of the student that a reader can judge: `input` and `answers`.
+            model: Facts about the student, for the record.
+            languages: Two-letter codes as declared by the data.
+            limits: Sentences on what the model is not for and what was not tested.
+            label_names: Names of the classes, for the card.
+        """
+        self._require_not_stopped()
+        with self.meter.phase("export"):
+            self.keep(MODEL_NAME, student)
+            if predictions is not None:
+                self._save_predictions(predictions)
+        self.meter.stop()
+        totals = self._totals()
+        record = self._new_record(
+            totals,
+            title=title,
+            task=task,
+            metric=metric,
+            margin=margin,
+            results=list(results),
+            inference=list(inference),
+            curve=list(curve),
+            examples=list(examples),
+            model=dict(model or {}),
+            languages=list(languages),
+            limits=list(limits),
+        )
+        record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
+        self._write_pages(record, label_names)
+        record = dataclasses.replace(record, files=self._file_hashes())
+        records.write_record(self.folder, record)
+        self._remove_checkpoints()
+        self.record = record
+        return record
+
+    def _totals(self) -> energy.JournalTotals:
+        """What the run cost, from its journal; without one (a child of a process that measures), from the meter."""
+        now = _now()
+        for warning in self.meter.warnings:
+            self._events.append(records.Event(time_utc=now, kind="energy", message=warning, details={}))
+        if (self.folder / JOURNAL_NAME).exists():
+            return energy.read_journal(self.folder / JOURNAL_NAME)
+        total = self.meter.read()
+        return energy.JournalTotals(total, self.meter.phases, 1, False, self.meter.contended, self._events)
+
+    def _save_predictions(self, predictions: Mapping[str, Sequence[Any]]) -> None:
+        import pyarrow.parquet as pq
+
+        path = self.folder / PREDICTIONS_NAME
+        temporary = path.with_name(f".{path.name}.tmp")
+        pq.write_table(accounts.predictions_table(predictions), temporary)
+        os.replace(temporary, path)
+
+    def _new_record(self, totals: energy.JournalTotals, **about: Any) -> records.RunRecord:
+        commit, dirty = environment.git_state()
+        total, meter = totals.total, self.meter
+        return records.RunRecord(
+            run_id=self._run_id,
+            recipe=self._recipe,
+            command=privacy.without_folders(self._command),
+            library_version=__version__,
+            git_commit=commit,
+            git_dirty=dirty,
+            started_utc=self._started_utc,
+            ended_utc=_now(),
+            smoke=self.smoke,
+            config=privacy.values(records.to_json(self._config)),
+            sources=[records.from_json(records.Source, privacy.sentences(records.to_json(s))) for s in self._sources],
+            environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
+            phases=accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s),
+            duration_s=total.duration_s,
+            cpu_s=total.cpu_s,
+            energy_j=total.energy_j,
+            energy_label=total.label,
+            num_segments=totals.num_segments,
+            energy_truncated=totals.truncated,
+            contended=totals.contended,
+            carbon=energy.carbon(total.energy_j, country=self._country, intensity_g_per_kwh=self._carbon_intensity),
+            payback=None,
+            events=[records.from_json(records.Event, privacy.sentences(records.to_json(e))) for e in self._events],
+            **about,
+        )
+
+    def _write_pages(self, record: records.RunRecord, label_names: Sequence[str] | None) -> None:
+        from smallmodels import cards, report
+
+        names = list(label_names) if label_names is not None else None
+        files.write_text(self.folder / MODEL_NAME / "README.md", cards.model_card(record, label_names=names))
+        files.write_text(self.folder / REPORT_NAME, report.run_page(record))
+
+    def _file_hashes(self) -> dict[str, str]:
+        """SHA-256 of what the run leaves behind; kept values of phases are not part of the result."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        names = {path.relative_to(self.folder).as_posix(): path for path in found}
+        return {
+            name: files.sha256_file(path)
+            for name, path in names.items()
+            if not name.startswith(("phases/", ".")) and name != records.RECORD_NAME
+        }
+
+    def _remove_checkpoints(self) -> None:
+        """Remove what training needed to resume; never a folder that it did not create."""
+        for folder in (self.folder / "phases").glob("*/checkpoints/*"):
+            if _CHECKPOINT_NAME.fullmatch(folder.name) and (folder / files.MANIFEST).is_file():
+                shutil.rmtree(folder)
+        for parent in (self.folder / "phases").glob("*/checkpoints"):
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def differences(before: Any, after: Any, where: str = "") -> list[str]:
+    """What changed between two JSON values, as `learning_rate was 0.1 and is 0.2`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        prefix = f"{where}." if where else ""
+        keys = [*before, *(key for key in after if key not in before)]
+        nested = (differences(before.get(key, "absent"), after.get(key, "absent"), prefix + key) for key in keys)
+        return [sentence for sentences in nested for sentence in sentences]
+    return [] if before == after else [f"{where} was {before} and is {after}"]
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut what a killed run left behind the last whole line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        files.write_bytes(path, whole)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    import numpy as np
+
+    np.random.seed(seed % 2**32)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

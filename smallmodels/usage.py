@@ -1,0 +1,235 @@
+"""Use the model of a run from the command line: classify texts, answer questions, and say what that cost."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from smallmodels import energy, evaluation, files, models
+from smallmodels.data.text_classification import TEXT_COLUMNS
+from smallmodels.errors import InputError
+from smallmodels.models import TextModel
+
+SHOWN_LABELS = 3
+"""Labels printed for a text; a file gets them all."""
+
+
+def predict(run: str, text_or_file: str, text_column: str | None, output: Path | None, batch_size: int) -> int:
+    """Print labels with probabilities, or write them as CSV or JSON Lines.
+
+    Args:
+        run: Run folder of a classifier, or its model folder.
+        text_or_file: A text, or a .txt, .csv, .jsonl or .parquet file.
+        text_column: Column with the texts; guessed from the usual names if None.
+        output: A .csv or .jsonl file; None prints.
+        batch_size: Texts at once.
+
+    Returns: 0.
+    Raises: InputError if the run has no classifier, or a file cannot be read or written.
+    """
+    texts = read_texts(text_or_file, text_column)
+    write = _writer(output, text_or_file)
+    with energy.Meter() as meter:
+        with meter.phase("setup"):
+            model = _load_model(run, wants_embedder=False)
+            compute = models.choose_compute()
+            meter.set_synchronize(compute.synchronize)
+        with meter.phase("inference") as measured:
+            probabilities_NC = evaluation.predict_texts(model, texts, batch_size=batch_size, compute=compute)
+    write(texts, evaluation.label_names(model), probabilities_NC)
+    print(cost_sentence(len(texts), "text", measured.reading), file=sys.stderr)
+    return 0
+
+
+def search(run: str, question: str, top: int) -> int:
+    """Print the documents of a run's index that fit a question best.
+
+    Returns: 0.
+    Raises: InputError if the run has no index, or the question is empty.
+    """
+    if not question.strip():
+        raise InputError('the question should have words, but is empty: ask something like "run a command"')
+    folder = Path(run) / "index"
+    if not folder.is_dir():
+        raise InputError(f"{run} should be the run folder of a search model, but has no index: check the path")
+    with energy.Meter() as meter:
+        with meter.phase("setup"):
+            model, index = _load_model(run, wants_embedder=True), evaluation.SearchIndex.load(folder)
+            compute = models.choose_compute()
+            meter.set_synchronize(compute.synchronize)
+        with meter.phase("inference") as measured:
+            hits = index.search(model, question, top=top, compute=compute)
+    for hit in hits:
+        print(f"{hit.score:6.3f}  {' '.join(hit.text.split())}")
+    print(cost_sentence(1, "question", measured.reading), file=sys.stderr)
+    return 0
+
+
+def _load_model(run: str, *, wants_embedder: bool) -> TextModel:
+    folder = Path(run) / "model"
+    if not folder.is_dir():
+        folder = Path(run)
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise InputError(f"{run} should be the folder of a complete run, but holds no model: check the path")
+    model = TextModel.load(folder)
+    is_embedder = evaluation.is_embedder(model.model)
+    if is_embedder and not wants_embedder:
+        raise InputError(f"{run} holds a search model, which has no labels: use `smallmodels search {run} QUESTION`")
+    if wants_embedder and not is_embedder:
+        raise InputError(f"{run} holds a classifier, which cannot search: use `smallmodels predict {run} TEXT`")
+    return model
+
+
+def cost_sentence(num_uses: int, unit: str, reading: energy.EnergyReading) -> str:
+    """What so many uses cost, with joules per 1,000 where the window was long enough to know."""
+    what = f"{num_uses:,} {unit}{'' if num_uses == 1 else 's'}"
+    took = f"{what} took {reading.duration_s:.2f} s and {reading.cpu_s:.2f} CPU-seconds"
+    joules = reading.energy_j_per(num_uses)
+    if joules is None:
+        return f"{took}; that is too short for a reading of joules."
+    kind = "measured" if reading.label in ("wall", "counter", "sampled") else f"{reading.label}, not measured"
+    return f"{took}; 1,000 take {1000 * joules:.1f} J ({kind})."
+
+
+# Texts in
+
+
+def read_texts(text_or_file: str, text_column: str | None = None) -> list[str]:
+    """The texts of a file, or the one text itself.
+
+    Raises: InputError if the file has no such column, no texts, or cannot be read; or if the text is empty.
+    """
+    path = Path(text_or_file)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None or not _is_file(path):
+        if reader is not None and " " not in text_or_file:
+            raise InputError(f"there is no file {text_or_file}: check the path")
+        if not text_or_file.strip():
+            raise InputError("the text to classify should have words, but is empty: give a text or a file")
+        return [text_or_file]
+    try:
+        rows = reader(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} should be a readable {path.suffix} file, but is not: {error}") from error
+    texts = rows if path.suffix.lower() == ".txt" else _column(rows, text_column, path)
+    if not texts:
+        raise InputError(f"{path} should hold texts, but holds none: check the file")
+    return texts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text may be longer than a path can be
+        return False
+
+
+def _column(rows: Sequence[dict[str, Any]], name: str | None, path: Path) -> list[str]:
+    if not rows:
+        return []
+    names = list(rows[0])
+    chosen = name or next((usual for usual in TEXT_COLUMNS if usual in names), None)
+    if chosen is None or chosen not in names:
+        wanted = f"a column {name!r}" if name else "a column called text"
+        raise InputError(f"{path} should have {wanted}, but has {', '.join(map(str, names))}: set --text-column")
+    return ["" if row.get(chosen) is None else str(row[chosen]) for row in rows]
+
+
+def _read_txt(path: Path) -> list[Any]:
+    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def _read_csv(path: Path) -> list[Any]:
+    csv.field_size_limit(2**31 - 1)  # a text may be a megabyte long
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_jsonl(path: Path) -> list[Any]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("every line must be a JSON object")
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Any]:
+    import pyarrow.parquet as pq
+
+    rows: list[Any] = pq.read_table(path).to_pylist()
+    return rows
+
+
+_READERS: dict[str, Callable[[Path], list[Any]]] = {
+    ".txt": _read_txt,
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+# Labels out
+
+_Write = Callable[[Sequence[str], Sequence[str], Any], None]
+
+
+def _writer(output: Path | None, source: str) -> _Write:
+    """What writes the labels; checked before anything is loaded."""
+    if output is None:
+        return _print_labels
+    writers: dict[str, Callable[[Sequence[str], Sequence[str], Any], str]] = {".csv": to_csv, ".jsonl": to_jsonl}
+    to_text = writers.get(output.suffix.lower())
+    if to_text is None:
+        raise InputError(f"--output should end in .csv or .jsonl, got {output.name}: rename it")
+    if not output.parent.is_dir() or output.is_dir():
+        raise InputError(f"--output should be a file in a folder that exists, got {output}: choose another")
+    if output.exists() and output.resolve() == Path(source).resolve():
+        raise InputError(f"--output should not be the file that is read, got {output}: choose another")
+
+    def write(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> None:
+        files.write_bytes(output, to_text(texts, label_names, probabilities_NC).encode(errors="replace"))
+        print(output)
+
+    return write
+
+
+def _print_labels(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> None:
+    for text, row in zip(texts, probabilities_NC, strict=True):
+        best = (-row).argsort(kind="stable")[: SHOWN_LABELS if len(texts) == 1 else 1]
+        for i in best:
+            shown = "" if len(texts) == 1 else f"  {_cut(text)}"
+            print(f"{row[i]:6.3f}  {label_names[i]}{shown}")
+
+
+def _cut(text: str, limit: int = 48) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def to_csv(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:
+    """One row per text: text, label, probability. A cell that a spreadsheet would run as a formula gets a quote."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["text", "label", "probability"])
+    for text, row in zip(texts, probabilities_NC, strict=True):
+        best = int(row.argmax())
+        writer.writerow([_inert(text), _inert(label_names[best]), f"{row[best]:.6f}"])
+    return buffer.getvalue()
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def to_jsonl(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:
+    """One object per text: text, label, probability, and the probabilities of every label."""
+    lines = []
+    for text, row in zip(texts, probabilities_NC, strict=True):
+        best = int(row.argmax())
+        every = {name: round(float(p), 6) for name, p in zip(label_names, row, strict=True)}
+        answer = {"text": text, "label": label_names[best], "probability": every[label_names[best]]}
+        answer["probabilities"] = every
+        lines.append(json.dumps(answer, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
