@@ -1,8 +1,8 @@
 """The energy journal: JSON lines that are only appended and on disk at once, and the account rebuilt from them.
 
 A line holds absolute clocks and the backend's cumulative joules, never differences: `seq`, `segment`, `kind` (`open`,
-`tick`, `phase_start`, `phase_end` or `close`), `time_utc`, `monotonic_s`, `cpu_s`, `components`, `contended`, `phase`. A
-line of kind `event` holds a `records.Event` instead. Each process that writes opens a new segment: counters start
+`tick`, `phase_start`, `phase_end` or `close`), `time_utc`, `monotonic_s`, `cpu_s`, `components`, `contended`, `phase`.
+A line of kind `event` holds a `records.Event` instead. Each process that writes opens a new segment: counters start
 again there, and the time between segments belongs to nobody.
 """
 
@@ -36,6 +36,7 @@ class Ledger:
         self.last = first
         self.phases = phases
         self._open: list[tuple[str, EnergyReading]] = []
+        self.advance(first)  # nothing was spent yet, but which components there are is known
 
     @property
     def phase(self) -> str | None:
