@@ -81,8 +81,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature
     _check_equal_shapes(
         "logits", student_logits, teacher_logits, "choose a teacher fine-tuned on the labels that the student learns"
     )
-    if not 0 < temperature < math.inf:
-        raise InputError(f"temperature must be > 0, got {temperature}: 1 leaves both distributions as they are")
+    require_positive("temperature", temperature)
     with _full_precision(student_logits):
         student_log_probs = F.log_softmax(_widened(student_logits) / temperature, dim=-1)
         teacher_log_probs = F.log_softmax(_widened(teacher_logits.detach()) / temperature, dim=-1)
@@ -191,6 +190,26 @@ def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_
         )
     real = attention_mask.bool()
     return embedding_mse(student_states[real], teacher_states[real])
+
+
+def require_positive(name: str, value: float) -> None:
+    """Check a temperature, or anything else that must be positive; a config calls it before any work.
+
+    Raises:
+        InputError: A ValueError; the value is not a positive, finite number.
+    """
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} must be > 0, got {value}: choose a positive number")
+
+
+def require_share(name: str, value: float) -> None:
+    """Check a weight that shares one whole with another; a config calls it before any work.
+
+    Raises:
+        InputError: A ValueError; the value is not in [0, 1].
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} must be in [0, 1], got {value}: it is a share, 0 for none and 1 for all")
 
 
 def _embedding_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

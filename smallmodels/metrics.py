@@ -454,7 +454,7 @@ def _macro_f1_of_pairs(pairs: Ints, counts: npt.NDArray[Any]) -> Floats:
 
 def _t_quantile(degrees: float) -> float:
     """97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit  # comes with scikit-learn; half a second that most imports do not need
+    from scipy.special import stdtrit  # comes with scikit-learn; most imports do not need it
 
     return float(stdtrit(degrees, 0.975))
 
