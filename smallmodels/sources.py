@@ -139,8 +139,8 @@ def fetch_model(name: str, *, role: str = "teacher") -> ModelFiles:
         PolicyError: It needs code, pickled weights or a number format that is not ours to load.
         DamagedError: Files are not those that the hub or the table of packages lists.
     """
-    if Path(name).expanduser().is_dir():
-        return _local_model(Path(name).expanduser(), role)
+    if os.path.isdir(local := os.path.expanduser(name)):  # unlike Path's, without errors for names of any kind
+        return _local_model(Path(local), role)
     repo_id, revision = parse_name(name, "model")
     if revision is None and repo_id in PACKAGED and (folder := _package_folder(PACKAGED[repo_id])):
         return _packaged_model(repo_id, folder, role)
@@ -314,8 +314,8 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         InputError: The name or the configuration is no such thing, or the hub cannot give it, or it needs a script.
         DamagedError: Files are not those that the hub lists.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path):
         hashes = {path.name: files.sha256_file(path)}
         source = _source(role, "dataset", path.name, hashes, USER_PROVIDED, license_file_seen=False)
         return DatasetFiles(path.parent, None, None, {"train": [path]}, [], source)
