@@ -633,6 +633,40 @@ def test_codecarbon_component_that_stands_still_is_missing(monkeypatch):
     assert components["gpu"] == components["ram"] == Component(energy_j=None, label="missing")
 
 
+def test_gpu_that_codecarbon_does_not_see_is_missing_not_absent(monkeypatch):
+    totals = types.SimpleNamespace(cpu_energy=1e-6, gpu_energy=0.0, ram_energy=1e-6, gpu_count=0)
+    backend = energy.CodeCarbonBackend()
+    backend._tracker = types.SimpleNamespace(flush=lambda: setattr(backend, "_totals", totals))
+    for system, processor, expected in (
+        ("Linux", "x86_64", {"cpu", "ram"}),
+        ("Darwin", "arm64", {"cpu", "gpu", "ram"}),
+    ):
+        monkeypatch.setattr(backends.platform, "system", lambda system=system: system)
+        monkeypatch.setattr(backends.platform, "machine", lambda processor=processor: processor)
+        assert set(backend.read()) == expected
+    assert backend.read()["gpu"].energy_j is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "nvml_counts", "expected"),
+    [
+        ("CPU", {"_mode": "cpu_load"}, None, {"cpu": "modelled"}),
+        ("CPU", {"_mode": "constant"}, None, {"cpu": "constant"}),
+        ("CPU", {"_mode": "a mode of a later version"}, None, {"cpu": "unknown"}),
+        ("CPU", {}, None, {"cpu": "unknown"}),
+        ("GPU", {}, True, {"gpu": "counter"}),
+        ("GPU", {}, False, {"gpu": "sampled"}),
+        ("GPU", {}, None, {}),
+        ("AppleSiliconChip", {"chip_part": "GPU"}, None, {"gpu": "sampled"}),
+        ("SomethingNew", {}, None, {}),
+    ],
+)
+def test_codecarbon_labels_follow_its_hardware(kind, details, nvml_counts, expected):
+    tracker = types.SimpleNamespace(_hardware=[type(kind, (), details)()])
+    assert backends._codecarbon_labels(tracker, nvml_counts) == expected
+    assert backends._codecarbon_labels(object(), nvml_counts) == {}
+
+
 def test_energy_imports_neither_codecarbon_nor_torch():
     code = "import sys, smallmodels.energy\nprint([m for m in ('codecarbon', 'torch', 'pandas') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 """Where joules come from: CodeCarbon, a script for tests, or nowhere. The only importer of codecarbon."""
 
 import logging
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -148,11 +149,14 @@ class CodeCarbonBackend:
         energies_kwh = {"cpu": self._totals.cpu_energy, "gpu": self._totals.gpu_energy, "ram": self._totals.ram_energy}
         labels = _codecarbon_labels(self._tracker, self._nvml_counts)
         has_gpu = bool(self._totals.gpu_count) or energies_kwh["gpu"] > 0
-        return {
+        components = {
             name: self._component(name, energy_kwh * 3.6e6, labels.get(name, "unknown"))
             for name, energy_kwh in energies_kwh.items()
             if has_gpu or name != "gpu"
         }
+        if not has_gpu and (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+            components["gpu"] = MISSING  # every such chip has one, and CodeCarbon reads it only with sudo
+        return components
 
     def _component(self, name: str, energy_j: float, label: EnergyLabel) -> Component:
         """A component that stands still is not being read: CodeCarbon adds 0 J where a reading fails."""
