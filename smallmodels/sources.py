@@ -11,6 +11,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import os
 import random
 import re
 import shutil
