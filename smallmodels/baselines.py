@@ -90,7 +90,7 @@ class TfidfClassifier:
     words: "Terms"
     """Words and pairs of words."""
     characters: "Terms"
-    """Two to four characters within words; they see through endings and typing errors."""
+    """Runs of two to four characters within words; they see through endings and typing errors."""
     weights: npt.NDArray[np.float32]
     """Shape (num_features, num_classes); the words' rows come first."""
     bias: npt.NDArray[np.float32]
@@ -160,7 +160,7 @@ class TfidfClassifier:
 
 @dataclass(frozen=True)
 class TfidfRetriever:
-    """Finds documents by the three to five characters within words that they share with a query."""
+    """Finds documents by the runs of two to five characters within words that they share with a query."""
 
     terms: "Terms"
     documents: Any
@@ -227,7 +227,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     # One-letter words count: scikit-learn's own pattern drops them, and with them much of some languages.
     "words": {"ngram_range": (1, 2), "sublinear_tf": True, "token_pattern": r"(?u)\b\w+\b"},
     "characters": {"ngram_range": (2, 4), "sublinear_tf": True, "analyzer": "char_wb"},
-    "long_characters": {"ngram_range": (3, 5), "analyzer": "char_wb"},
+    "long_characters": {"ngram_range": (2, 5), "sublinear_tf": True, "analyzer": "char_wb"},
 }
 
 
