@@ -9,18 +9,21 @@ import contextlib
 import dataclasses
 import errno
 import importlib.util
+import io
 import os
 import re
+import shlex
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from smallmodels import __version__, configs, records
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError
+from smallmodels.text import shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +38,9 @@ COMMANDS = {
     "predict": "classify texts: `smallmodels predict RUN TEXT_OR_FILE [--output FILE]`",
     "search": 'ask a search model: `smallmodels search RUN "question"`',
 }
+
+SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
+"""Of the student's work, printed at the end of a run."""
 
 SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-layers"}
 """Short names of flags, for every recipe that has the long one."""
@@ -252,14 +258,11 @@ def _parse_with_tyro(
         default = configs.get(config if leaf.path in own else options, leaf.path)
         fields.append((f"value_{number}", kind, dataclasses.field(default=default)))
     view = dataclasses.make_dataclass("Flags", fields, frozen=True)
-    help_wanted = list(words) == ["--help"]
-    parsed: Any = tyro.cli(
-        view,
-        args=list(words),
-        prog=f"smallmodels run {recipe.name}",
-        description=recipe.doc.strip(),
-        console_outputs=help_wanted,
-    )
+    prog, about = f"smallmodels run {recipe.name}", recipe.doc.strip()
+    if "--help" in words:
+        tyro.cli(view, args=["--help"], prog=prog, description=about)
+    with contextlib.redirect_stderr(io.StringIO()):  # its boxes; we say it in one sentence
+        parsed: Any = tyro.cli(view, args=list(words), prog=prog, description=about, console_outputs=False)
     return {leaf.path: getattr(parsed, f"value_{number}") for number, leaf in enumerate(found)}
 
 
@@ -293,6 +296,8 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     config = resolve_config(recipe, changes, options, past)
     options = _with_past_options(options, flags, past)
     going_on = options.resume is not None and not options.fork
+    if going_on and _value_of(flags, "--out") is not None:
+        raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
     if going_on and options.resume is not None:
         folder = options.resume
         if (folder / records.RECORD_NAME).exists():
@@ -360,6 +365,8 @@ def resolve_config(
     Raises: InputError if a value is refused, or the recipe has no smoke config.
     """
     base = recipe.Config()
+    if options.smoke and past and "recipe" in past:
+        raise InputError("--smoke and the config of an earlier run both set every value: use one of them")
     if options.smoke:
         if recipe.SMOKE is None:
             raise InputError(f"recipe {recipe.name} has no SMOKE config: leave --smoke out")
@@ -375,11 +382,11 @@ def _with_past_options(options: RunOptions, flags: Sequence[str], past: dict[str
     if past is None or "recipe" not in past:
         return options
     given = {word.partition("=")[0] for word in flags}
-    kept = {name: past.get(name) for name in ("device", "smoke", "country", "carbon_intensity")}
+    names = [name for name in ("device", "smoke", "country", "carbon_intensity") if past.get(name) is not None]
     if {"--country", "--carbon-intensity"} & given:
-        kept = {name: value for name, value in kept.items() if name not in ("country", "carbon_intensity")}
-    changes: dict[str, Any] = {name: value for name, value in kept.items() if f"--{name}" not in given}
-    return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
+        names = [name for name in names if name not in ("country", "carbon_intensity")]
+    kept = {name: past[name] for name in names if f"--{name}" not in given}
+    return configs.replace(options, configs.changes_from_json(RunOptions, kept))  # type: ignore[no-any-return]
 
 
 def _execute(
@@ -391,13 +398,14 @@ def _execute(
     command: list[str],
     past: dict[str, Any] | None,
 ) -> int:
-    from smallmodels import privacy
-    from smallmodels.runs import Run
+    from smallmodels import privacy, runs
 
     for name, value in _TRAINS_QUIETLY.items():
         os.environ.setdefault(name, value)
     choices = past.get("choices") if past and not going_on and past["config"] == records.to_json(config) else None
-    run = Run(
+    if going_on and past is not None:
+        runs.require_same_config(folder, past, recipe.name, config)
+    run = runs.Run(
         folder,
         command=privacy.command_line(command),
         resume=going_on,
@@ -413,17 +421,14 @@ def _execute(
             recipe.main(config, run)
             if run.record is None:
                 raise SmallmodelsError(f"recipe {recipe.name} should end with run.finish(…), but did not: add the call")
-    except BaseException:
+    except BaseException as error:
         if (folder / "config.json").exists() and not (folder / records.RECORD_NAME).exists():
-            _hint_resume(folder)
+            error.add_note(f"The run is not complete; go on with: smallmodels run --resume {shlex.quote(str(folder))}")
         raise
     _show(run.record, _console())
+    print("The model with its card, record.json and report.html (open it in a browser) are in")
     print(folder)
     return 0
-
-
-def _hint_resume(folder: Path) -> None:
-    print(f"The run is not complete; go on with: smallmodels run --resume {folder}", file=sys.stderr)
 
 
 # Other commands
@@ -478,7 +483,26 @@ def _show(record: records.RunRecord, console: "Console") -> None:
     console.print()
     console.print(report.terminal_table(record))
     console.print(report.summary(record))
+    for example in record.examples[:SHOWN_EXAMPLES]:
+        console.print()
+        for line in example_lines(example):
+            console.print(line, markup=False, soft_wrap=True)
     console.print()
+
+
+def example_lines(example: Mapping[str, Any]) -> list[str]:
+    """An example of the student's work in lines of 80 columns at most: the input, then its answers."""
+    answers = example.get("answers", [])
+    answers = answers if isinstance(answers, (list, tuple)) else [answers]
+    lines = [f"  {shorten(str(example.get('input', '')), 78)}"]
+    for answer in answers[:SHOWN_ANSWERS]:
+        text, score = answer, None
+        if isinstance(answer, Mapping):
+            text = next((answer[key] for key in ("label", "text", "document") if key in answer), "")
+            score = next((answer[key] for key in ("score", "probability") if key in answer), None)
+        number = f"{score:.2f}" if isinstance(score, (int, float)) else ""
+        lines.append(f"    {number:>4}  {shorten(str(text), 70)}" if number else f"    → {shorten(str(text), 74)}")
+    return lines
 
 
 def _report_command(arguments: list[str]) -> int:
@@ -542,7 +566,9 @@ class _Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}: see `{self.prog} --help`")
+        needed = message.removeprefix("the following arguments are required: ")
+        sentence = message if needed == message else f"`{self.prog}` needs {needed} as well"
+        raise InputError(f"{sentence}: see `{self.prog} --help`")
 
 
 _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
@@ -598,7 +624,8 @@ def _guarded(function: Callable[[], int], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         code, message = _explain(error)
-        print(f"smallmodels: {message}", file=sys.stderr)
+        for line in (f"smallmodels: {message}", *getattr(error, "__notes__", [])):
+            print(line, file=sys.stderr)
         return code
 
 

@@ -103,9 +103,9 @@ def make_folder(folder: Path, *, made: list[Path] | None = None) -> None:
         for candidate in reversed(missing):
             if candidate.is_dir():
                 candidate.rmdir()
-        reason = {errno.EEXIST: "it is a file", errno.ENOTDIR: "a part of that path is a file"}
-        why = reason.get(error.errno or 0, (error.strerror or "it cannot be written").lower())
-        raise InputError(f"the folder {folder} cannot be used because {why}: choose another with --out") from error
+        where = missing[0].parent if missing else folder
+        why = "is a file" if where.is_file() else f"cannot be written ({(error.strerror or str(error)).lower()})"
+        raise InputError(f"{where} {why}, so it cannot hold a run: choose another folder with --out") from error
     if made is not None:
         made.extend(missing)
 

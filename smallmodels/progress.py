@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from smallmodels import energy
+from smallmodels.text import printable
 
 LIVE_INTERVAL_S = 0.2
 """The live bar is drawn when work reports progress, at most this often: a drawing thread would cost energy."""
@@ -38,7 +40,7 @@ class Display:
 
     def say(self, message: str, *, style: str = "") -> None:
         """Print one line, above the bar if there is one."""
-        self._console.print(Text(message, style=style))
+        self._console.print(Text(printable(message), style=style))
 
     def start(self, phase: str) -> None:
         """Begin a phase."""
@@ -67,13 +69,13 @@ class Display:
         left_s = self._time_left(now, done, total)
         facts = [*_facts(fields), *_energy_fact(self._read_energy())]
         if self._live is not None:
-            parts = [*facts, *([f"{clock(left_s)} left"] if left_s is not None else [])]
+            parts = [*facts, *([f"{clock(left_s, short=True)} left"] if left_s is not None else [])]
             self._live.update(self._task, completed=done, total=total, details="  ".join(parts))
             self._live.refresh()
         else:
             share = f"{done:g} of {total:g}" if total is not None else f"{done:g}"
             parts = [share, *facts, *([f"{clock(left_s)} left"] if left_s is not None else [])]
-            self.say(f"  {self._phase}: {', '.join(parts)}")
+            self.say(f"{self._phase}: {', '.join(parts)}")
 
     def end(self, reading: energy.EnergyReading | None, *, failed: bool = False) -> None:
         """Close the phase with one line: its time and joules."""
@@ -86,8 +88,12 @@ class Display:
         parts = [f"{'✗' if failed else '✓'} {self._phase:<18}", f"{clock(duration_s):>10}"]
         if reading is not None and reading.energy_j is not None:
             parts.append(f"{joules(reading.energy_j, reading.label):>16}")
-        self.say("".join(parts), style="red" if failed else "")
+        self._console.print(Text("".join(parts), style="red" if failed else ""))
         self._phase = ""
+
+    def kept(self, phase: str) -> None:
+        """Say that a phase was finished before the run was interrupted."""
+        self._console.print(Text(f"✓ {phase:<18}{'kept':>10}", style="dim"))
 
     def _time_left(self, now: float, done: float, total: float | None) -> float | None:
         """Seconds left at the pace since the first report; a resumed phase starts in the middle."""
@@ -104,12 +110,12 @@ class _ShareColumn(ProgressColumn):
 
 
 def _bar(console: Console) -> Progress:
-    # refresh_per_second has no effect without auto_refresh; redirecting would swallow other libraries' lines.
+    styles = {"complete_style": "cyan", "finished_style": "cyan", "pulse_style": "cyan"}
     columns = [
-        TextColumn("{task.description:<9}"),
-        BarColumn(bar_width=10),
-        _ShareColumn(),
-        TextColumn("{task.fields[details]}"),
+        TextColumn("{task.description:<9}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=7, **styles),
+        _ShareColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[details]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     ]
     return Progress(*columns, console=console, auto_refresh=False, transient=True)
 
@@ -121,7 +127,7 @@ def _facts(fields: dict[str, Any]) -> list[str]:
         if name == "tokens_per_s":
             words.append(f"{short_number(value)} tokens/s")
         elif isinstance(value, float):
-            words.append(f"{name} {value:.3g}")
+            words.append(f"{name} {value:.3g}" if abs(value) >= 0.1 else f"{name} {value:.2g}")
         else:
             words.append(f"{name} {value}")
     return words
@@ -155,11 +161,11 @@ def short_number(value: float) -> str:
     return f"{value:.0f}"
 
 
-def clock(duration_s: float) -> str:
-    """`4.2 s`, `1:05 min`, `2:03:04 h`."""
-    if duration_s < 60:
+def clock(duration_s: float, *, short: bool = False) -> str:
+    """`4.2 s`, `1:05 min`, `2:03:04 h`; without the unit from a minute on if short."""
+    if duration_s < 59.95:
         return f"{duration_s:.1f} s"
     whole = round(duration_s)
     if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+        return f"{whole // 60}:{whole % 60:02d}{'' if short else ' min'}"
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}{'' if short else ' h'}"

@@ -62,7 +62,8 @@ class Run:
         command: The command that started the run, for the record.
         resume: Go on with the unfinished run in `folder`.
         smoke: A few steps only; the record says so.
-        device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on as `run.device`.
+        device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on as `run.device`; None is `auto`, or that of the
+            run that is resumed.
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
@@ -82,14 +83,15 @@ class Run:
         command: str = "",
         resume: bool = False,
         smoke: bool = False,
-        device: str = "auto",
+        device: str | None = None,
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
     ) -> None:
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
-        self.device, self.smoke, self.resumed = device, smoke, resume
+        self.device, self.smoke, self.resumed = device or "auto", smoke, resume
+        self._device_asked = device
         self.record = None
         self._meter = meter
         self._command, self._country, self._carbon_intensity = command, country, carbon_intensity
@@ -190,7 +192,9 @@ class Run:
         self._recipe, self._config = recipe, config
         past = files.read_json(self.folder / CONFIG_NAME) if self.resumed else {}
         if self.resumed:
-            self._compare_with_past(past, recipe, config)
+            require_same_config(self.folder, past, recipe, config)
+            if changes := differences(past["versions"], environment.versions()):
+                self.event("versions changed", f"the result may differ in its last bits, because {'; '.join(changes)}")
         else:
             seed = getattr(config, "seed", 0)
             self._run_id = (
@@ -216,19 +220,6 @@ class Run:
         }
         files.write_json(self.folder / CONFIG_NAME, content)
 
-    def _compare_with_past(self, past: Mapping[str, Any], recipe: str, config: Any) -> None:
-        if past["recipe"] != recipe:
-            raise InputError(f"{self.folder} is a run of {past['recipe']}, not of {recipe}: resume it with that recipe")
-        changes = differences(past["config"], records.to_json(config))
-        if changes:
-            raise InputError(
-                f"a resumed run must keep its config, but {'; '.join(changes)}: "
-                "leave these flags out, or add --fork to start a new run with them"
-            )
-        changes = differences(past["versions"], environment.versions())
-        if changes:
-            self.event("versions changed", f"the result may differ in its last bits, because {'; '.join(changes)}")
-
     def _read_past(self) -> None:
         """Take over identity, settings and events of the run that is resumed."""
         if not self.resumed:
@@ -236,7 +227,10 @@ class Run:
         past = files.read_json(self.folder / CONFIG_NAME)
         self._started_utc, self._run_id = past["started_utc"], past["run_id"]
         self._command, self.smoke, self.device = past["command"], past["smoke"], past["device"]
-        self._country, self._carbon_intensity = past["country"], past["carbon_intensity"]
+        if self._device_asked not in (None, self.device):
+            raise InputError(f"the run began with --device {self.device} and has to keep it: leave the flag out")
+        if self._country is None and self._carbon_intensity is None:
+            self._country, self._carbon_intensity = past["country"], past["carbon_intensity"]
         self.choices = past["choices"]
         if (self.folder / JOURNAL_NAME).exists():
             self._past = energy.read_journal(self.folder / JOURNAL_NAME)
@@ -362,7 +356,7 @@ class Run:
         self._peaks_mb[name] = content["peak_memory_mb"]
         for source in sources:
             self.add_source(source)
-        self._display.say(f"✓ {name:<18}{'kept':>10}", style="dim")
+        self._display.kept(name)
         return (value,)
 
     def _adopt_compute(self, value: Any) -> None:
@@ -580,6 +574,26 @@ class Run:
         for parent in (self.folder / "phases").glob("*/checkpoints"):
             if not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def require_same_config(folder: Path, past: Mapping[str, Any], recipe: str, config: Any) -> None:
+    """Refuse to go on with a run under another recipe or config.
+
+    Args:
+        folder: Of the run.
+        past: Its `config.json`.
+        recipe: Name of the recipe that shall go on.
+        config: The dataclass that it shall have.
+
+    Raises: InputError that shows every difference.
+    """
+    if past["recipe"] != recipe:
+        raise InputError(f"{folder} is a run of {past['recipe']}, not of {recipe}: resume it with that recipe")
+    if changes := differences(past["config"], records.to_json(config)):
+        raise InputError(
+            f"a resumed run must keep its config, but {'; '.join(changes)}: "
+            "leave these flags out, or add --fork to start a new run with them"
+        )
 
 
 def differences(before: Any, after: Any, where: str = "") -> list[str]:

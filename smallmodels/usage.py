@@ -12,6 +12,7 @@ from smallmodels import energy, evaluation, files, models
 from smallmodels.data.text_classification import TEXT_COLUMNS
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel
+from smallmodels.text import shorten
 
 SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
@@ -63,7 +64,7 @@ def search(run: str, question: str, top: int) -> int:
         with meter.phase("inference") as measured:
             hits = index.search(model, question, top=top, compute=compute)
     for hit in hits:
-        print(f"{hit.score:6.3f}  {' '.join(hit.text.split())}")
+        print(f"{hit.score:6.3f}  {shorten(hit.text, 72)}")
     print(cost_sentence(1, "question", measured.reading), file=sys.stderr)
     return 0
 
@@ -199,13 +200,8 @@ def _print_labels(texts: Sequence[str], label_names: Sequence[str], probabilitie
     for text, row in zip(texts, probabilities_NC, strict=True):
         best = (-row).argsort(kind="stable")[: SHOWN_LABELS if len(texts) == 1 else 1]
         for i in best:
-            shown = "" if len(texts) == 1 else f"  {_cut(text)}"
-            print(f"{row[i]:6.3f}  {label_names[i]}{shown}")
-
-
-def _cut(text: str, limit: int = 48) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"
+            label = shorten(label_names[i], 30)
+            print(f"{row[i]:6.3f}  {label}" if len(texts) == 1 else f"{row[i]:6.3f}  {label:<30}  {shorten(text, 40)}")
 
 
 def to_csv(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:
