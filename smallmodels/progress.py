@@ -110,10 +110,9 @@ class _ShareColumn(ProgressColumn):
 
 
 def _bar(console: Console) -> Progress:
-    styles = {"complete_style": "cyan", "finished_style": "cyan", "pulse_style": "cyan"}
     columns = [
         TextColumn("{task.description:<9}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=7, **styles),
+        BarColumn(bar_width=7, complete_style="cyan", finished_style="cyan", pulse_style="cyan"),
         _ShareColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[details]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     ]

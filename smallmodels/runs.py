@@ -109,6 +109,7 @@ class Run:
         self._phase = ""
         self._step: float | None = None
         self._stop_asked = threading.Event()
+        self._pid = os.getpid()
         self._made_folders: list[Path] = []
         self._previous_handlers: dict[int, Any] = {}
         self._memory = PeakMemory()
@@ -184,7 +185,7 @@ class Run:
 
         Args:
             recipe: Its name.
-            config: A dataclass; its field `seed`, 0 if it has none, seeds everything.
+            config: A dataclass or mapping; its field `seed`, 0 if it has none, seeds everything.
             file: The recipe's file, where it is not a shipped one.
 
         Raises: InputError if a resumed run had another recipe or config.
@@ -267,10 +268,9 @@ class Run:
 
         Raises: RunInterruptedError if the user asked the run to stop.
         """
+        assert self._recipe, "tell the run what it runs first: run.begin(recipe, config)"
         if not _PHASE_NAME.fullmatch(name) or name in self._used_names:
-            raise ValueError(
-                f"a phase's name must be lower-case, of letters and digits, and new in the run, got {name!r}"
-            )
+            raise ValueError(f"a phase's name must be new in the run, of lower-case letters and digits, got {name!r}")
         self._used_names.add(name)
         folder = self.folder / "phases" / name
         kept = self._load_phase(name, folder)
@@ -420,6 +420,9 @@ class Run:
             self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked worker inherits this handler, and has to end when its pool says so
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         if number == signal.SIGINT and self._stop_asked.is_set():
             raise KeyboardInterrupt
         self._stop_asked.set()
