@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallmodels import pages, report
 from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source
+from smallmodels.report import formats, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
@@ -22,8 +22,8 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         record: The run that made the model.
         label_names: Names of the classes in the order of the model's outputs, if it has any.
     """
-    main = report.main_result(record)
-    template = pages.environment("markdown").get_template("card.md.j2")
+    main = words.main_result(record)
+    template = formats.environment("markdown").get_template("card.md.j2")
     text = template.render(
         record=record,
         front_matter=_front_matter(_metadata(record, main)),
@@ -34,14 +34,14 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         energy=_energy_words(record),
         carbon=_carbon_words(record),
         payback=_payback_words(record),
-        summary=report.summary(record),
+        summary=words.summary(record),
         labels=list(label_names or [])[:_MAX_LABELS],
         more_labels=max(len(label_names or []) - _MAX_LABELS, 0),
         sources=_sources_table(record),
         duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
-        model=[f"{key.replace('_', ' ')}: {report.plain(value)}" for key, value in record.model.items()],
+        model=[f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items()],
         machine=_machine_words(record),
-        coverage=report.COVERAGE,
+        coverage=words.COVERAGE,
     )
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -132,9 +132,9 @@ def _emissions(record: RunRecord) -> dict[str, Any] | None:
 def _model_index(record: RunRecord, main: Result | None, data: Sequence[Source]) -> list[dict[str, Any]] | None:
     """Results of the model on the test split, where data and metrics are known."""
     metrics = [
-        {"type": _metric_id(key), "value": round(found.value, 6), "name": f"{pages.metric_name(key)} (test)"}
+        {"type": _metric_id(key), "value": round(found.value, 6), "name": f"{formats.metric_name(key)} (test)"}
         for key, found in (main.metrics if main else {}).items()
-        if pages.is_number(found.value)
+        if formats.is_number(found.value)
     ]
     if not metrics or not data or not _TASK.fullmatch(record.task):
         return None
@@ -173,7 +173,7 @@ def _yaml(value: Any, indent: str) -> list[str]:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(pages.clean(value, 500), ensure_ascii=False)
+        return json.dumps(formats.clean(value, 500), ensure_ascii=False)
     return json.dumps(value)
 
 
@@ -184,18 +184,18 @@ def _license_words(record: RunRecord) -> str:
     """What is known about the licence of the weights, and of the data they learned from."""
     source = _base_source(record)
     if source is None:
-        words = "The record names no base model, so no licence of the weights is stated."
+        said = "The record names no base model, so no licence of the weights is stated."
     elif source.license is None:
-        words = (
+        said = (
             f"{source.name}, where the weights come from, declares no licence: ask its authors before you share them."
         )
     elif _license(record) is None:
-        words = f"The weights come from {source.name}; its licence: {source.license}."
+        said = f"The weights come from {source.name}; its licence: {source.license}."
     else:
         seen = "its licence file was seen" if source.license_file_seen else "as its own card declares"
-        words = f"The weights come from {source.name}, which is under {source.license} ({seen})."
+        said = f"The weights come from {source.name}, which is under {source.license} ({seen})."
     data = [f"{s.name}: {s.license or 'no licence declared'}" for s in record.sources if s.kind == "dataset"]
-    return words + (f" Data: {'; '.join(data)}." if data else "")
+    return said + (f" Data: {'; '.join(data)}." if data else "")
 
 
 def _quality_table(record: RunRecord) -> Any:
@@ -203,46 +203,44 @@ def _quality_table(record: RunRecord) -> Any:
     if not results:
         return ""
     keys = list(dict.fromkeys([record.metric, *(k for r in results for k in r.metrics)]))[:4]
-    head = ["Model", *[pages.metric_name(k) for k in keys], "test items", "parameters"]
+    head = ["Model", *[formats.metric_name(k) for k in keys], "test items", "parameters"]
     rows = []
     for result in results:
         use, found = record.inference_of(result.role), result.metrics.get(record.metric)
         cells = [_metric_words(k, result.metrics.get(k)) for k in keys]
-        counts = [f"{found.n:,}" if found else None, pages.large(use.num_parameters) if use else None]
-        rows.append([report.role_name(result.role), *cells, *counts])
-    return pages.markdown_table(head, rows)
+        counts = [f"{found.n:,}" if found else None, formats.large(use.num_parameters) if use else None]
+        rows.append([words.role_name(result.role), *cells, *counts])
+    return formats.markdown_table(head, rows)
 
 
 def _metric_words(key: str, found: Metric | None) -> str:
     if found is None:
-        return pages.MISSING
-    bounds = pages.interval(key, found.low, found.high)
-    return pages.quality(key, found.value) + (f" ({bounds})" if bounds else "")
+        return formats.MISSING
+    bounds = formats.interval(key, found.low, found.high)
+    return formats.quality(key, found.value) + (f" ({bounds})" if bounds != formats.MISSING else "")
 
 
 def _energy_words(record: RunRecord) -> str:
     """Energy of the run and of one use, with labels."""
     if record.energy_j is None:
-        words = "The energy of the run was not measured."
+        said = "The energy of the run was not measured."
     else:
         kind = "measured" if record.energy_label in COUNTED_LABELS else "estimated, not measured"
-        words = (
-            f"The run that made this model took {pages.energy(record.energy_j)} ({kind}; label: {record.energy_label})"
-        )
-        words += f", {pages.cpu_seconds(record.cpu_s)} and {pages.duration(record.duration_s)}."
-    main = report.main_result(record)
+        said = f"The run that made this model took {formats.energy(record.energy_j)} "
+        said += f"({kind}; label: {record.energy_label}), {formats.cpu_seconds(record.cpu_s)} and {formats.duration(record.duration_s)}."
+    main = words.main_result(record)
     use = record.inference_of(main.role) if main else None
     if use is not None and use.energy_j_per_1000 is not None:
-        words += (
-            f" 1,000 uses take {pages.energy(use.energy_j_per_1000)} (label: {use.label}, protocol: {use.protocol})."
+        said += (
+            f" 1,000 uses take {formats.energy(use.energy_j_per_1000)} (label: {use.label}, protocol: {use.protocol})."
         )
-    return words
+    return said
 
 
 def _carbon_words(record: RunRecord) -> str:
     if record.carbon is None:
         return "No grams of CO2e are given: no country and no carbon intensity were named, and none is assumed."
-    return report.carbon_words(record.carbon)
+    return words.carbon_words(record.carbon)
 
 
 def _payback_words(record: RunRecord) -> str:
@@ -250,16 +248,16 @@ def _payback_words(record: RunRecord) -> str:
     if payback is None:
         return ""
     if payback.uses is None:
-        return f"Building it never pays for itself: {pages.clean(payback.reason, 400).rstrip('. ')}."
-    name = report.role_name(payback.replaces).lower()
-    return f"Used instead of the {name}, it has saved what it cost to build after {report.uses_words(payback)}."
+        return f"Building it never pays for itself: {words.reason_words(payback)}."
+    name = words.role_name(payback.replaces).lower()
+    return f"Used instead of the {name}, it has saved what it cost to build after {words.uses_words(payback)}."
 
 
 def _sources_table(record: RunRecord) -> Any:
     if not record.sources:
         return ""
     head = ["Used as", "name", "version", "licence", "rows"]
-    return pages.markdown_table(head, [report.source_cells(s) for s in record.sources])
+    return formats.markdown_table(head, [words.source_cells(s) for s in record.sources], range(5))
 
 
 def _machine_words(record: RunRecord) -> str:

@@ -5,15 +5,16 @@ an SVG file of its own, which brings both themes along; and as PNG. Drawing need
 """
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.pages import clean
+from smallmodels.report.formats import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,14 @@ PALETTE = {
 
 _ROLE_STYLE = {"student": ("student", "o"), "teacher": ("teacher", "s"), "label_only": ("control", "D")}
 _FONT_SIZE = 11.0
+_LABEL_CHARACTERS = 30
+_KEEP_SHARE = 0.6  # points below this share of the best quality are drawn at the edge, or they would flatten the rest
+# Offsets of a label from its point and its alignment, in the order of preference.
+_LABEL_PLACES = (
+    (11, -4, "left"), (-11, -4, "right"), (0, 13, "center"), (0, -21, "center"), (11, 9, "left"), (-11, 9, "right"),
+    (11, -18, "left"), (-11, -18, "right"), (11, 22, "left"), (-11, 22, "right"), (11, -31, "left"),
+    (-11, -31, "right"), (0, 30, "center"), (0, -38, "center"), (11, 36, "left"), (-11, 36, "right"),
+)  # fmt: skip
 _SALT = "smallmodels"  # ids inside the SVG depend on it; fixed, so that equal records give equal files
 
 
@@ -106,29 +115,45 @@ def scatter(
     """
     figure, axes = _new_figure(width, height)
     _scale_cost(axes, [p.x for p in points])
-    _scale_quality(axes, points, percent)
+    cut = _KEEP_SHARE * max(p.y for p in points)
+    shown = [p for p in points if p.y >= cut]
+    bottom = _scale_quality(axes, shown, percent, room_below=len(shown) < len(points))
     _label_axes(axes, x_label, y_label)
-    front = sorted((p for p in points if p.on_front), key=lambda p: (p.x, p.y))
-    if draw_front and len(front) > 1:
-        xs, ys = [p.x for p in front], [p.y for p in front]
-        axes.step(xs, ys, where="post", color=PALETTE["student"][0], linewidth=1.5, alpha=0.6, zorder=2)
-    for point in points:
-        _draw_point(axes, point)
-    _place_labels(axes, points, width, height)
+    front = sorted((p for p in shown if p.on_front), key=lambda p: (p.x, p.y))
+    if draw_front:
+        _draw_front(axes, front)
+    placed = [p if p.y >= cut else _below(p, bottom, percent) for p in points]
+    for point, original in zip(placed, points, strict=True):
+        _draw_point(axes, point, below=original.y < cut)
+    _place_labels(axes, placed, front if draw_front else [], width, height)
     return figure
 
 
-def _draw_point(axes: "Axes", point: Point) -> None:
+def _below(point: Point, bottom: float, percent: bool) -> Point:
+    """A point far below the others, moved to the lower edge with its value in its name: the others keep their room."""
+    value = f"{100 * point.y:.1f}\u00a0%" if percent else f"{point.y:.2f}"
+    return replace(point, label=f"{point.label} ({value})", y=bottom, y_low=None, y_high=None)
+
+
+def _draw_front(axes: "Axes", front: Sequence[Point]) -> None:
+    """The best quality to be had at each cost, as a staircase."""
+    if len(front) > 1:
+        xs, ys = [p.x for p in front], [p.y for p in front]
+        axes.step(xs, ys, where="post", color=PALETTE["student"][0], linewidth=1.5, alpha=0.6, zorder=2)
+
+
+def _draw_point(axes: "Axes", point: Point, *, below: bool) -> None:
     name, marker = _ROLE_STYLE.get(point.role, ("plain", "^"))
     colour = PALETTE[name][0]
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.6, "alpha": 0.55, "zorder": 3}
     if point.x_low is not None and point.x_high is not None:
-        axes.plot([point.x_low, point.x_high], [point.y, point.y], color=colour, linewidth=1.6, alpha=0.55, zorder=3)
+        axes.plot([point.x_low, point.x_high], [point.y, point.y], **style)
     if point.y_low is not None and point.y_high is not None:
-        axes.plot([point.x, point.x], [point.y_low, point.y_high], color=colour, linewidth=1.6, alpha=0.55, zorder=3)
+        axes.plot([point.x, point.x], [point.y_low, point.y_high], **style)
     axes.plot(
         [point.x],
         [point.y],
-        marker=marker,
+        marker="v" if below else marker,
         markersize=9,
         color=colour,
         markerfacecolor=colour if point.on_front else PALETTE["paper"][0],
@@ -166,15 +191,19 @@ def _scale_cost(axes: "Axes", costs: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def _scale_quality(axes: "Axes", points: Sequence[Point], percent: bool) -> None:
+def _scale_quality(axes: "Axes", points: Sequence[Point], percent: bool, *, room_below: bool = False) -> float:
+    """Set the limits of quality and return the lower one; with room below for points that are off the scale."""
     values = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None]
     low, high = min(values), max(values)
-    margin = max((high - low) * 0.1, 0.01)
-    bottom, top = max(low - margin, 0.0 if low >= 0 else low - margin), high + margin
+    margin = max((high - low) * 0.12, 0.005)
+    bottom, top = low - margin * (2.5 if room_below else 1), high + margin
+    if low >= 0:
+        bottom = max(bottom, 0.0)
     if high <= 1.0:
         top = min(top, 1.0 + margin / 3)
     axes.set_ylim(bottom, top)
     _quality_ticks(axes, bottom, top, percent)
+    return bottom
 
 
 def _quality_ticks(axes: "Axes", bottom: float, top: float, percent: bool) -> None:
@@ -197,45 +226,52 @@ def _plain_number(value: float) -> str:
     return f"{value:,.9f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _place_labels(axes: "Axes", points: Sequence[Point], width: float, height: float) -> None:
-    """Write each point's name beside it, at the first of several places that is free.
+def _place_labels(axes: "Axes", points: Sequence[Point], front: Sequence[Point], width: float, height: float) -> None:
+    """Write each point's name beside it, at the place of several that covers least of what is there.
 
     Widths of letters are estimated, because an SVG is drawn with the reader's font.
     """
     centres = [tuple(axes.transData.transform((p.x, p.y))) for p in points]
-    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres] + _line_boxes(axes, points, front)
+    frame = (2.0, 48.0, width - 2, height - 22)
     for point, (x, y) in zip(points, centres, strict=True):
-        text = clean(point.label, 26)
+        text = clean(point.label, _LABEL_CHARACTERS)
         long = len(text) * _FONT_SIZE * 0.56
-        places: list[tuple[float, float, str]] = [
-            (11, -4, "left"), (-11, -4, "right"), (0, 13, "center"), (0, -21, "center"), (11, 9, "left"),
-            (-11, 9, "right"), (11, -18, "left"), (-11, -18, "right"), (11, 22, "left"), (-11, 22, "right"),
-            (11, -31, "left"), (-11, -31, "right"), (0, 30, "center"), (0, -38, "center"),
-        ]  # fmt: skip
-        chosen, best = places[0], math.inf
-        for dx, dy, align in places:
+        places: list[tuple[float, int, tuple[int, int], str, tuple[float, float, float, float]]] = []
+        for dx, dy, align in _LABEL_PLACES:
             left = x + dx - {"left": 0.0, "right": long, "center": long / 2}[align]
             box = (left, y + dy - 2, left + long, y + dy + _FONT_SIZE)
-            outside = max(0.0, 4 - box[0]) + max(0.0, box[2] - width + 2) + max(0.0, 48 - box[1])
-            outside += max(0.0, box[3] - height + 24)
-            overlap = sum(_overlap(box, other) for other in taken) + 40 * outside
-            if overlap < best:
-                chosen, best, chosen_box = (dx, dy, align), overlap, box
-            if best == 0:
-                break
-        taken.append(chosen_box)
+            covered = sum(_overlap(box, other) for other in taken)
+            inside = _overlap(box, frame)
+            places.append((covered + 20 * (long * (_FONT_SIZE + 2) - inside), len(places), (dx, dy), align, box))
+        _, _, offset, align, box = min(places)
+        taken.append(box)
         axes.annotate(
             text,
             (point.x, point.y),
-            xytext=chosen[:2],
+            xytext=offset,
             textcoords="offset points",
-            ha=chosen[2],
+            ha=align,
             color=PALETTE["ink"][0],
             fontsize=_FONT_SIZE,
             fontweight="bold" if point.role == "student" else "normal",
             parse_math=False,
             zorder=5,
         )
+
+
+def _line_boxes(
+    axes: "Axes", points: Sequence[Point], front: Sequence[Point]
+) -> list[tuple[float, float, float, float]]:
+    """Boxes around the intervals and the front's staircase, in the units of the SVG."""
+    lines = [((p.x, p.y_low), (p.x, p.y_high)) for p in points if p.y_low is not None and p.y_high is not None]
+    for one, two in itertools.pairwise(front):
+        lines += [((one.x, one.y), (two.x, one.y)), ((two.x, one.y), (two.x, two.y))]
+    boxes = []
+    for start, end in lines:
+        (x1, y1), (x2, y2) = axes.transData.transform(start), axes.transData.transform(end)
+        boxes.append((min(x1, x2) - 2, min(y1, y2) - 2, max(x1, x2) + 2, max(y1, y2) + 2))
+    return boxes
 
 
 def _overlap(one: tuple[float, float, float, float], two: tuple[float, float, float, float]) -> float:

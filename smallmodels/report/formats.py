@@ -51,7 +51,8 @@ def clean(value: object, limit: int = MAX_CHARACTERS) -> str:
 
 def markdown(value: object, limit: int = MAX_CHARACTERS) -> str:
     """A value as one line of Markdown text: no mark-up, no link, no new table cell."""
-    text = "".join(_MARKDOWN.get(character, character) for character in clean(value, limit))
+    shown = clean(getattr(value, "text", value), limit)
+    text = "".join(_MARKDOWN.get(character, character) for character in shown)
     return text.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
@@ -65,19 +66,28 @@ def fenced(text: object) -> "Markup":
     return Markup(f"{fence}text\n{content}\n{fence}")  # escaped: the fence is longer than any inside
 
 
-def markdown_table(head: "Sequence[object]", rows: "Sequence[Sequence[object]]") -> "Markup":
-    """A Markdown table of escaped cells; all columns but the first are aligned to the right."""
+def markdown_table(
+    head: "Sequence[object]", rows: "Sequence[Sequence[object]]", text_columns: "Sequence[int]" = ()
+) -> "Markup":
+    """A Markdown table of escaped cells; columns but the first and those of text are aligned to the right."""
     from markupsafe import Markup
 
-    lines = [[markdown(cell) for cell in head], ["---", *["---:"] * (len(head) - 1)]]
-    lines += [[markdown(cell) for cell in row] for row in rows]
+    rule = ["---" if i == 0 or i in text_columns else "---:" for i in range(len(head))]
+    lines = [[markdown(cell) for cell in head], rule, *[[markdown(cell) for cell in row] for row in rows]]
     return Markup("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def capital(words: str) -> str:
+    """The same words with a capital first letter and nothing else changed."""
+    return words[:1].upper() + words[1:]
 
 
 def csv_cell(value: object) -> object:
     """A value for a CSV file; text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     text = clean(value)
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\n") else text
 
@@ -109,24 +119,24 @@ def large(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def size(num_bytes: float | None) -> str:
+def size(num_bytes: float | None, digits: int = 3) -> str:
     """Bytes as kB, MB or GB (powers of ten)."""
     if num_bytes is None or not is_number(num_bytes):
         return MISSING
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if num_bytes >= unit:
-            return f"{number(num_bytes / unit)}{_SPACE}{name}"
+            return f"{number(num_bytes / unit, digits)}{_SPACE}{name}"
     return f"{num_bytes:.0f}{_SPACE}B"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | None, digits: int = 3) -> str:
     """Seconds as `840 ms`, `12.3 s`, `4 min 12 s` or `1 h 03 min`."""
     if seconds is None or not is_number(seconds):
         return MISSING
     if 0 < seconds < 1:
-        return f"{number(seconds * 1000)}{_SPACE}ms"
+        return f"{number(seconds * 1000, digits)}{_SPACE}ms"
     if seconds < 59.95:
-        return f"{number(seconds)}{_SPACE}s"
+        return f"{number(seconds, digits)}{_SPACE}s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60}{_SPACE}min {whole % 60:02d}{_SPACE}s"
@@ -168,9 +178,9 @@ def quality(key: str, value: float | None) -> str:
 
 
 def interval(key: str, low: float | None, high: float | None) -> str:
-    """A 95 % interval of a metric, or an empty string where there is none."""
+    """A 95 % interval of a metric, or the sign for "not measured"."""
     if low is None or high is None or not (is_number(low) and is_number(high)):
-        return ""
+        return MISSING
     if is_share(key):
         return f"{100 * low:.1f}–{100 * high:.1f}{_SPACE}%"
     return f"{low:.3f}–{high:.3f}"

@@ -1,0 +1,116 @@
+"""RunRecords to pages: the report of one run, the comparison of several, the table in the terminal.
+
+Numbers come from records alone. Which cost is ranked follows from how the joules were obtained: counted and sampled
+ones are; where they are modelled, CPU-seconds are ranked and joules are shown as estimates.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smallmodels import files
+from smallmodels.errors import InputError
+from smallmodels.records import COUNTED_LABELS, Inference, RunRecord
+from smallmodels.report import figures, formats, several, single, words
+from smallmodels.report.page import to_html, to_markdown
+from smallmodels.report.words import summary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["run_page", "summary", "terminal_table", "write_report"]
+
+_CSV_HEAD = (
+    "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s batch_size "
+    "throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
+    "build_energy_j_with_teacher build_cpu_s_with_teacher run_energy_j run_cpu_s run_energy_label contended smoke "
+    "fingerprint"
+)
+
+
+def run_page(record: RunRecord) -> str:
+    """The page of one run as self-contained HTML: no script, no network, readable from a file."""
+    return to_html(single.page(record))
+
+
+def write_report(records: Sequence[RunRecord], folder: Path, *, name: str = "report") -> list[Path]:
+    """Write the report of one run, or the comparison of several.
+
+    Args:
+        records: At least one.
+        folder: Where to write; made if it is absent.
+        name: Start of every file's name.
+
+    Returns: The files: HTML, Markdown, CSV, and each picture as SVG and PNG.
+    Raises: InputError if there is no record.
+    """
+    if not records:
+        raise InputError("a report needs at least one record, got none: name a run folder that holds a record.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    page = single.page(records[0]) if len(records) == 1 else several.page(records)
+    written = [folder / f"{name}.html", folder / f"{name}.md", folder / f"{name}.csv"]
+    pictures = {panel.name: f"{name}-{panel.name}.svg" for panel in page.panels()}
+    files.write_text(written[0], to_html(page))
+    files.write_text(written[1], to_markdown(page, pictures))
+    files.write_text(written[2], _csv(records))
+    for panel in page.panels():
+        written += figures.write(panel.figure, folder / f"{name}-{panel.name}", title=panel.alt)
+    return written
+
+
+def _csv(records: Sequence[RunRecord]) -> str:
+    """One line per run, model and metric, unrounded, for other programs."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_CSV_HEAD.split())
+    for record in records:
+        for result in record.results:
+            use = record.inference_of(result.role)
+            for metric, found in result.metrics.items():
+                row = [record.run_id, record.recipe, record.config.get("seed"), result.role, result.split, metric]
+                row += [found.value, found.low, found.high, found.n, *_use_values(use)]
+                row += [*record.cost_of(result.built_by), *record.cost_of([*result.built_by, *result.teacher_phases])]
+                row += [record.energy_j, record.cpu_s, record.energy_label, record.contended, record.smoke]
+                writer.writerow([formats.csv_cell(value) for value in [*row, record.environment.fingerprint]])
+    return out.getvalue()
+
+
+def _use_values(use: Inference | None) -> list[float | str | None]:
+    if use is None:
+        return [None] * 10
+    return [
+        use.num_parameters, use.size_bytes, use.latency_p50_s, use.latency_p95_s, use.batch_size, use.throughput_per_s,
+        use.energy_j_per_1000, use.cpu_s_per_1000, use.label, use.protocol,
+    ]  # fmt: skip
+
+
+def terminal_table(record: RunRecord) -> "Table":
+    """The table at the end of a run and of `smallmodels show`, for 80 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    unit = words.ranking_unit(record)
+    main = words.main_result(record)
+    title = Text(formats.clean(record.title, 150).replace("\n", " "), style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1), collapse_padding=True)
+    joules = "J\n/1,000" if record.energy_label in COUNTED_LABELS else "est. J\n/1,000"
+    costs = ["CPU-s\n/1,000", joules] if unit == "CPU-s" else [joules, "CPU-s\n/1,000"]
+    table.add_column("Model", no_wrap=True)
+    for head in (formats.metric_name(record.metric)[:10], "95\u00a0%\ninterval", "on\ndisk", "one\ninput", *costs):
+        table.add_column(Text(head), justify="right", no_wrap=True)
+    for result in words.test_results(record):
+        found, use = result.metrics.get(record.metric), record.inference_of(result.role)
+        cells = [formats.number(words.use_cost(use, u), 2) for u in ("CPU-s", "J")]
+        row = [
+            formats.clean(words.role_name(result.role)).replace("\n", " ")[:17],
+            formats.quality(record.metric, found.value if found else None),
+            formats.interval(record.metric, found.low if found else None, found.high if found else None),
+            formats.size(use.size_bytes if use else None, 2),
+            formats.duration(use.latency_p50_s if use else None, 2),
+            *(cells if unit == "CPU-s" else reversed(cells)),
+        ]
+        table.add_row(*[Text(cell) for cell in row], style="bold" if result is main else None)
+    return table

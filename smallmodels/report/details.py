@@ -1,0 +1,256 @@
+"""The lower half of the page of one run: where the cost went, classes, examples, sources, machine, method."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smallmodels.records import COUNTED_LABELS, Phase, RunRecord
+from smallmodels.report import formats, words
+from smallmodels.report.formats import MISSING, number
+from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Row, Section, Table, Text, cut_note
+from smallmodels.report.words import Unit
+
+WORST_CLASSES = 10
+_EXAMPLES = 20
+_LINES = 40
+
+
+def sections(record: RunRecord, unit: Unit) -> list[Section | None]:
+    """The sections in order; None where the record has nothing for one."""
+    return [
+        _phases_section(record),
+        _classes_section(record),
+        _examples_section(record),
+        _sources_section(record),
+        _machine_section(record),
+        _method_section(record, unit),
+        _repeat_section(record),
+    ]
+
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+def _phases_section(record: RunRecord) -> Section | None:
+    if not record.phases:
+        return None
+    counted = record.energy_label in COUNTED_LABELS and record.energy_j is not None
+    total = record.energy_j if counted else record.cpu_s
+    rows: list[Row] = [
+        [p.name, _share(p.energy_j if counted else p.cpu_s, total), *_phase_cells(p)] for p in record.phases
+    ]
+    totals = [formats.duration(record.duration_s), number(record.cpu_s), number(record.energy_j), record.energy_label]
+    rows.append(["Whole run", "", *totals, "", "", "", ""])
+    table = Table(
+        caption="Cost of each phase",
+        head=["Phase", "share of joules" if counted else "share of CPU-s", "time", "CPU-s",
+              "J" if record.energy_label in COUNTED_LABELS else "estimated J", "joules are", "owed to caches",
+              "tokens, real / processed", "utilisation", "peak memory"],
+        rows=rows,
+        text_columns=(5,),
+        strong=(len(rows) - 1,),
+        note="Owed to caches: what an earlier run paid for work that this one took over. Utilisation: operations per "
+        "second over the rate of matrix products measured on this machine.",
+    )  # fmt: skip
+    blocks: list[Block] = [table]
+    if any(p.components for p in record.phases):
+        blocks.append(_labels_table(record))
+    if record.carbon is not None:
+        blocks.append(Text(words.carbon_words(record.carbon)))
+    return Section("Where the cost went", blocks)
+
+
+def _share(part: float | None, total: float | None) -> Cell | str:
+    if part is None or not total:
+        return MISSING
+    share = part / total
+    return Cell(f"{100 * share:.0f}\u00a0%", min(max(share, 0.0), 1.0))
+
+
+def _phase_cells(phase: Phase) -> list[str]:
+    owed = MISSING
+    if phase.shared_energy_j == 0 and not phase.shared_cpu_s:
+        owed = "0"
+    elif phase.shared_energy_j is not None:
+        owed = formats.energy(phase.shared_energy_j)
+        owed += f", {formats.cpu_seconds(phase.shared_cpu_s)}" if phase.shared_cpu_s is not None else ""
+    tokens = MISSING
+    if phase.num_tokens is not None:
+        tokens = f"{formats.large(phase.num_tokens)} / {formats.large(phase.num_processed_tokens)}"
+    return [
+        formats.duration(phase.duration_s), number(phase.cpu_s), number(phase.energy_j), phase.label, owed, tokens,
+        MISSING if phase.utilisation is None else f"{100 * phase.utilisation:.0f}\u00a0%",
+        MISSING if phase.peak_memory_mb is None else formats.size(phase.peak_memory_mb * 1e6),
+    ]  # fmt: skip
+
+
+def _labels_table(record: RunRecord) -> Table:
+    """Joules of the run by part of the machine and by how they were obtained."""
+    sums: dict[tuple[str, str], float | None] = {}
+    for phase in record.phases:
+        for name, component in phase.components.items():
+            key = (name, component.label)
+            before = sums.get(key)
+            sums[key] = before if component.energy_j is None else (before or 0.0) + component.energy_j
+    total = sum(joules for joules in sums.values() if joules is not None)
+    rows: list[Row] = [
+        [name.upper(), _share(joules, total), number(joules), label, words.LABEL_MEANINGS.get(label, label)]
+        for (name, label), joules in sorted(sums.items())
+    ]
+    head = ["Part", "share", "J", "label", "which means"]
+    return Table(caption="How the joules were obtained", head=head, rows=rows, text_columns=(3, 4))
+
+
+# --- classes and examples ---------------------------------------------------------------------------------------------
+
+
+def _classes_section(record: RunRecord) -> Section | None:
+    main = words.main_result(record)
+    if main is None or not main.per_class:
+        return None
+    ordered = sorted(main.per_class, key=lambda row: (_f1(row), formats.clean(row.get("label"), 80)))
+    head = ["Class", "F1", "precision", "recall", "test items"]
+    count = min(WORST_CLASSES, len(ordered))
+    caption = f"The {count} classes it does worst on" if len(ordered) > count else "Every class, worst first"
+    blocks: list[Block] = [Table(caption=caption, head=head, rows=_class_rows(ordered[:count]))]
+    if len(ordered) > count:
+        rows = _class_rows(ordered[:MAX_ROWS])
+        fold, note = f"All {len(ordered):,} classes", cut_note(len(ordered), len(rows))
+        blocks.append(Table(caption="Every class, worst first", head=head, rows=rows, fold=fold, note=note))
+    return Section("Class by class", blocks)
+
+
+def _f1(row: Mapping[str, Any]) -> float:
+    value: Any = row.get("f1")
+    return float(value) if formats.is_number(value) else -1.0
+
+
+def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[Row]:
+    rows: list[Row] = []
+    for each in classes:
+        shares = [each.get(key) for key in ("f1", "precision", "recall")]
+        cells = [f"{value:.3f}" if formats.is_number(value) else MISSING for value in shares]
+        rows.append([formats.clean(each.get("label"), 80), *cells, formats.large(each.get("support"))])
+    return rows
+
+
+def _examples_section(record: RunRecord) -> Section | None:
+    if not record.examples:
+        return None
+    rows: list[Row] = [
+        [formats.clean(example.get("input"), 300), "\n".join(words.answer_lines(example.get("answers")))]
+        for example in record.examples[:_EXAMPLES]
+    ]
+    table = Table(
+        caption="What the student answers",
+        head=["Input", "answers, best first"],
+        rows=rows,
+        text_columns=(1,),
+        note=cut_note(len(record.examples), len(rows)),
+    )
+    return Section("See for yourself", [table])
+
+
+# --- sources, machine, method, repeating ------------------------------------------------------------------------------
+
+
+def _sources_section(record: RunRecord) -> Section | None:
+    if not record.sources:
+        return None
+    rows: list[Row] = [[*words.source_cells(s)] for s in record.sources]
+    head = ["Used as", "name", "version", "licence", "rows"]
+    blocks: list[Block] = [
+        Table(caption="Models and data that went in", head=head, rows=rows, text_columns=(1, 2, 3, 4))
+    ]
+    duties = list(dict.fromkeys(f"{s.name}: {duty}" for s in record.sources for duty in s.duties))
+    notes = [
+        f"{s.name}: {key.replace('_', ' ')} {words.plain(v)}" for s in record.sources for key, v in s.notes.items()
+    ]
+    for lead, lines in (
+        ("What the licences ask of you:", duties),
+        ("Worth knowing about the sources:", notes),
+        ("Limits of the result:", record.limits),
+    ):
+        if lines:
+            blocks += [Text(lead), Bullets(lines[:_LINES])]
+    return Section("Sources, licences, limits", blocks)
+
+
+def _machine_section(record: RunRecord) -> Section:
+    e = record.environment
+    facts = {
+        "Processor": f"{e.processor}, {e.num_cores} cores, {e.num_threads} threads used",
+        "Memory": formats.size(e.memory_mb * 1e6),
+        "GPU": f"{e.gpu}, driver {e.gpu_driver or 'unknown'}" if e.gpu else "none",
+        "Operating system": e.operating_system,
+        "Virtual machine": {True: "yes", False: "no", None: "unknown"}[e.virtual_machine],
+        "Power policy": e.power_policy or "unknown",
+        "Energy tracking": f"{e.tracking_mode}; {words.plain(e.energy_labels)}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in e.versions.items()),
+        "Fingerprint": e.fingerprint[:16],
+    }
+    table = Table(
+        caption="Machine and software",
+        head=["What", "found"],
+        rows=[[name, value] for name, value in facts.items()],
+        text_columns=(1,),
+        note="Only runs with the same fingerprint may be ranked together.",
+    )
+    return Section("Machine", [table])
+
+
+def _method_section(record: RunRecord, unit: Unit) -> Section:
+    lines = [
+        "Quality and cost come from the same run.",
+        "Quality has 95\u00a0% intervals over the items of the test split, which was read once, after every choice.",
+        "CPU-seconds are the processor time of the run and of the processes that it started, as the system counts it.",
+    ]
+    if unit == "CPU-s":
+        lines.append(
+            "Joules are computed from nominal powers here. Such a figure is mostly a clock, so models are ranked by "
+            "CPU-seconds, and joules are only shown."
+        )
+    else:
+        lines.append("Joules are read from counters or from power that was sampled, so models are ranked by them.")
+    if record.margin is not None:
+        name = formats.metric_name(record.metric)
+        margin = formats.difference(record.metric, record.margin)
+        lines.append(f"Declared before the run: a difference of less than {margin} in {name} counts as equal.")
+    if record.carbon is None:
+        lines.append("No grams of CO2e: neither a country nor a carbon intensity was given, and none is assumed.")
+    return Section("How to read these numbers", [Bullets([*lines, words.COVERAGE, words.REBOUND])])
+
+
+def _repeat_section(record: RunRecord) -> Section:
+    commit = f"commit {record.git_commit[:12]}" if record.git_commit else "no commit known"
+    changed = ", with changes on top" if record.git_dirty else ""
+    blocks: list[Block] = [Text(f"With smallmodels {record.library_version} ({commit}{changed}):")]
+    if record.command:
+        blocks.append(Code(record.command))
+    blocks.append(Text("The config.json of the run repeats it with every choice that was measured then."))
+    if record.events:
+        rows: list[Row] = [[e.time_utc, e.kind, e.message] for e in record.events[:MAX_ROWS]]
+        blocks.append(
+            Table(
+                caption="Unusual events, in order",
+                head=["Time (UTC)", "kind", "what happened"],
+                rows=rows,
+                text_columns=(1, 2),
+                note=cut_note(len(record.events), len(rows)),
+            )
+        )
+    config = json.dumps(record.config, indent=2, ensure_ascii=False, default=str)
+    blocks.append(Code(formats.clean(config, 20_000), fold="Configuration as it was used"))
+    if record.files:
+        names = list(record.files.items())[:MAX_ROWS]
+        blocks.append(
+            Table(
+                caption="SHA-256 of the files of the run",
+                head=["File", "SHA-256"],
+                rows=[[name, digest] for name, digest in names],
+                text_columns=(1,),
+                note=cut_note(len(record.files), len(names)),
+                fold=f"Hashes of {len(record.files):,} files",
+            )
+        )
+    return Section("Repeat it", blocks)

@@ -1,0 +1,250 @@
+"""What a report says in words about a record: names, the summary, the payback, sources. Pages and cards share it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from smallmodels.records import COUNTED_LABELS, Carbon, Inference, Payback, Result, RunRecord, Source
+from smallmodels.report import formats
+
+Unit = Literal["J", "CPU-s"]
+
+ROLE_NAMES = {
+    "teacher": "Teacher",
+    "student": "Student",
+    "untrained_student": "Untrained student",
+    "label_only": "Labels only",
+    "tfidf": "TF-IDF",
+    "majority": "Majority class",
+}
+
+LABEL_MEANINGS = {
+    "wall": "read from a meter at the wall socket",
+    "counter": "read from an energy counter of the hardware",
+    "sampled": "power read at intervals and added up",
+    "user": "computed from a power that the user gave",
+    "modelled": "computed from a nominal power and the load; not a measurement",
+    "constant": "a fixed power multiplied by time; not a measurement",
+    "unknown": "obtained in a way that could not be determined",
+    "missing": "not available",
+}
+
+COVERAGE = (
+    "The joules cover what software can see: processor, memory and graphics processor. Losses of the power supply, "
+    "fans, disks, screen and network are outside, and so is what others spent on pre-training the base model."
+)
+
+REBOUND = (
+    "A cheaper use is a saving only if the number of uses stays the same: models that cost less tend to be used more, "
+    "and the total can still rise."
+)
+
+
+# --- reading a record -------------------------------------------------------------------------------------------------
+
+
+def role_name(role: str) -> str:
+    """A role as a reader sees it."""
+    return ROLE_NAMES.get(role, formats.capital(role.replace("_", " ")))
+
+
+def ranking_unit(record: RunRecord) -> Unit:
+    """The cost that may be ranked: joules where processor or GPU are counted or sampled, else CPU-seconds."""
+    if record.payback is not None:
+        return record.payback.unit
+    labels = {record.environment.energy_labels.get(component) for component in ("cpu", "gpu")}
+    return "J" if labels & COUNTED_LABELS else "CPU-s"
+
+
+def test_results(record: RunRecord) -> list[Result]:
+    """Results on the test split, in the order of the record."""
+    return [r for r in record.results if r.split == "test"]
+
+
+def main_result(record: RunRecord) -> Result | None:
+    """The result of the model that the run was made for, on test."""
+    return record.result("student") or next(iter(test_results(record)), None)
+
+
+def replaced_result(record: RunRecord) -> Result | None:
+    """The result of the model that the student replaces, or None."""
+    main = main_result(record)
+    other = record.result(record.payback.replaces if record.payback else "teacher")
+    return other if other is not main else None
+
+
+def metric_value(result: Result | None, metric: str) -> float | None:
+    """The finite value of a metric, or None."""
+    found = result.metrics.get(metric) if result else None
+    return found.value if found and formats.is_number(found.value) else None
+
+
+def use_cost(use: Inference | None, unit: Unit) -> float | None:
+    """Cost of 1,000 uses, or None where it was not measured."""
+    if use is None:
+        return None
+    cost = use.energy_j_per_1000 if unit == "J" else use.cpu_s_per_1000
+    return cost if formats.is_number(cost) else None
+
+
+def _use_ratio(record: RunRecord, unit: Unit) -> float | None:
+    """Cost of one use of the student over that of what it replaces."""
+    main, other = main_result(record), replaced_result(record)
+    mine = use_cost(record.inference_of(main.role), unit) if main else None
+    theirs = use_cost(record.inference_of(other.role), unit) if other else None
+    return mine / theirs if mine is not None and theirs else None
+
+
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+def summary(record: RunRecord) -> str:
+    """Two plain sentences: how good the result is, and what it cost."""
+    return f"{_quality_sentence(record)}. {_cost_sentence(record)}."
+
+
+def _quality_sentence(record: RunRecord) -> str:
+    main, other, key = main_result(record), replaced_result(record), record.metric
+    value, reference = metric_value(main, key), metric_value(other, key)
+    name = formats.metric_name(key)
+    if main is None or value is None:
+        return f"The run gave no {name} on its test split"
+    words = (
+        f"The {_lower(main.role)} reaches {formats.quality(key, value)} {name} on {main.metrics[key].n:,} test items"
+    )
+    if other is None or reference is None:
+        return words
+    theirs = f"the {_lower(other.role)} ({formats.quality(key, reference)})"
+    if formats.quality(key, value) == formats.quality(key, reference):
+        words += f", the same as {theirs}"
+    else:
+        side = "below" if value < reference else "above"
+        words += f", {formats.difference(key, value - reference)} {side} {theirs}"
+    unit = ranking_unit(record)
+    ratio = _use_ratio(record, unit)
+    if ratio is not None and not record.smoke:
+        percent = f"{formats.number(100 * ratio, 2)}\u00a0%"
+        words += f", and a use of it takes {percent} of the {'energy' if unit == 'J' else 'processor time'}"
+    return words
+
+
+def _cost_sentence(record: RunRecord) -> str:
+    words = f"The run took {formats.duration(record.duration_s)}, {formats.cpu_seconds(record.cpu_s)} and "
+    if record.energy_j is None:
+        words += "an energy that could not be measured"
+    elif record.energy_label in COUNTED_LABELS:
+        words += formats.energy(record.energy_j)
+    else:
+        words += f"an estimated {formats.energy(record.energy_j)} (a model, not a measurement)"
+    payback = record.payback
+    if payback is None or record.smoke:
+        return words
+    if payback.uses is None:
+        return f"{words}; building the student never pays for itself, because {reason_words(payback)}"
+    return f"{words}; building the student pays for itself after about {_rounded_large(payback.uses)} uses"
+
+
+def _lower(role: str) -> str:
+    name = role_name(role)
+    return name if name[:2].isupper() else name[:1].lower() + name[1:]
+
+
+def reason_words(payback: Payback) -> str:
+    """The reason for the payback as a part of a sentence: without "Never" and without its full stop."""
+    return formats.clean(payback.reason, 400).removeprefix("Never: ").rstrip(". ")
+
+
+def uses_words(payback: Payback) -> str:
+    """About how many uses repay the building, with the interval."""
+    words = f"about {_rounded_large(payback.uses)} uses"
+    return f"{words} (95\u00a0% interval {uses_interval(payback)})" if has_interval(payback) else words
+
+
+def has_interval(payback: Payback) -> bool:
+    """Whether at least one end of the interval of uses is known."""
+    return payback.low is not None or payback.high is not None
+
+
+def uses_interval(payback: Payback) -> str:
+    """The interval of the number of uses."""
+    low = _rounded_large(payback.low) if payback.low is not None else "0"
+    return f"{low}–{_rounded_large(payback.high)}" if payback.high is not None else f"{low} or more, with no upper end"
+
+
+def _rounded_large(value: float | None) -> str:
+    """Two significant digits: more would pretend to a precision that the interval denies."""
+    if not value or not math.isfinite(value):
+        return formats.large(value)
+    return formats.large(round(value, 1 - math.floor(math.log10(abs(value)))))
+
+
+def energy_words(joules: float | None, label: str) -> str:
+    """Joules with the words that their label asks for."""
+    if joules is None:
+        return "energy not measured"
+    shown = formats.energy(joules)
+    return shown if label in COUNTED_LABELS else f"estimated {shown}, not a measurement"
+
+
+def carbon_words(carbon: Carbon) -> str:
+    """Grams of CO2e with the intensity that they follow from."""
+    year = f", {carbon.year}" if carbon.year else ""
+    grams = "unknown, because the energy is"
+    if carbon.emissions_g is not None:
+        grams = f"{formats.number(carbon.emissions_g)}\u00a0g CO2e"
+    source = formats.clean(carbon.source, 300).rstrip(". ")
+    return (
+        f"Emissions: {grams}, at {carbon.intensity_g_per_kwh:g}\u00a0g per kWh ({source}{year}). No offsets, no share "
+        "of making the hardware, nothing added for the building."
+    )
+
+
+# --- sources and values -----------------------------------------------------------------------------------------------
+
+
+def source_cells(source: Source) -> list[str]:
+    """What a table of sources says of one: role, name, version, licence, rows."""
+    version = f"fingerprint {source.fingerprint[:12]}" if source.fingerprint else "not recorded"
+    if source.revision:
+        version = f"commit {source.revision[:12]}"
+    declared = source.license or "none declared"
+    if source.license_file_seen:
+        declared += " (licence file seen)"
+    rows = ", ".join(f"{name} {count:,}" for name, count in source.splits.items()) or formats.MISSING
+    return [source.role, source.name, version, declared, rows]
+
+
+def plain(value: Any) -> str:
+    """A JSON value in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return _listed([plain(v) for v in value[:20]], len(value))
+    if isinstance(value, Mapping):
+        return _listed([f"{formats.clean(k, 100)} {plain(v)}" for k, v in list(value.items())[:20]], len(value))
+    if isinstance(value, float):
+        return formats.number(value)
+    return f"{value:,}" if isinstance(value, int) else formats.clean(value, 500)
+
+
+def _listed(items: list[str], total: int) -> str:
+    more = f" and {total - len(items):,} more" if total > len(items) else ""
+    return (", ".join(items) + more) or "none"
+
+
+def answer_lines(answers: Any) -> list[str]:
+    """The first five answers as lines: strings, or objects with a label or text and a score."""
+    if not isinstance(answers, (list, tuple)):
+        answers = [answers]
+    return [_answer_line(answer) for answer in answers[:5]]
+
+
+def _answer_line(answer: Any) -> str:
+    score = None
+    if isinstance(answer, Mapping):
+        score = next((answer[k] for k in ("score", "probability", "similarity") if k in answer), None)
+        answer = next((answer[k] for k in ("label", "text", "document", "name") if k in answer), plain(answer))
+    elif isinstance(answer, (list, tuple)) and len(answer) == 2:
+        answer, score = answer
+    line = formats.clean(answer, 200)
+    return f"{line} ({formats.number(score)})" if formats.is_number(score) else line
