@@ -227,7 +227,8 @@ def _energy_words(record: RunRecord) -> str:
     else:
         kind = "measured" if record.energy_label in COUNTED_LABELS else "estimated, not measured"
         said = f"The run that made this model took {formats.energy(record.energy_j)} "
-        said += f"({kind}; label: {record.energy_label}), {formats.cpu_seconds(record.cpu_s)} and {formats.duration(record.duration_s)}."
+        said += f"({kind}; label: {record.energy_label}), "
+        said += f"{formats.cpu_seconds(record.cpu_s)} and {formats.duration(record.duration_s)}."
     main = words.main_result(record)
     use = record.inference_of(main.role) if main else None
     if use is not None and use.energy_j_per_1000 is not None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["run_page", "summary", "terminal_table", "write_report"]
 
 _CSV_HEAD = (
-    "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s batch_size "
-    "throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
+    "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "
+    "batch_size throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
     "build_energy_j_with_teacher build_cpu_s_with_teacher run_energy_j run_cpu_s run_energy_label contended smoke "
     "fingerprint"
 )

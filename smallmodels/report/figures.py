@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 430, 330
+WIDTH, HEIGHT = 400, 320
 """Size of one panel in the units of its SVG; about the width of a phone, so that its letters stay readable there."""
 
 # Name: (light, dark). Each light value is unique, because it is also the placeholder that becomes a CSS variable.
@@ -29,6 +29,7 @@ PALETTE = {
     "soft": ("#5b6662", "#a3b0aa"),
     "line": ("#dfe5e1", "#33403b"),
     "paper": ("#fefefd", "#161c1a"),
+    "back": ("#f2f5f3", "#0e1311"),
     "student": ("#0a7d5c", "#3ecf9f"),
     "teacher": ("#3f51b6", "#9db0ff"),
     "control": ("#b65a0b", "#f2a65a"),
@@ -36,7 +37,7 @@ PALETTE = {
 }
 
 _ROLE_STYLE = {"student": ("student", "o"), "teacher": ("teacher", "s"), "label_only": ("control", "D")}
-_FONT_SIZE = 11.0
+_FONT_SIZE = 12.5
 _LABEL_CHARACTERS = 30
 _KEEP_SHARE = 0.6  # points below this share of the best quality are drawn at the edge, or they would flatten the rest
 # Offsets of a label from its point and its alignment, in the order of preference.
@@ -72,7 +73,7 @@ def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": _FONT_SIZE}):
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((58 / width, 46 / height, 1 - 74 / width, 1 - 62 / height))
+        axes = figure.add_axes((58 / width, 48 / height, 1 - 72 / width, 1 - 70 / height))
     colour = {name: light for name, (light, _) in PALETTE.items()}
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
@@ -81,7 +82,7 @@ def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
         spine.set_color(colour["soft"])
     axes.grid(visible=True, color=colour["line"], linewidth=1)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=colour["soft"], length=0, labelsize=_FONT_SIZE - 0.5, pad=5)
+    axes.tick_params(colors=colour["soft"], length=0, labelsize=_FONT_SIZE - 1, pad=5)
     return figure, axes
 
 
@@ -89,7 +90,9 @@ def _label_axes(axes: "Axes", x_label: str, y_label: str) -> None:
     """The name of y stands above the axis, where it can be read without turning one's head."""
     soft = PALETTE["soft"][0]
     axes.set_xlabel(clean(x_label, 60), color=soft, fontsize=_FONT_SIZE, labelpad=5, parse_math=False)
-    axes.set_title(clean(y_label, 60), color=soft, fontsize=_FONT_SIZE, loc="left", pad=8, x=-0.12, parse_math=False)
+    axes.set_title(
+        clean(y_label, 60), color=soft, fontsize=_FONT_SIZE, loc="left", pad=9, x=-58 / (WIDTH - 72), parse_math=False
+    )
 
 
 def scatter(
@@ -176,7 +179,7 @@ def _scale_cost(axes: "Axes", costs: Sequence[float]) -> None:
     left, right = low / 2.2, high * 2.6
     ticks = [t for t in (10.0**k for k in range(-9, 16)) if left <= t <= right]
     if len(ticks) < 3:
-        ticks = [m * 10.0**k for k in range(-9, 16) for m in (1, 2, 5) if left <= m * 10.0**k <= right]
+        ticks = [m * 10.0**k for k in range(-9, 16) for m in (1, 3) if left <= m * 10.0**k <= right]
     if len(ticks) > 6:
         ticks = ticks[:: math.ceil(len(ticks) / 5)]
     if len(positive) < len(costs):
@@ -233,7 +236,8 @@ def _place_labels(axes: "Axes", points: Sequence[Point], front: Sequence[Point],
     """
     centres = [tuple(axes.transData.transform((p.x, p.y))) for p in points]
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres] + _line_boxes(axes, points, front)
-    frame = (2.0, 48.0, width - 2, height - 22)
+    taken.append((0.0, 56.0, 55.0, height))  # the names of the ticks of quality
+    frame = (2.0, 50.0, width - 2, height - 22)
     for point, (x, y) in zip(points, centres, strict=True):
         text = clean(point.label, _LABEL_CHARACTERS)
         long = len(text) * _FONT_SIZE * 0.56

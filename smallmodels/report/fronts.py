@@ -24,7 +24,7 @@ def _verdict(point: Point, points: Sequence[Point], on_front: bool) -> str:
         cheaper = [p for p in points if p.x < point.x and not clearly_better(point, p)]
         if cheaper:
             return f"on the front, but not clearly better than {max(cheaper, key=lambda p: p.y).label}"
-        return "on the front"
+        return "on the front" if any(p.x < point.x for p in points) else "on the front: nothing is cheaper"
     rivals = [p for p in points if _beats(p, point)]
     rival = max(rivals, key=lambda p: (clearly_better(p, point), -p.x))
     cost = "costs less" if rival.x < point.x else "costs the same"

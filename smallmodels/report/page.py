@@ -81,10 +81,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels side by side, under each other on a phone."""
+    """Panels side by side, under each other on a phone; their table beneath or, where it is narrow, beside them."""
 
     kind: ClassVar[str] = "picture"
     panels: list[Panel]
+    table: Table
+    beside: bool = False
 
 
 Block = Text | Bullets | Code | Table | Picture
@@ -104,7 +106,7 @@ class Fact:
 
     label: str
     value: str
-    note: str
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)

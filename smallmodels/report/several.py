@@ -18,7 +18,7 @@ from smallmodels.records import COUNTED_LABELS, RunRecord
 from smallmodels.report import formats, fronts, single, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import MAX_ROWS, Block, Bullets, Page, Panel, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.page import MAX_ROWS, Bullets, Page, Panel, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.words import Unit
 
 MIN_SEEDS = 3
@@ -257,12 +257,10 @@ def _group_sections(group: Sequence[RunRecord], title: str, name: str) -> list[S
         points, verdict = _placed(systems, unit, use=use)
         if not points and not any(s.build(unit) for s in systems):
             continue
-        blocks: list[Block] = [Text(_lead(points))]
-        if panels := _panels(group[0], systems, points, unit, f"{name}-{'use' if use else 'build'}", what, use=use):
-            blocks.append(Picture(panels))
-        blocks.append(_systems_table(group[0], systems, unit, verdict, what, use=use))
-        heading = f"{title}quality against {heading}"
-        sections.append(Section(formats.capital(heading), blocks))
+        panels = _panels(group[0], systems, points, unit, f"{name}-{'use' if use else 'build'}", what, use=use)
+        table = _systems_table(group[0], systems, unit, verdict, what, use=use)
+        heading = formats.capital(f"{title}quality against {heading}")
+        sections.append(Section(heading, [Text(_lead(points)), Picture(panels, table)]))
     return sections
 
 

@@ -8,7 +8,7 @@ from smallmodels.records import COUNTED_LABELS, Inference, Payback, Result, RunR
 from smallmodels.report import details, figures, formats, fronts, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import Block, Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.page import Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.words import Unit, role_name
 
 USES_PER_DAY = (100, 1_000, 10_000, 100_000)
@@ -16,8 +16,8 @@ _CURVE_ROWS = 12
 
 _FRONT_NOTE = (
     "Filled signs are on the Pareto front: no other model of this run is at least as good and as cheap. Lines through "
-    "the signs are intervals; where those of quality overlap, no difference is claimed. One run has one seed, so the front "
-    "orders these models in this run and names no winner."
+    "the signs are intervals; where those of quality overlap, no difference is claimed. One run has one seed, so the "
+    "front orders these models in this run and names no winner."
 )
 _BUILD_NOTE = (
     "Each model with everything that was paid for it: its own training, what it took from caches that an earlier run "
@@ -67,9 +67,9 @@ def _quality_fact(record: RunRecord, main: Result, other: Result | None) -> Fact
     if other is not None:
         notes.append(f"{role_name(other.role)} {formats.quality(key, words.metric_value(other, key))}")
     if found is not None and (bounds := formats.interval(key, found.low, found.high)) != MISSING:
-        notes.append(f"95\u00a0% interval {bounds}, {found.n:,} test items")
+        notes += [f"95\u00a0% interval {bounds}", f"{found.n:,} test items"]
     value = formats.quality(key, words.metric_value(main, key))
-    return Fact(f"{role_name(main.role)}: {formats.metric_name(key)}", value, " · ".join(notes))
+    return Fact(f"{role_name(main.role)}: {formats.metric_name(key)}", value, notes)
 
 
 def _use_facts(record: RunRecord, main: Result, other: Result | None, unit: Unit) -> list[Fact]:
@@ -81,7 +81,7 @@ def _use_facts(record: RunRecord, main: Result, other: Result | None, unit: Unit
     if use.num_parameters is not None:
         notes = [f"{who} {formats.large(reference.num_parameters)}"] if reference and reference.num_parameters else []
         notes += [f"{formats.size(use.size_bytes)} on disk"] if use.size_bytes else []
-        facts.append(Fact("Parameters", formats.large(use.num_parameters), " · ".join(notes)))
+        facts.append(Fact("Parameters", formats.large(use.num_parameters), notes))
     show = formats.energy if unit == "J" else formats.cpu_seconds
     cost = words.use_cost(use, unit)
     notes = [f"{who} {show(words.use_cost(reference, unit))}"] if reference else []
@@ -89,28 +89,28 @@ def _use_facts(record: RunRecord, main: Result, other: Result | None, unit: Unit
         notes.append(formats.cpu_seconds(use.cpu_s_per_1000))
     else:
         notes.append(words.energy_words(use.energy_j_per_1000, use.label))
-    return [*facts, Fact("1,000 uses take", show(cost), " · ".join(notes))]
+    return [*facts, Fact("1,000 uses take", show(cost), notes)]
 
 
 def _run_fact(record: RunRecord) -> Fact:
     time, cpu = formats.duration(record.duration_s), formats.cpu_seconds(record.cpu_s)
     if record.energy_label in COUNTED_LABELS and record.energy_j is not None:
-        fact = Fact("The whole run", formats.energy(record.energy_j), f"{time} · {cpu}")
+        fact = Fact("The whole run", formats.energy(record.energy_j), [time, cpu])
     else:
-        fact = Fact("The whole run", time, f"{cpu} · {words.energy_words(record.energy_j, record.energy_label)}")
+        fact = Fact("The whole run", time, [cpu, words.energy_words(record.energy_j, record.energy_label)])
     if record.carbon is not None and record.carbon.emissions_g is not None:
         grams = f"{number(record.carbon.emissions_g)}\u00a0g CO2e"
-        fact = dataclasses.replace(fact, note=f"{fact.note} · {grams}")
+        fact = dataclasses.replace(fact, notes=[*fact.notes, grams])
     return fact
 
 
 def _payback_fact(payback: Payback) -> Fact:
     if payback.uses is None:
-        return Fact("Pays for itself", "Never", formats.capital(words.reason_words(payback)))
-    note = f"instead of the {role_name(payback.replaces).lower()}"
+        return Fact("Pays for itself", "Never", [formats.capital(words.reason_words(payback))])
+    notes = [f"instead of the {role_name(payback.replaces).lower()}"]
     if words.has_interval(payback):
-        note += f" · 95\u00a0% interval {words.uses_interval(payback)}"
-    return Fact("Pays for itself after", words.uses_words(dataclasses.replace(payback, low=None, high=None))[6:], note)
+        notes.append(f"95\u00a0% interval {words.uses_interval(payback)}")
+    return Fact("Pays for itself after", f"{words.rounded_large(payback.uses)} uses", notes)
 
 
 def notices(record: RunRecord) -> list[str]:
@@ -309,8 +309,8 @@ def _use_section(record: RunRecord, unit: Unit) -> Section | None:
         strong=_strong(record, rows),
         note=note,
     )
-    picture = Picture(_cost_panels(record, unit, points, use_points(record, "J"), "use", "per 1,000 uses"))
-    return Section("What using it costs", [Text(_FRONT_NOTE), picture, table])
+    panels = _cost_panels(record, unit, points, use_points(record, "J"), "use", "per 1,000 uses")
+    return Section("What using it costs", [Text(_FRONT_NOTE), Picture(panels, table)])
 
 
 def _cost_names(record: RunRecord, unit: Unit) -> list[str]:
@@ -346,8 +346,8 @@ def _build_section(record: RunRecord, unit: Unit) -> Section | None:
         text_columns=(5, 6),
         strong=_strong(record, rows),
     )
-    picture = Picture(_cost_panels(record, unit, points, build_points(record, "J"), "build", "to build it"))
-    return Section("What building it cost", [Text(_BUILD_NOTE), picture, table])
+    panels = _cost_panels(record, unit, points, build_points(record, "J"), "build", "to build it")
+    return Section("What building it cost", [Text(_BUILD_NOTE), Picture(panels, table)])
 
 
 # --- payback and learning ---------------------------------------------------------------------------------------------
@@ -367,9 +367,9 @@ def _payback_section(record: RunRecord) -> Section | None:
             f" Of the {number(payback.build)} {unit}, earlier runs paid "
             f"{number(payback.build - payback.build_without_shared)} through caches."
         )
-    row: Row = ["is repaid after", *[_days(payback.uses / rate) for rate in USES_PER_DAY]]
-    head = ["With uses per day", *[f"{rate:,}" for rate in USES_PER_DAY]]
-    return Section("When it has paid for itself", [Text(lead), Table(caption="Time to repay", head=head, rows=[row])])
+    rows: list[Row] = [[f"{rate:,}", _days(payback.uses / rate)] for rate in USES_PER_DAY]
+    table = Table(caption="Time to repay", head=["Uses per day", "repaid after"], rows=rows)
+    return Section("When it has paid for itself", [Text(lead), table])
 
 
 def _days(days: float) -> str:
@@ -413,8 +413,7 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         note=cut_note(len(points), len(rows)),
     )
     lead = "Cost is counted from the start of training. The model was chosen by these values, not by the test split."
-    blocks: list[Block] = [Text(lead), Picture([panel]), table]
-    return Section("How it learned", blocks)
+    return Section("How it learned", [Text(lead), Picture([panel], table, beside=True)])
 
 
 def _spread(count: int, best: int) -> list[int]:

@@ -141,7 +141,7 @@ def _cost_sentence(record: RunRecord) -> str:
         return words
     if payback.uses is None:
         return f"{words}; building the student never pays for itself, because {reason_words(payback)}"
-    return f"{words}; building the student pays for itself after about {_rounded_large(payback.uses)} uses"
+    return f"{words}; building the student pays for itself after about {rounded_large(payback.uses)} uses"
 
 
 def _lower(role: str) -> str:
@@ -156,7 +156,7 @@ def reason_words(payback: Payback) -> str:
 
 def uses_words(payback: Payback) -> str:
     """About how many uses repay the building, with the interval."""
-    words = f"about {_rounded_large(payback.uses)} uses"
+    words = f"about {rounded_large(payback.uses)} uses"
     return f"{words} (95\u00a0% interval {uses_interval(payback)})" if has_interval(payback) else words
 
 
@@ -167,11 +167,11 @@ def has_interval(payback: Payback) -> bool:
 
 def uses_interval(payback: Payback) -> str:
     """The interval of the number of uses."""
-    low = _rounded_large(payback.low) if payback.low is not None else "0"
-    return f"{low}–{_rounded_large(payback.high)}" if payback.high is not None else f"{low} or more, with no upper end"
+    low = rounded_large(payback.low) if payback.low is not None else "0"
+    return f"{low}–{rounded_large(payback.high)}" if payback.high is not None else f"{low} or more, with no upper end"
 
 
-def _rounded_large(value: float | None) -> str:
+def rounded_large(value: float | None) -> str:
     """Two significant digits: more would pretend to a precision that the interval denies."""
     if not value or not math.isfinite(value):
         return formats.large(value)
