@@ -4,6 +4,9 @@ Every message is one sentence that says what was expected, what was found, and w
 it without a traceback; a library user catches the class. Exit code 0 is success.
 """
 
+import math
+from typing import Any
+
 
 class SmallmodelsError(Exception):
     """Base of the errors below."""
@@ -39,3 +42,12 @@ class RunInterruptedError(SmallmodelsError):
     """The run was interrupted, has saved its work, and can be resumed."""
 
     exit_code = 75
+
+
+def require(holds: bool, name: str, rule: str, value: Any) -> None:
+    """Refuse a setting that breaks its rule, or a number that is not finite.
+
+    Raises: InputError, such as `temperature must be > 0, got -1.0`.
+    """
+    if not holds or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"{name} must be {rule}, got {value}")

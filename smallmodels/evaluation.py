@@ -139,11 +139,11 @@ def _classifier_result(
         role=role,
         split=split.name,
         metrics={
-            "accuracy": metrics.mean_with_interval((predicted == split.labels).astype(np.float64)),
-            "macro_f1": metrics.macro_f1_with_interval(predicted, split.labels, num_classes=len(label_names)),
+            "accuracy": metrics.accuracy(predicted, split.labels),
+            "macro_f1": metrics.macro_f1(predicted, split.labels),
         },
         per_class=metrics.per_class_table(predicted, split.labels, label_names),
-        agreement=None if teacher is None else metrics.mean_with_interval((predicted == teacher).astype(np.float64)),
+        agreement=None if teacher is None else metrics.agreement(predicted, teacher),
         calibration_error=metrics.expected_calibration_error(probabilities_NC, split.labels),
         built_by=list(contender.built_by),
         teacher_phases=list(contender.teacher_phases),
@@ -189,7 +189,7 @@ def evaluate_retrieval(
         first[role] = similarities_QD.argmax(1)
         agree = None
         if "teacher" in first and role != "teacher":
-            agree = metrics.mean_with_interval((first[role] == first["teacher"]).astype(np.float64))
+            agree = metrics.agreement(first[role], first["teacher"])
         results.append(_retrieval_result(role, contender, split, ranks, k, agree))
         predictions[f"{role}/prediction"] = [split.documents.ids[i] for i in first[role]]
         predictions[f"{role}/score"] = [round(float(r), 6) for r in ranks]
@@ -388,6 +388,31 @@ def label_names(model: TextModel) -> list[str]:
     """Names of a classifier's classes in the order of its logits."""
     config: Any = model.model.config
     return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+
+def example_predictions(evaluation: Evaluation, split: Split, *, count: int = 3) -> list[dict[str, Any]]:
+    """Test texts with the student's answer, spread over the split, for readers to judge."""
+    columns = evaluation.predictions
+    chosen = [i * len(split) // count for i in range(min(count, len(split)))]
+    return [
+        {
+            "input": split.texts[i][:300],
+            "answers": [{"text": columns["student/prediction"][i], "score": columns["student/score"][i]}],
+            "label": columns["label"][i],
+        }
+        for i in chosen
+    ]
+
+
+def example_answers(
+    model: TextModel, index: "SearchIndex", questions: Sequence[str], *, top: int = 3, compute: Compute | None = None
+) -> list[dict[str, Any]]:
+    """Questions with the documents that the student finds."""
+    hits = {question: index.search(model, question, top=top, compute=compute) for question in questions}
+    return [
+        {"input": question, "answers": [{"id": h.id, "text": h.text, "score": round(h.score, 4)} for h in found]}
+        for question, found in hits.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,7 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
         for i, (path, kind) in enumerate(kinds)
     ]
     files.write_json(folder / "modules.json", modules)
-    files.write_json(
-        folder / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": False}
-    )
+    files.write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": False})
     pooling = {"word_embedding_dimension": dimension, "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "2_Normalize").mkdir(exist_ok=True)
@@ -140,15 +138,16 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
 def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load weights and tokenizer from a local folder: safetensors only, no code, nothing missing but a new head."""
     try:
-        model, info = auto.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet_transformers():  # it reports every new head as missing weights; we check them below
+            model, info = auto.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -160,6 +159,21 @@ def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedMod
     if missing:
         raise DamagedError(f"{folder.name} lacks the weights {missing[0]}: fetch the model again")
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bar:
+            logging.enable_progress_bar()
 
 
 def load_embedder(name: str, *, max_length: int = 128, role: str = "teacher") -> tuple[TextModel, sources.ModelFiles]:
@@ -306,6 +320,8 @@ class Compute:
     num_threads: int
     operations_per_s: float
     """Matmul rate measured on this device in this number format."""
+    attention: str = "eager"
+    """Attention of transformers: `sdpa` on GPUs; on processors its bf16 backward pass is several times slower."""
 
     def save(self, folder: Path) -> None:
         """Write `compute.json`."""
@@ -315,6 +331,13 @@ class Compute:
     def load(cls, folder: Path) -> "Compute":
         """Read what `save` wrote."""
         return cls(**files.read_json(folder / "compute.json"))
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, with the attention that is fastest there."""
+        transformer = model.transformer if isinstance(model, Embedder) else model
+        if hasattr(transformer, "set_attn_implementation"):
+            transformer.set_attn_implementation(self.attention)
+        return model.to(self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Run the block's matrix products in the number format."""
@@ -362,7 +385,8 @@ def choose_compute(device: str = "auto", number_format: str = "auto") -> Compute
     if number_format not in _DTYPES:
         raise InputError(f"--number-format must be auto, bf16, fp16 or fp32, got {number_format}")
     rate = rates.get(number_format) or matmul_rate(chosen, number_format)
-    return Compute(chosen, number_format, torch.get_num_threads(), rate)
+    attention = "eager" if chosen == "cpu" else "sdpa"
+    return Compute(chosen, number_format, torch.get_num_threads(), rate, attention)
 
 
 def matmul_rate(device: str, number_format: str) -> float:
@@ -393,7 +417,7 @@ def forward_all(
         context: Counts the work and may ask to stop.
     """
     compute = compute or choose_compute()
-    network = model.model.to(compute.device).eval()
+    network = compute.place(model.model).eval()
     plan = batches.plan_inference(tokens.lengths, max_tokens=INFERENCE_TOKENS)
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode(), compute.autocast():
@@ -432,6 +456,24 @@ def num_parameters(model: nn.Module) -> int:
 def size_bytes(model: nn.Module) -> int:
     """Bytes of the weights as they are saved."""
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
+    """Facts about a trained model for the record: base model, layers, parameters, number format, how to load it."""
+    config: Any = model.model.config
+    loader = "SentenceTransformer" if isinstance(model.model, Embedder) else "AutoModelForSequenceClassification"
+    return {
+        **{key: value for key, value in model.notes.items() if key != "training"},
+        "num_layers": int(config.num_hidden_layers),
+        "hidden_size": int(config.hidden_size),
+        "num_parameters": num_parameters(model.model),
+        "size_bytes": size_bytes(model.model),
+        "max_length": model.max_length,
+        "device": compute.device,
+        "number_format": compute.number_format,
+        "weights_sha256": model.weights_sha256(),
+        "loader": loader,
+    }
 
 
 def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:

@@ -26,6 +26,14 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 
 
+def is_counted(labels: Mapping[str, str]) -> bool:
+    """Whether joules may be ranked: the labels of processor and GPU are of those that count.
+
+    Memory is left out, because nearly every machine can only assume its power.
+    """
+    return all(labels[part] in COUNTED_LABELS for part in ("cpu", "gpu") if part in labels) and bool(labels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A model or data set that went into the run."""

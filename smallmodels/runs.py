@@ -284,7 +284,7 @@ class Run:
         self._require_not_stopped()
         counts, num_sources = Counts(), len(self._sources)
         context = self._context(name, folder, counts)
-        if "context" in inspect.signature(function).parameters:
+        if _takes_context(function):
             kwargs = {**kwargs, "context": context}
         outer, self._phase = self._phase, name
         self._step = None
@@ -307,15 +307,15 @@ class Run:
         before = self._past.phases.get(name, energy.EnergyReading()) if self._past else energy.EnergyReading()
         since = self.meter.read(fresh=True)
 
-        def energy_of_phase() -> energy.EnergyReading:
-            return before + (self.meter.read() - since)
+        def energy_of_phase(*, fresh: bool = False) -> energy.EnergyReading:
+            return before + (self.meter.read(fresh=fresh) - since)
 
         return Context(
             folder=folder,
             log=lambda metrics: self._log(metrics, energy_of_phase()),
             event=self.event,
             progress=self._progress,
-            energy=energy_of_phase,
+            energy=lambda: energy_of_phase(fresh=True),  # rarely asked for, at edges where a tick is too coarse
             should_stop=self._stop_asked.is_set,
             counts=counts,
         )
@@ -386,6 +386,7 @@ class Run:
 
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Note something unusual, in the record, the journal and on the terminal."""
+        message = privacy.without_secrets(message)
         self._events.append(self.meter.journal_event(kind, message, details))
         self._display.say(f"! {message}", style="yellow")
 
@@ -402,6 +403,19 @@ class Run:
         """Of the whole run, earlier segments included."""
         now = self.meter.read()
         return self._past.total + now if self._past else now
+
+    def cost(self, *phases: str) -> float:
+        """What finished phases cost, with the share of caches that earlier runs paid: the measure of equal cost.
+
+        In joules where the energy of processor and GPU is counted or sampled here, else in CPU-seconds.
+        """
+        totals = self._totals()
+        lines = accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s)
+        chosen = [line for line in lines if line.name in phases]
+        in_joules = records.is_counted(self.meter.labels)
+        if in_joules and all(line.energy_j is not None for line in chosen):
+            return sum((line.energy_j or 0.0) + (line.shared_energy_j or 0.0) for line in chosen)
+        return sum(line.cpu_s + (line.shared_cpu_s or 0.0) for line in chosen)
 
     def keep(self, name: str, value: Saves) -> Path:
         """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""
@@ -481,6 +495,8 @@ class Run:
             if predictions is not None:
                 self._save_predictions(predictions)
         self.meter.stop()
+        for warning in self.meter.warnings:
+            self._events.append(records.Event(time_utc=_now(), kind="energy", message=warning, details={}))
         totals = self._totals()
         record = self._new_record(
             totals,
@@ -506,9 +522,6 @@ class Run:
 
     def _totals(self) -> energy.JournalTotals:
         """What the run cost, from its journal; without one (a child of a process that measures), from the meter."""
-        now = _now()
-        for warning in self.meter.warnings:
-            self._events.append(records.Event(time_utc=now, kind="energy", message=warning, details={}))
         if (self.folder / JOURNAL_NAME).exists():
             return energy.read_journal(self.folder / JOURNAL_NAME)
         total = self.meter.read()
@@ -528,7 +541,7 @@ class Run:
         return records.RunRecord(
             run_id=self._run_id,
             recipe=self._recipe,
-            command=privacy.without_folders(self._command),
+            command=self._command,
             library_version=__version__,
             git_commit=commit,
             git_dirty=dirty,
@@ -536,7 +549,7 @@ class Run:
             ended_utc=_now(),
             smoke=self.smoke,
             config=privacy.values(records.to_json(self._config)),
-            sources=[records.from_json(records.Source, privacy.sentences(records.to_json(s))) for s in self._sources],
+            sources=[self._published(source) for source in self._sources],
             environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
             phases=accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s),
             duration_s=total.duration_s,
@@ -548,9 +561,13 @@ class Run:
             contended=totals.contended,
             carbon=energy.carbon(total.energy_j, country=self._country, intensity_g_per_kwh=self._carbon_intensity),
             payback=None,
-            events=[records.from_json(records.Event, privacy.sentences(records.to_json(e))) for e in self._events],
+            events=[self._published(event) for event in self._events],
             **about,
         )
+
+    def _published(self, line: T) -> T:
+        """A source or event without folders and secrets."""
+        return records.from_json(type(line), privacy.sentences(records.to_json(line), [self.folder]))
 
     def _write_pages(self, record: records.RunRecord, label_names: Sequence[str] | None) -> None:
         from smallmodels import cards, report
@@ -607,6 +624,13 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
         nested = (differences(before.get(key, "absent"), after.get(key, "absent"), prefix + key) for key in keys)
         return [sentence for sentences in nested for sentence in sentences]
     return [] if before == after else [f"{where} was {before} and is {after}"]
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    try:
+        return "context" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions written in C do not say what they take
+        return False
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -458,6 +458,19 @@ def parse_name(name: str, kind: Kind) -> tuple[str, str | None]:
     return repo_id, revision or None
 
 
+def pinned_name(name: str, kind: Kind) -> str:
+    """The name with the commit that it means now, `org/name@<commit>`; local files and packages keep their name.
+
+    A run asks once and reads by the answer from then on, also when it is resumed or repeated.
+    """
+    if os.path.exists(os.path.expanduser(name)):
+        return name
+    repo_id, revision = parse_name(name, kind)
+    if kind == "model" and revision is None and repo_id in PACKAGED and _package_folder(PACKAGED[repo_id]):
+        return name
+    return f"{repo_id}@{_pin(repo_id, revision, kind).commit}"
+
+
 def _pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin:
     """Resolve a name to a commit; offline, or when the hub does not answer, as it was resolved last."""
     known = _read_pin(repo_id, revision, kind)

@@ -4,13 +4,11 @@ A position in training is one integer, the optimizer step: the batch of a step a
 the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
 """
 
-import contextlib
-import json
 import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from smallmodels import files, models
+from smallmodels import files, models, records
 from smallmodels.data.batches import Batch, Indices, collate, plan_epoch
 from smallmodels.data.splits import Split
-from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError, require
 from smallmodels.models import Compute, Model, NumberFormat, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -74,18 +72,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive = ("learning_rate", "num_epochs", "batch_size", "num_evaluations", "checkpoint_steps")
         for name in positive:
-            _require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+            require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
         for name in ("max_steps", "micro_batch_size"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, "> 0", value)
+            require(value is None or value > 0, name, "> 0", value)
         for name in ("weight_decay", "max_grad_norm"):
-            _require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
-        _require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "in [0, 1]", self.warmup_fraction)
-
-
-def _require(holds: bool, name: str, rule: str, value: Any) -> None:
-    if not holds or (isinstance(value, float) and not math.isfinite(value)):
-        raise InputError(f"{name} must be {rule}, got {value}")
+            require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
+        require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "in [0, 1]", self.warmup_fraction)
 
 
 @dataclass
@@ -103,6 +96,26 @@ class Progress:
 def num_steps(num_examples: int, config: TrainConfig) -> int:
     """Optimizer steps that `fit` will take."""
     return config.max_steps or config.num_epochs * math.ceil(num_examples / config.batch_size)
+
+
+def steps_at_cost(train: Split, config: TrainConfig, *, spent: float, budget: float) -> int:
+    """Optimizer steps that a control may take to cost as much as what it is compared with.
+
+    Args:
+        train: Split that was trained on.
+        config: How it was trained.
+        spent: Cost of that training, in the unit of `budget`.
+        budget: What the control may cost.
+    """
+    return max(1, round(num_steps(len(train), config) * budget / max(spent, 1e-9)))
+
+
+def curve(student: TextModel) -> list[records.CurvePoint]:
+    """The validations of a model that `fit` trained, for the record."""
+    points = student.notes.get("training", {}).get("curve", [])
+    return [
+        records.CurvePoint(step=p["step"], energy_j=p["energy_j"], cpu_s=p["cpu_s"], value=p["value"]) for p in points
+    ]
 
 
 def fit(
@@ -178,7 +191,7 @@ class _Loop:
         self.parameters = _trainable(student.model, loss_fn, config)
         self.before = {name: float(p.detach().double().sum()) for name, p in self.parameters.items()}
         self.accelerator = _accelerator(compute)
-        self.model = self.accelerator.prepare_model(student.model)
+        self.model = self.accelerator.prepare_model(compute.place(student.model))
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(compute.device)
         fused = compute.device in ("cpu", "cuda")
@@ -272,7 +285,7 @@ class _Loop:
             self.best = {n: p.detach().cpu().clone() for n, p in self.parameters.items()}
 
     def finish(self) -> TextModel:
-        """Put the best weights back and describe the training in the model's notes."""
+        """Put the best weights back, fold adapters in, and describe the training in the model's notes."""
         moved = any(float(p.detach().double().sum()) != self.before[name] for name, p in self.parameters.items())
         if not moved and self.progress.step:
             raise TrainingError("training should change weights, but none moved: check the learning rate and loss_fn")
@@ -281,7 +294,7 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.student.notes["training"] = {"num_steps": self.progress.step, **_notes(self.progress)}
         self.student.model.eval().requires_grad_(False)
-        return self.student
+        return models.merge_adapter(self.student)
 
     # Checkpoints
 
@@ -297,7 +310,11 @@ class _Loop:
             if self.best is not None:
                 save_file(self.best, folder / "best.safetensors")
             scaler = self.accelerator.scaler
-            state = {"format": _CHECKPOINT_FORMAT, "progress": asdict(self.progress), "counts": asdict(self.context.counts)}
+            state = {
+                "format": _CHECKPOINT_FORMAT,
+                "progress": asdict(self.progress),
+                "counts": asdict(self.context.counts),
+            }
             files.write_json(folder / "state.json", {**state, "scaler": scaler.state_dict() if scaler else None})
         for old in _checkpoints(self.context.folder)[:-2]:
             shutil.rmtree(old)
@@ -315,7 +332,9 @@ class _Loop:
             self.context.event("resume", f"training goes on after step {self.progress.step} of {self.num_steps}")
             return
         if found:
-            raise DamagedError(f"no checkpoint in {found[-1].parent} is whole: delete that folder to train from the start")
+            raise DamagedError(
+                f"no checkpoint in {found[-1].parent} is whole: delete that folder to train from the start"
+            )
 
     def _load(self, folder: Path) -> None:
         state = files.read_json(folder / "state.json")

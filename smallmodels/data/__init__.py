@@ -1,7 +1,16 @@
 """Public data sets as tokenised splits: one file per kind of task, batches for all of them."""
 
+from smallmodels.data.batches import Batch
 from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.text_classification import load_text_classification
 
-__all__ = ["RetrievalSplit", "RetrievalSplits", "Split", "Splits", "load_python_docs", "load_text_classification"]
+__all__ = [
+    "Batch",
+    "RetrievalSplit",
+    "RetrievalSplits",
+    "Split",
+    "Splits",
+    "load_python_docs",
+    "load_text_classification",
+]

@@ -28,7 +28,7 @@ NAME = "docstrings of the Python standard library"
 LICENSE = "psf-2.0"
 """SPDX id; docstrings are part of Python's source, https://docs.python.org/3/license.html."""
 
-TRAIN_FRACTION, VALIDATION_FRACTION = 0.6, 0.1
+TRAIN_FRACTION, VALIDATION_FRACTION = 0.75, 0.1
 """Shares of modules, the rest is test; of rows only roughly, because modules differ in size."""
 
 MIN_WORDS = 3
@@ -113,7 +113,8 @@ def load_python_docs(*, split_seed: int = 0, extra_sentences: bool = True) -> Re
         fingerprint=files.sha256_json(fingerprints),
         notes=notes,
     )
-    return RetrievalSplits(train, validation, test, source, languages=["en"], notes=dict(notes))
+    corpus = Split("corpus", [entry.dotted for entry in entries], [f"{e.document}: {e.query}" for e in entries])
+    return RetrievalSplits(train, validation, test, corpus, source, languages=["en"], notes=dict(notes))
 
 
 def split_of(module: str, split_seed: int) -> str:

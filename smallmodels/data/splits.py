@@ -154,6 +154,8 @@ class RetrievalSplits:
     train: Split
     validation: RetrievalSplit
     test: RetrievalSplit
+    corpus: Split
+    """Every document of all three splits with all that is known of it: what a finished model searches in."""
     source: records.Source
     languages: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)

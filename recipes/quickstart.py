@@ -1,0 +1,137 @@
+"""Distil a search model: six layers of MiniLM into three, on the docstrings of your Python.
+
+Source:    Reimers and Gurevych 2020, arXiv:2004.09813 (embeddings); Park et al. 2019, arXiv:1904.05068 (pairs).
+Run:       smallmodels run quickstart
+Expected:  the record under benchmarks/results/quickstart, which the table in README.md is made from.
+Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2) is Apache-2.0; so is the student.
+"""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
+from smallmodels.data import Batch
+from smallmodels.errors import require
+from smallmodels.evaluation import Contender
+from smallmodels.models import Model, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+QUESTIONS = (
+    "run a command and capture its output",
+    "how many seconds have passed since the program started",
+    "remove a folder and everything in it",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to distil and how."""
+
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Sentence-embedding model with mean pooling: hub id or local folder."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    max_length: int = 64
+    """Tokens after which a text is cut."""
+    pair_weight: float = 10.0
+    """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
+    margin: float = 0.03
+    """MRR@10 that the student may lose against the teacher and still do its job."""
+    seed: int = 0
+    """Of the student's training."""
+    split_seed: int = 0
+    """Of which modules are held out."""
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=12, batch_size=64, train_embeddings=False)
+
+    def __post_init__(self) -> None:
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
+        require(self.margin >= 0, "margin", ">= 0", self.margin)
+
+
+SMOKE = replace(Config(), train=replace(Config().train, max_steps=2, num_evaluations=1))
+
+
+def main(config: Config, run: Run) -> None:
+    """Embed the texts with the teacher once, teach the student to do the same, and compare what both find."""
+    compute = run.phase("setup", models.choose_compute, run.device, config.train.number_format)
+
+    # 1. Data and models
+    splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed)
+    run.add_source(splits.source)
+    teacher_name = run.choose(f"commit of {config.teacher}", lambda: sources.pinned_name(config.teacher, "model"))
+    teacher, fetched = models.load_embedder(teacher_name, max_length=config.max_length)
+    run.add_source(fetched.source)
+    splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
+    untrained = students.keep_layers(teacher, config.num_layers)
+
+    # 2. The teacher's embeddings, paid once
+    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+
+    # 3. The student
+    def loss_fn(model: Model, batch: Batch) -> Tensor:
+        embeddings = model(**batch.inputs)
+        distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
+        return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {"mrr_at_10": evaluation.mean_reciprocal_rank(model, splits.validation, compute=compute)}
+
+    student = run.phase(
+        "train",
+        training.fit,
+        untrained.copy(),
+        splits.train.with_signals(signals),
+        loss_fn,
+        config.train,
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+    tfidf = run.phase("tfidf", baselines.TfidfRetriever.fit, splits.test.documents.texts)
+
+    # 4. The test split is read here, once
+    contenders = {
+        "teacher": Contender(teacher),
+        "student": Contender(student, built_by=("cache", "train")),
+        "untrained_student": Contender(untrained),
+        "tfidf": Contender(tfidf, built_by=("tfidf",)),
+    }
+    result = run.phase("evaluate", evaluation.evaluate_retrieval, contenders, splits.test, compute=compute)
+    costs = run.phase(
+        "inference",
+        evaluation.measure_inference,
+        {role: contenders[role] for role in ("teacher", "student", "tfidf")},
+        splits.test.queries.texts[:512],
+        protocol="smoke" if run.smoke else "indicative",
+        compute=compute,
+    )
+
+    # 5. Use it
+    index = run.phase("index", evaluation.SearchIndex.build, student, splits.corpus, compute=compute)
+    run.keep("index", index)
+    run.finish(
+        student,
+        title=f"{config.num_layers}-layer search model for Python's documentation, distilled from {fetched.source.name}",
+        task="sentence-similarity",
+        metric="mrr_at_10",
+        margin=config.margin,
+        results=result.results,
+        inference=costs.inference,
+        predictions=result.predictions,
+        curve=training.curve(student),
+        examples=evaluation.example_answers(student, index, QUESTIONS, compute=compute),
+        model=models.describe(student, compute),
+        languages=splits.languages,
+        limits=[
+            "Trained and tested on short English sentences about Python's standard library; "
+            "other topics, longer texts and other languages were not tried."
+        ],
+    )
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)
