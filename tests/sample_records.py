@@ -100,12 +100,12 @@ def environment(cpu_label: str = "modelled") -> Environment:
     )
 
 
-CLASSES = (
-    "activate_my_card age_limit apple_pay_or_google_pay atm_support automatic_top_up balance_not_updated "
-    "beneficiary_not_allowed cancel_transfer card_about_to_expire card_acceptance card_arrival card_delivery_estimate "
-    "card_linking card_not_working card_payment_fee_charged card_payment_not_recognised card_swallowed "
-    "cash_withdrawal_charge change_pin compromised_card contactless_not_working country_support declined_transfer"
-).split()
+CLASSES = [
+    "activate_my_card", "age_limit", "apple_pay_or_google_pay", "atm_support", "automatic_top_up",
+    "balance_not_updated", "beneficiary_not_allowed", "cancel_transfer", "card_about_to_expire", "card_acceptance",
+    "card_arrival", "card_delivery_estimate", "card_linking", "card_not_working", "card_payment_fee_charged",
+    "card_payment_not_recognised", "card_swallowed", "cash_withdrawal_charge", "change_pin", "compromised_card",
+]  # fmt: skip
 
 
 def per_class() -> list[dict[str, Any]]:
@@ -130,14 +130,14 @@ def result(role: str, accuracy: float, built_by: list[str], teacher_phases: list
     )
 
 
-def dataset(name: str, license: str | None, splits: dict[str, int]) -> Source:
+def dataset(name: str, declared: str | None, splits: dict[str, int]) -> Source:
     return Source(
         role="dataset",
         kind="dataset",
         name=name,
         revision="90d4e2ee5521c04fc1488f065b8b083658768c57",
         sha256={"data/train-00000-of-00001.parquet": "ab" * 32},
-        license=license,
+        license=declared,
         license_file_seen=False,
         duties=["Name the authors and the licence when you pass the data on."],
         splits=splits,
@@ -233,19 +233,20 @@ def classifier_record(**changes: Any) -> RunRecord:
             inference("majority", 0.0009, 77, 308),
         ],
         "payback": Payback(
-            replaces="teacher", unit="CPU-s", build=204.0, build_without_shared=204.0, saved_per_use=0.0031,
-            uses=65_806.0, low=61_200.0, high=71_900.0,
-            reason="each use of the student saves 0.0031 CPU-seconds, and its quality is within the margin",
+            replaces="teacher", unit="CPU-s", build=369.0, build_without_shared=369.0, saved_per_use=0.0031,
+            uses=119_032.0, low=110_700.0, high=130_100.0,
+            reason="Each use saves 0.0031 CPU-s against the teacher, so the 369 CPU-s that it took to build the student "
+            "are saved again after 119,032 uses.",
         ),
         "examples": [
             {"input": "My card still has not arrived after two weeks",
-             "answers": [{"label": "card_arrival", "score": 0.971}, {"label": "card_delivery_estimate", "score": 0.02}]},
+             "answers": [{"label": "card_arrival", "score": 0.971}, {"label": "card_acceptance", "score": 0.02}]},
             {"input": "why was i charged for taking out cash",
              "answers": [{"label": "cash_withdrawal_charge", "score": 0.993}]},
         ],
         "model": {"base_model": "sentence-transformers/all-MiniLM-L6-v2", "num_layers": 3, "num_parameters": 17_389_824,
                   "number_format": "float32"},
-        "events": [Event(time_utc="2026-03-01T10:15:03Z", kind="note", message="dropped 2 empty texts", details={"n": 2})],
+        "events": [Event(time_utc="2026-03-01T10:15:03Z", kind="note", message="dropped 2 empty texts", details={})],
         "files": {"model/model.safetensors": "9f" * 32, "predictions.parquet": "1b" * 32},
     }  # fmt: skip
     return RunRecord(**(values | changes))
@@ -259,7 +260,8 @@ def counted_record(**changes: Any) -> RunRecord:
     payback = Payback(
         replaces="teacher", unit="J", build=5208.0, build_without_shared=4020.0, saved_per_use=0.0456,
         uses=114_200.0, low=104_800.0, high=127_000.0,
-        reason="each use of the student saves 0.0456 J, and its quality is within the margin",
+        reason="Each use saves 0.0456 J against the teacher, so the 5,208 J that it took to build the student are "
+        "saved again after 114,200 uses.",
     )  # fmt: skip
     values = {
         "environment": environment("counter"), "phases": phases, "energy_label": "counter", "inference": uses,
@@ -280,7 +282,7 @@ def retriever_record(**changes: Any) -> RunRecord:
 
     phases = [
         phase("setup", 3.0), phase("cache", 11.0, num_examples=7000, num_tokens=180_000, num_processed_tokens=182_000),
-        phase("train", 88.0, num_examples=60_000, num_tokens=1_500_000, num_processed_tokens=1_520_000, utilisation=0.22),
+        phase("train", 88.0, num_examples=60_000, num_tokens=1_500_000, num_processed_tokens=1_520_000),
         phase("evaluate", 9.0), phase("inference", 12.0),
     ]  # fmt: skip
     values: dict[str, Any] = {
@@ -305,7 +307,8 @@ def retriever_record(**changes: Any) -> RunRecord:
         "inference": [i for i in classifier_record().inference if i.role not in ("label_only", "majority")],
         "payback": Payback(
             replaces="teacher", unit="CPU-s", build=207.0, build_without_shared=207.0, saved_per_use=0.003, uses=None,
-            low=None, high=None, reason="the student is not within the margin of the teacher",
+            low=None, high=None,
+            reason="Never: the student's quality is not close enough to the teacher's to replace it.",
         ),
         "examples": [
             {"input": "run a command and capture its output",

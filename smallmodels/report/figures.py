@@ -38,6 +38,7 @@ PALETTE = {
 
 _ROLE_STYLE = {"student": ("student", "o"), "teacher": ("teacher", "s"), "label_only": ("control", "D")}
 _FONT_SIZE = 12.5
+_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _LABEL_CHARACTERS = 30
 _KEEP_SHARE = 0.6  # points below this share of the best quality are drawn at the edge, or they would flatten the rest
 # Offsets of a label from its point and its alignment, in the order of preference.
@@ -320,7 +321,7 @@ def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str 
     body = text[text.index("<svg") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\s*<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)
-    body = body.replace("'DejaVu Sans'", "system-ui, -apple-system, 'Segoe UI', Roboto").replace(", 'sans-serif'", "")
+    body = re.sub(r'font-family: [^;"]*', f"font-family: {_FONTS}", body)
     for name, (light, _) in PALETTE.items():
         body = body.replace(light, f"var(--c-{name}, {light})")
     box = re.search(r'viewBox="([^"]*)"', body)
@@ -330,6 +331,34 @@ def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str 
     head += f'role="img" aria-label="{said}" class="chart"><title>{escape(clean(title))}</title>'
     body = body[body.index(">") + 1 :]
     return head + (_theme(box[1]) if standalone else "") + body.strip() + "\n"
+
+
+def combine(panels: "Sequence[tuple[str, Figure]]", *, title: str, columns: int = 2) -> str:
+    """Several pictures with a heading each as one SVG file, in rows of so many columns.
+
+    Args:
+        panels: Heading and picture; pictures of the default size.
+        title: Text alternative for the whole.
+        columns: Pictures in a row.
+    """
+    columns = min(columns, len(panels))
+    row_height, gap = HEIGHT + 30, 20
+    width = columns * WIDTH + (columns - 1) * gap
+    height = math.ceil(len(panels) / columns) * row_height + 10
+    ink = f"fill: var(--c-ink, {PALETTE['ink'][0]})"
+    parts = []
+    for i, (heading, figure) in enumerate(panels):
+        x, y = (i % columns) * (WIDTH + gap), (i // columns) * row_height
+        inner = to_svg(figure, title=heading, salt=str(i)).replace(
+            "<svg ", f'<svg y="26" width="{WIDTH}" height="{HEIGHT}" ', 1
+        )
+        text = f'<text x="3" y="18" style="font: 600 13px {_FONTS}; {ink}">{escape(clean(heading, 60))}</text>'
+        parts.append(f'<g transform="translate({x} {y + 6})">{text}{inner}</g>')
+    view_box = f"-12 -8 {width + 24} {height + 12}"
+    said = escape(clean(title), quote=True)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view_box}" '
+    head += f'width="{width + 24}" role="img" aria-label="{said}" class="chart"><title>{escape(clean(title))}</title>'
+    return head + _theme(view_box) + "".join(parts) + "</svg>\n"
 
 
 def _theme(view_box: str) -> str:

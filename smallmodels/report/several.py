@@ -22,7 +22,7 @@ from smallmodels.report.page import MAX_ROWS, Bullets, Page, Panel, Picture, Row
 from smallmodels.report.words import Unit
 
 MIN_SEEDS = 3
-_MAX_DRAWN = 12
+_MAX_NAMED = 6  # more names than that cover each other in a picture
 
 # 97.5 % quantile of Student's t by degrees of freedom; between two entries the lower one is used, which is wider.
 _STUDENT_T = {
@@ -303,24 +303,26 @@ def _panels(
 ) -> list[Panel]:
     """The ranked cost; beside it the estimated joules where they are not what is ranked."""
     panels = []
-    drawn = points if len(points) <= _MAX_DRAWN else _numbered(points)
+    points = _short_names(points, systems)
     axis = "joules" if unit == "J" else "CPU-seconds"
-    if drawn:
+    if points:
         ranks = any(p.on_front for p in points)
-        panels.append(single.cost_panel(record.metric, drawn, f"{name}-{unit.lower()}", axis, what, ranks=ranks))
+        panels.append(single.cost_panel(record.metric, points, f"{name}-{unit.lower()}", axis, what, ranks=ranks))
     if unit != "J":
-        joules, _ = _placed(systems, "J", use=use)
+        joules = _short_names(_placed(systems, "J", use=use)[0], systems)
         front = {p.label for p in points if p.on_front}
         marked = [dataclasses.replace(p, on_front=p.label in front) for p in joules]
-        marked = marked if len(marked) <= _MAX_DRAWN else _numbered(marked)
         if marked:
             panels.append(single.cost_panel(record.metric, marked, f"{name}-j", "estimated joules", what, ranks=False))
     return panels
 
 
-def _numbered(points: Sequence[Point]) -> list[Point]:
-    """Numbers instead of names where names would cover each other; the table has both."""
-    return [dataclasses.replace(p, label=str(i + 1)) for i, p in enumerate(points)]
+def _short_names(points: Sequence[Point], systems: Sequence[System]) -> list[Point]:
+    """Where there are many, the numbers of the table's rows instead of names, which would cover each other."""
+    names = [system.label for system in systems]
+    if len(names) <= _MAX_NAMED:
+        return list(points)
+    return [dataclasses.replace(p, label=str(names.index(p.label) + 1)) for p in points]
 
 
 def _systems_table(
@@ -328,7 +330,7 @@ def _systems_table(
 ) -> Table:
     other: Unit = "CPU-s" if unit == "J" else "J"
     rows: list[Row] = []
-    numbered = len(systems) > _MAX_DRAWN
+    numbered = len(systems) > _MAX_NAMED
     for i, system in enumerate(systems[:MAX_ROWS]):
         quality = system.quality()
         costs = [system.use(u) if use else system.build(u) for u in (unit, other)]

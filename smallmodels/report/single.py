@@ -280,6 +280,15 @@ def cost_panel(metric: str, points: list[Point], name: str, axis: str, what: str
     return Panel(name=name, heading=heading, alt=alt, figure=figure)
 
 
+def use_panel(record: RunRecord) -> Panel | None:
+    """The picture of quality against the cost of a use, in the cost that may be ranked; None without two points."""
+    unit = words.ranking_unit(record)
+    points, _ = _placed(use_points(record, unit), record)
+    if len(points) < 2:
+        return None
+    return cost_panel(record.metric, points, "use", _axis(unit), "per 1,000 uses", ranks=True)
+
+
 def _use_section(record: RunRecord, unit: Unit) -> Section | None:
     points, verdict = _placed(use_points(record, unit), record)
     spread = {p.role: f"{number(p.x_low)}–{number(p.x_high)}" for p in points if p.x_low is not None}

@@ -223,7 +223,7 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return _listed([f"{formats.clean(k, 100)} {plain(v)}" for k, v in list(value.items())[:20]], len(value))
     if isinstance(value, float):
-        return formats.number(value)
+        return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else formats.clean(value, 500)
 
 

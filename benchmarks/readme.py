@@ -1,0 +1,131 @@
+"""Write the results in README.md from the records in benchmarks/results, so that no figure there is typed by hand.
+
+Run:    python benchmarks/readme.py            rewrites README.md between its two markers, and the picture
+        python benchmarks/readme.py --check    changes nothing; exits with 1 if README.md is not what the records say
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from smallmodels import files, records
+from smallmodels.records import COUNTED_LABELS, RunRecord
+from smallmodels.report import figures, formats, single, words
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+PICTURE = "energy-and-quality.svg"
+
+
+def results_text(found: dict[str, RunRecord]) -> str:
+    """The Markdown between the markers.
+
+    Args:
+        found: Records by the name of their folder in benchmarks/results.
+    """
+    if not found:
+        return "No results yet."
+    parts = [f"![{_picture_words(found)}](benchmarks/results/{PICTURE})", _front_words(found)]
+    for name, record in found.items():
+        parts += [f"### {formats.markdown(record.title)}", formats.markdown(words.summary(record)), _table(record)]
+        parts.append(_origin(name, record))
+    return "\n\n".join(parts)
+
+
+def _picture_words(found: dict[str, RunRecord]) -> str:
+    return formats.markdown("Quality against the cost of 1,000 uses: " + ", ".join(r.title for r in found.values()))
+
+
+def _front_words(found: dict[str, RunRecord]) -> str:
+    text = (
+        "Filled signs: no other model of that run is at least as good and as cheap. Vertical lines are 95 % intervals "
+        "over test items. Each is one run with one seed."
+    )
+    if any(words.ranking_unit(record) == "CPU-s" for record in found.values()):
+        text += " On a machine without energy counters, cost is processor time, and joules are estimates."
+    return text
+
+
+def _table(record: RunRecord) -> str:
+    joules = "J per 1,000" if record.energy_label in COUNTED_LABELS else "estimated J per 1,000"
+    head = ["Model", formats.metric_name(record.metric), "95 % interval", "parameters", "one input, p50"]
+    rows = []
+    for result in words.test_results(record):
+        use, value = record.inference_of(result.role), result.metrics.get(record.metric)
+        rows.append(
+            [
+                words.role_name(result.role),
+                formats.quality(record.metric, words.metric_value(result, record.metric)),
+                formats.interval(record.metric, value.low if value else None, value.high if value else None),
+                formats.large(use.num_parameters if use else None),
+                formats.duration(use.latency_p50_s if use else None),
+                formats.number(words.use_cost(use, "CPU-s")),
+                formats.number(words.use_cost(use, "J")),
+            ]
+        )
+    return formats.markdown_table([*head, "CPU-s per 1,000", joules], rows)
+
+
+def _origin(name: str, record: RunRecord) -> str:
+    """Where the figures come from: machine, label, commit, record."""
+    machine = record.environment
+    virtual = ", virtual machine" if machine.virtual_machine else ""
+    commit = f"commit {record.git_commit[:12]}" if record.git_commit else "no commit known"
+    changed = " with changes on top" if record.git_dirty else ""
+    made = f"{machine.processor}, {machine.num_cores} cores{virtual}; joules are {record.energy_label}"
+    text = formats.markdown(f"{made}; {commit}{changed};")
+    return f"{text} [record](benchmarks/results/{name}/record.json)\n\n{formats.fenced(record.command)}"
+
+
+def picture(found: dict[str, RunRecord]) -> str:
+    """One panel per record: quality against the cost of a use, in the cost that may be ranked."""
+    panels = []
+    for record in found.values():
+        panel = single.use_panel(record)
+        if panel is not None:
+            panels.append((record.recipe, panel.figure))
+    return figures.combine(panels, title=_picture_words(found)) if panels else ""
+
+
+def read_results(folder: Path) -> dict[str, RunRecord]:
+    """Every record in the folders of benchmarks/results, by name."""
+    paths = sorted(folder.glob(f"*/{records.RECORD_NAME}"))
+    return {path.parent.name: records.read_record(path) for path in paths}
+
+
+def rewritten(readme: str, text: str) -> str:
+    """README with the part between the markers replaced.
+
+    Raises: ValueError if it does not hold both markers once, in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(
+            f"README.md should hold {BEGIN} and, after it, {END}, each once: put them where results belong"
+        )
+    before, _, rest = readme.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite or check README.md; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README.md is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    readme, results = options.root / "README.md", options.root / "benchmarks" / "results"
+    found = read_results(results)
+    before = readme.read_text(encoding="utf-8")
+    after = rewritten(before, results_text(found))
+    if options.check:
+        if before != after or bool(found) != (results / PICTURE).is_file():
+            print("README.md is not what benchmarks/results says: run python benchmarks/readme.py", file=sys.stderr)
+            return 1
+        return 0
+    files.write_text(readme, after)
+    if found:
+        files.write_text(results / PICTURE, picture(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
