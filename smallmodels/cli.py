@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from smallmodels import __version__, configs, records
+from smallmodels import __version__, configs, privacy, records
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError
 from smallmodels.text import shorten
 
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from smallmodels.runs import Run
 
 COMMANDS = {
-    "list": "the shipped recipes, one line each",
-    "run": "run a recipe: `smallmodels run NAME_OR_FILE [flags]`, or `--help` for its flags",
-    "show": "the record of a run: `smallmodels show RUN`",
-    "report": "compare runs in pages and tables: `smallmodels report RUN… --out DIR`",
-    "predict": "classify texts: `smallmodels predict RUN TEXT_OR_FILE [--output FILE]`",
-    "search": 'ask a search model: `smallmodels search RUN "question"`',
+    "list": ("", "the shipped recipes, one line each"),
+    "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "show": ("RUN", "the record of a run"),
+    "report": ("RUN… --out DIR", "compare runs in pages and tables"),
+    "predict": ("RUN TEXT_OR_FILE", "classify texts"),
+    "search": ("RUN QUESTION", "ask a search model"),
 }
 
 SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
@@ -218,6 +219,7 @@ def _split_into_flags(
             flag = short.get(flag, flag)
             leaf = by_flag.get(flag) or negated.get(flag)
             if leaf is None:
+                flag = flag.removeprefix(f"{configs.DROPPED_PREFIX}.")
                 hint = configs.suggestion(flag, [*by_flag, *short], prefix="--")
                 hint = hint or f": `smallmodels run {recipe.name} --help` lists its flags"
                 raise InputError(f"{name} is not a flag of {recipe.name}{hint}")
@@ -398,7 +400,7 @@ def _execute(
     command: list[str],
     past: dict[str, Any] | None,
 ) -> int:
-    from smallmodels import privacy, runs
+    from smallmodels import runs
 
     for name, value in _TRAINS_QUIETLY.items():
         os.environ.setdefault(name, value)
@@ -426,7 +428,7 @@ def _execute(
             error.add_note(f"The run is not complete; go on with: smallmodels run --resume {shlex.quote(str(folder))}")
         raise
     _show(run.record, _console())
-    print("The model with its card, record.json and report.html (open it in a browser) are in")
+    print("The model with its card, record.json, and report.html for a browser are in")
     print(folder)
     return 0
 
@@ -435,7 +437,7 @@ def _execute(
 
 
 def _list_command(arguments: list[str]) -> int:
-    _Parser("list", COMMANDS["list"]).parse(arguments)
+    _Parser("list", "List the shipped recipes.").parse(arguments)
     _list_recipes()
     return 0
 
@@ -444,7 +446,7 @@ def _list_recipes() -> None:
     recipes = shipped_recipes()
     width = max(map(len, recipes), default=0)
     for name, path in sorted(recipes.items()):
-        print(f"  {name:<{width}}  {_first_line(path)}")
+        print(textwrap.fill(_first_line(path), 80, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * 4))
 
 
 def _first_line(path: Path) -> str:
@@ -605,9 +607,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _print_help() -> None:
     print("smallmodels: distil and fine-tune small models, and know what they cost.\n")
-    print("usage: smallmodels COMMAND …\n")
-    for name, text in COMMANDS.items():
-        print(f"  {name:<8} {text}")
+    for name, (arguments, text) in COMMANDS.items():
+        print(f"  smallmodels {f'{name} {arguments}':<26}  {text}")
     print("\nStart with: smallmodels run quickstart")
 
 
@@ -625,7 +626,7 @@ def _guarded(function: Callable[[], int], *, debug: bool) -> int:
             traceback.print_exc()
         code, message = _explain(error)
         for line in (f"smallmodels: {message}", *getattr(error, "__notes__", [])):
-            print(line, file=sys.stderr)
+            print(privacy.without_secrets(line), file=sys.stderr)
         return code
 
 

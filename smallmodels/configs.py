@@ -127,9 +127,7 @@ def read_json_config(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"the config file {path} should be UTF-8 text, but is not: save it again as UTF-8") from error
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"the config file {path} should be JSON, but line {error.lineno} is not: {error.msg}"
-        ) from error
+        raise InputError(f"{path} should be a JSON file, but line {error.lineno} is not: {error.msg}") from error
     except (InputError, RecursionError) as error:
         raise InputError(f"the config file {path} cannot be used: {error}") from error
     if not isinstance(value, dict):

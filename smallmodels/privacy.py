@@ -21,17 +21,17 @@ def without_secrets(text: str) -> str:
     return _USER_IN_URL.sub("", _SECRET.sub("***", text))
 
 
-def without_folders(text: str) -> str:
-    """A sentence with every absolute path cut to its last name."""
-    for folder in _known_folders():
-        text = text.replace(folder + os.sep, "")
+def without_folders(text: str, folders: Sequence[Path] = ()) -> str:
+    """A sentence with every absolute path cut to its last name.
+
+    Args:
+        text: The sentence.
+        folders: Folders known to matter, which are taken out even where their names hold spaces.
+    """
+    known = [*folders, *(folder.absolute() for folder in folders), Path.cwd(), Path.home(), Path(tempfile.gettempdir())]
+    for folder in sorted({str(folder) for folder in known if len(folder.parts) > 1}, key=len, reverse=True):
+        text = text.replace(folder + os.sep, "").replace(folder, Path(folder).name)
     return _FOLDERS.sub("", without_secrets(text))
-
-
-def _known_folders() -> list[str]:
-    """Folders that may hold spaces or belong to the user, longest first."""
-    named = [Path.cwd(), Path.home(), Path(tempfile.gettempdir())]
-    return sorted({str(folder) for folder in named if len(folder.parts) > 1}, key=len, reverse=True)
 
 
 def argument(value: str) -> str:
@@ -61,14 +61,14 @@ def values(value: Any) -> Any:
     return value
 
 
-def sentences(value: Any) -> Any:
+def sentences(value: Any, folders: Sequence[Path] = ()) -> Any:
     """JSON values with `without_folders` applied to every text in them."""
     if isinstance(value, str):
-        return without_folders(value)
+        return without_folders(value, folders)
     if isinstance(value, Mapping):
-        return {key: sentences(item) for key, item in value.items()}
+        return {key: sentences(item, folders) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [sentences(item) for item in value]
+        return [sentences(item, folders) for item in value]
     return value
 
 

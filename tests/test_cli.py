@@ -1,0 +1,665 @@
+"""Commands, flags, config files, exit codes and what a person reads, on throw-away recipes."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from smallmodels import cli, configs, progress, records, text, usage
+from smallmodels.energy import EnergyReading
+from smallmodels.errors import InputError
+from smallmodels.records import Component
+
+RECIPE = '''
+    """Do nothing, carefully.
+
+    Source: none.
+    """
+    import time
+    from dataclasses import dataclass, replace
+    from pathlib import Path
+    from typing import Literal
+
+    from smallmodels import cli, records
+    from smallmodels.errors import InputError, RunInterruptedError, TrainingError
+    from smallmodels.runs import Run
+
+    @dataclass(frozen=True, kw_only=True)
+    class TrainConfig:
+        learning_rate: float = 0.1
+        """Highest learning rate."""
+        max_steps: int | None = None
+        """Optimizer steps."""
+        format: Literal["a", "b"] = "a"
+        """A choice."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        dataset: str = "org/name"
+        """Where texts come from."""
+        temperature: float = 2.0
+        """Softens; > 0."""
+        fail: str = ""
+        """How to fail."""
+        dropout: bool = True
+        """A switch."""
+        layers: tuple[int, ...] = (0, 2)
+        """Which to keep."""
+        seed: int = 0
+        """Of everything."""
+        train: TrainConfig = TrainConfig()
+        teacher_train: TrainConfig = TrainConfig(max_steps=3)
+
+        def __post_init__(self) -> None:
+            if self.temperature <= 0:
+                raise ValueError(f"temperature must be > 0, got {self.temperature}")
+
+    SMOKE = replace(Config(), train=replace(Config().train, max_steps=2))
+
+    class Student:
+        def save(self, folder: Path) -> None:
+            (folder / "weights.bin").write_bytes(b"w")
+
+    def train(config, context):
+        if config.fail == "slow":
+            print("training", flush=True)
+        for step in range(500 if config.fail == "slow" else 1):
+            if context.should_stop():
+                raise RunInterruptedError("training stopped, has saved its work, and can resume")
+            time.sleep(0.02 if config.fail == "slow" else 0)
+        return 1
+
+    def main(config: Config, run: Run) -> None:
+        run.phase("train", train, config)
+        if config.fail == "training":
+            raise TrainingError("the loss must be finite, but is not: lower the learning rate")
+        if config.fail == "input":
+            raise InputError("the data set should have rows, but is empty: choose another")
+        if config.fail == "bug":
+            raise KeyError("a bug with hf_abcdefghijklmnopqrstuvwxyz")
+        if config.fail == "disk":
+            raise OSError(28, "No space left on device")
+        if config.fail == "forget":
+            return
+        quality = {"accuracy": records.Metric(value=0.9, low=0.8, high=0.95, n=10)}
+        result = records.Result(role="student", split="test", metrics=quality, per_class=[], agreement=None,
+                                calibration_error=None, built_by=["train"], teacher_phases=[])
+        run.finish(Student(), title="A toy", task="text-classification", metric="accuracy", results=[result],
+                   examples=[{"input": "where is it?", "answers": ["here", {"label": "there", "score": 0.25}]}])
+
+    if __name__ == "__main__":
+        cli.run_recipe(main, Config, SMOKE)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Path:
+    """A recipe file in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "toy.py"
+    path.write_text(textwrap.dedent(RECIPE))
+    return path
+
+
+def run_toy(capsys, *flags: str, code: int = 0) -> Path:
+    """Run the recipe; returns the run folder, which is the last line."""
+    assert cli.main(["run", "toy.py", *flags]) == code
+    return Path(capsys.readouterr().out.splitlines()[-1])
+
+
+def refuse(capsys, *arguments: str, code: int = 2) -> str:
+    """The one sentence of a refusal; no traceback, nothing on standard output."""
+    assert cli.main(list(arguments)) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    lines = [line for line in captured.err.splitlines() if line.startswith("smallmodels: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("smallmodels: ")
+
+
+# A run
+
+
+def test_run_ends_with_its_folder_and_a_complete_record(toy, capsys):
+    folder = run_toy(capsys)
+    assert folder.parts[:2] == ("runs", "toy")
+    assert folder.name.endswith("-s0")
+    record = records.read_record(folder)
+    assert (record.recipe, record.smoke, record.command) == ("toy", False, "smallmodels run toy")
+
+
+def test_run_prints_table_summary_and_examples_within_80_columns(toy, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["run", "toy.py"]) == 0
+    out = capsys.readouterr().out
+    assert "90.0" in out
+    assert "where is it?" in out
+    assert "→ here" in out
+    assert "0.25  there" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_run_twice_in_one_second_never_overwrites(toy, capsys):
+    assert run_toy(capsys) != run_toy(capsys)
+
+
+def test_flags_of_every_kind_reach_the_config(toy, capsys):
+    folder = run_toy(
+        capsys,
+        *("--lr", "3e-5", "--temperature=4", "--max-steps", "None", "--format", "b", "--no-dropout", "--seed", "7"),
+        *("--layers", "1", "3", "5", "--teacher-train.max-steps", "9", "--teacher_train.learning_rate", "-0.5"),
+    )
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert config["train"] == {"learning_rate": 3e-5, "max_steps": None, "format": "b"}
+    assert config["teacher_train"] == {"learning_rate": -0.5, "max_steps": 9, "format": "a"}
+    assert (config["temperature"], config["dropout"], config["layers"], config["seed"]) == (4.0, False, [1, 3, 5], 7)
+    assert folder.name.endswith("-s7")
+
+
+def test_precedence_is_defaults_smoke_config_flags(toy, capsys, tmp_path):
+    (tmp_path / "mine.json").write_text('{"temperature": 3.0, "train": {"learning_rate": 0.3}}')
+    folder = run_toy(capsys, "--config", "mine.json", "--smoke", "--learning-rate", "0.4")
+    record = records.read_record(folder)
+    assert record.smoke
+    assert record.config["temperature"] == 3.0  # from the file
+    assert record.config["train"] == {"learning_rate": 0.4, "max_steps": 2, "format": "a"}  # flag, smoke, default
+
+
+def test_config_of_a_run_repeats_it_without_naming_the_recipe(toy, capsys):
+    first = run_toy(capsys, "--temperature", "5", "--smoke", "--device", "cpu")
+    assert cli.main(["run", "--config", str(first / "config.json")]) == 0
+    second = Path(capsys.readouterr().out.splitlines()[-1])
+    assert second != first
+    one, two = (json.loads((folder / "config.json").read_text()) for folder in (first, second))
+    assert one["config"] == two["config"]
+    assert (two["smoke"], two["device"]) == (True, "cpu")
+
+
+def test_country_gives_grams(toy, capsys):
+    carbon = records.read_record(run_toy(capsys, "--carbon-intensity", "56")).carbon
+    assert carbon.intensity_g_per_kwh == 56
+    assert records.read_record(run_toy(capsys)).carbon is None
+
+
+def test_script_takes_the_same_flags(toy):
+    command = [sys.executable, str(toy), "--smoke", "--seed", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert records.read_record(toy.parent / done.stdout.splitlines()[-1]).config["seed"] == 4
+    refused = subprocess.run([*command, "--sed", "4"], capture_output=True, text=True, check=False, env=os.environ)
+    assert refused.returncode == 2
+    assert "did you mean --seed?" in refused.stderr
+
+
+def test_recipe_loads_and_runs_from_python(toy, tmp_path):
+    from smallmodels.runs import Run
+
+    recipe = cli.load_recipe("toy.py")
+    with Run(tmp_path / "r", meter="fake") as run:
+        recipe.main(recipe.Config(seed=1), run)
+    assert records.read_record(tmp_path / "r").config["seed"] == 1
+
+
+# Help
+
+
+def test_help_of_a_recipe_shows_docstrings_and_defaults_within_80_columns(toy, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["run", "toy.py", "--help"]) == 0
+    out = capsys.readouterr().out
+    shown = (
+        "Do nothing, carefully.",
+        "--learning-rate",
+        "Highest learning rate.",
+        "--teacher-train.max-steps",
+        "--out",
+    )
+    for words in shown:
+        assert words in out
+    assert "--train." not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_help_and_list_name_every_command_and_recipe(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"smallmodels {command}" in out for command in cli.COMMANDS)
+    assert max(map(len, out.splitlines())) <= 80
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.shipped_recipes())
+    assert max(map(len, out.splitlines()), default=0) <= 80
+
+
+@pytest.mark.parametrize("command", ["list", "show", "report", "predict", "search"])
+def test_every_command_has_help(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    assert f"smallmodels {command}" in capsys.readouterr().out
+
+
+# Refusals: one sentence, exit 2, nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--temprature", "3"], "--temprature is not a flag of toy: did you mean --temperature?"),
+        (["--train.learning-rate", "1"], "did you mean --learning-rate?"),
+        (["--zzz"], "`smallmodels run toy --help` lists its flags"),
+        (["--lr", "abc"], "--learning-rate should be a number, got abc"),
+        (["--lr"], "--learning-rate should be a number, got nothing"),
+        (["--seed", "1.5"], "--seed should be a whole number, got 1.5"),
+        (["--max-steps", "x"], "--max-steps should be a whole number or none, got x"),
+        (["--format", "c"], "--format should be one of a, b, got c"),
+        (["--device", "tpu"], "--device should be one of auto, cpu, cuda, mps, got tpu"),
+        (["--temperature", "0"], "temperature must be > 0, got 0.0"),
+        (["--lr", "nan"], "--learning-rate must be a finite number, got nan"),
+        (["--lr", "inf"], "--learning-rate must be a finite number, got inf"),
+        (["5"], "'5' stands alone: write a flag before it, such as --seed 1"),
+        (["--seed", "1", "2"], "'2' stands alone"),
+        (["--country", "XX"], "country must be a three-letter ISO code"),
+        (["--country", "FRA", "--carbon-intensity", "50"], "drop one"),
+        (["--carbon-intensity", "0.05"], "check the unit"),
+        (["--out", "toy.py"], "toy.py is a file, so it cannot hold a run"),
+        (["--out", "toy.py/below"], "toy.py is a file, so it cannot hold a run"),
+        (["--fork"], "--fork starts from an earlier run: name it with --resume RUN"),
+        (["--resume", "nowhere"], "nowhere should be the folder of a run, but has no config.json"),
+        (["--config", "nowhere.json"], "the config file nowhere.json cannot be read"),
+        (["--fail", "input"], "the data set should have rows, but is empty: choose another"),
+    ],
+)
+def test_bad_flag_is_refused_in_one_sentence_c1_c2_c9(toy, capsys, flags, sentence):
+    assert sentence in refuse(capsys, "run", "toy.py", *flags)
+    assert [path.name for path in toy.parent.iterdir()] == ["toy.py"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"temprature": 1}', "the config has no key 'temprature': did you mean temperature?"),
+        (b'{"train": {"lerning_rate": 1}}', "did you mean train.learning_rate?"),
+        (b'{"learning_rate": 1}', "did you mean train.learning_rate?"),
+        (b'{"temperature": "hot"}', 'temperature should be a number, found "hot"'),
+        (b'{"seed": true}', "seed should be a whole number, found true"),
+        (b'{"seed": 1.5}', "seed should be a whole number, found 1.5"),
+        (b'{"train": 5}', "train"),
+        (b'{"dropout": 1}', "dropout should be true or false, found 1"),
+        (b'{"layers": [1, "x"]}', "layers should be a list, each a whole number"),
+        (b'{"temperature": NaN}', "numbers must be finite, found NaN"),
+        (b'{"temperature": 1e999}', "--temperature must be a finite number"),
+        (b'{"temperature": 0}', "temperature must be > 0, got 0.0"),
+        (b'{"seed": 1, "seed": 2}', "the key 'seed' stands there twice: keep one"),
+        (b'{"train": {"max_steps": 1, "max_steps": 1}}', "the key 'max_steps' stands there twice"),
+        (b"[1]", "should hold one JSON object, found list"),
+        (b"{", "should be a JSON file, but line 1 is not"),
+        (b'{"dataset": "\xff"}', "should be UTF-8 text, but is not"),
+        (b"[" * 100_000, "cannot be used"),
+        (b'{"recipe": "toy", "config": {}, "device": "tpu"}', "device should be one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_bad_config_file_is_refused_in_one_sentence_c1_c2_c5(toy, capsys, content, sentence):
+    (toy.parent / "bad.json").write_bytes(content)
+    assert sentence in refuse(capsys, "run", "toy.py", "--config", "bad.json")
+    assert not (toy.parent / "runs").exists()
+
+
+def test_huge_config_file_is_refused_unread_c5(toy, capsys):
+    with (toy.parent / "huge.json").open("wb") as file:
+        file.truncate(50_000_000)
+    assert "below 1,000,000 bytes" in refuse(capsys, "run", "toy.py", "--config", "huge.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["rnu"], "there is no command 'rnu': did you mean run?"),
+        (["train"], "choose one of list, run"),
+        (["run", "nothing.py"], "there is no recipe file nothing.py"),
+        (["run", "zzz"], "there is no recipe 'zzz': choose one of"),
+        (["run", "--seed", "1"], "name a recipe"),
+        (["show", "nowhere"], "nowhere should be a run folder with a record.json, but has none"),
+        (["show"], "`smallmodels show` needs RUN as well"),
+        (["show", "x", "--jsno"], "--jsno is not a part of `smallmodels show`"),
+        (["report", "nowhere", "--out", "x"], "nowhere should be a run folder"),
+        (["report", "nowhere", "--otu", "x"], "--out"),
+        (["predict", "nowhere", "text"], "nowhere should be the folder of a complete run, but holds no model"),
+        (["predict", "nowhere", "no.csv"], "there is no file no.csv"),
+        (["predict", "nowhere", " "], "the text to classify should have words, but is empty"),
+        (["predict", "x", "y", "--batch-size", "0"], "should be 1 or more, got 0"),
+        (["predict", "x", "y", "--output", "z.txt"], "--output should end in .csv or .jsonl, got z.txt"),
+        (["search", "nowhere", "question"], "has no index"),
+        (["search", "nowhere", " "], "the question should have words, but is empty"),
+    ],
+)
+def test_bad_command_is_refused_in_one_sentence(toy, capsys, arguments, sentence):
+    assert sentence in refuse(capsys, *arguments)
+
+
+def test_mistyped_recipe_gets_the_nearest_name(capsys, monkeypatch, tmp_path):
+    (tmp_path / "quickstart.py").write_text('"""Quick."""\n')
+    monkeypatch.setattr(cli, "recipe_folders", lambda: [tmp_path])
+    assert refuse(capsys, "run", "quikstart") == "there is no recipe 'quikstart': did you mean quickstart?"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("def (", "but line 1 is not"), ("x = 1\n", "should define a dataclass Config and a function main")],
+)
+def test_file_that_is_no_recipe_is_refused(capsys, tmp_path, content, sentence):
+    path = tmp_path / "odd.py"
+    path.write_text(content)
+    assert sentence in refuse(capsys, "run", str(path))
+
+
+def test_recipe_of_others_is_named_as_code_s7(toy, capsys):
+    cli.main(["run", "toy.py", "--zzz"])
+    assert "toy.py, which is code: run only recipes that you trust" in capsys.readouterr().err
+
+
+def test_recipe_without_finish_is_told(toy, capsys):
+    assert "should end with run.finish" in refuse(capsys, "run", "toy.py", "--fail", "forget", code=1)
+
+
+# Failure and resume
+
+
+def only_run(folder: Path) -> Path:
+    [found] = (folder / "runs" / "toy").iterdir()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "sentence"),
+    [
+        ("training", 1, "the loss must be finite, but is not: lower the learning rate"),
+        ("bug", 1, "KeyError: 'a bug with ***' (add --debug to see where)"),
+        ("disk", 75, "the disk is full"),
+    ],
+)
+def test_failure_has_its_exit_code_and_says_how_to_go_on_t9_s3(toy, capsys, how, code, sentence):
+    assert cli.main(["run", "toy.py", "--fail", how]) == code
+    err = capsys.readouterr().err
+    assert f"smallmodels: {sentence}" in err
+    assert "Traceback" not in err
+    folder = only_run(toy.parent).relative_to(toy.parent)
+    assert f"go on with: smallmodels run --resume {folder}" in err
+
+
+def test_debug_shows_the_traceback(toy, capsys):
+    assert cli.main(["run", "toy.py", "--fail", "bug", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_resume_refuses_a_changed_config_and_fork_starts_a_new_run_c7(toy, capsys):
+    cli.main(["run", "toy.py", "--fail", "training"])
+    old = only_run(toy.parent)
+    journal = (old / "journal.jsonl").read_bytes()
+    capsys.readouterr()
+    sentence = refuse(capsys, "run", "--resume", str(old), "--lr", "0.2")
+    assert "train.learning_rate was 0.1 and is 0.2" in sentence
+    assert (old / "journal.jsonl").read_bytes() == journal  # refused before anything was opened
+    assert cli.main(["run", "--resume", str(old), "--fork", "--fail", ""]) == 0
+    new = toy.parent / capsys.readouterr().out.splitlines()[-1]
+    assert new != old
+    assert not (old / "record.json").exists()
+    assert records.read_record(new).config["fail"] == ""
+
+
+def test_resume_of_a_complete_run_does_nothing(toy, capsys):
+    folder = run_toy(capsys)
+    before = (folder / "record.json").read_bytes()
+    assert cli.main(["run", "--resume", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "complete" in out
+    assert out.splitlines()[-1] == str(folder)
+    assert (folder / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--out", "x"], "--out has no effect on a run that is resumed"),
+        (["--smoke"], "--smoke and the config of an earlier run both set every value"),
+        (["--device", "cpu"], "the run began with --device auto and has to keep it"),
+        (["--config", "toy.py"], "--resume and --config both name a config"),
+    ],
+)
+def test_flag_that_a_resumed_run_cannot_follow_is_refused(toy, capsys, flags, sentence):
+    cli.main(["run", "toy.py", "--fail", "training"])
+    capsys.readouterr()
+    assert sentence in refuse(capsys, "run", "--resume", str(only_run(toy.parent)), *flags)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signalled_run_exits_75_and_resumes_to_a_record_r2_r3(toy, number):
+    command = [sys.executable, "-m", "smallmodels", "run"]
+    process = subprocess.Popen(
+        [*command, "toy.py", "--fail", "slow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "training\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert out == ""
+    assert "training stopped, has saved its work, and can resume" in err
+    folder = only_run(toy.parent)
+    # The same run, allowed to end: a config may not change, so the clock of the recipe has to.
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["fail"] = ""
+    (folder / "config.json").write_text(json.dumps(config))
+    assert cli.main(["run", "--resume", str(folder)]) == 0
+    record = records.read_record(folder)
+    assert record.num_segments == 2
+    assert not record.energy_truncated
+
+
+# Records in the terminal
+
+
+def test_show_and_report_read_a_run(toy, capsys):
+    folder = run_toy(capsys)
+    for name in (str(folder), str(folder / "record.json")):
+        assert cli.main(["show", name]) == 0
+        assert "A toy" in capsys.readouterr().out
+    assert cli.main(["report", str(folder), "--out", "pages"]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert written
+    assert all(path.is_file() for path in written)
+
+
+def test_show_of_an_unfinished_run_says_how_to_go_on(toy, capsys):
+    cli.main(["run", "toy.py", "--fail", "training"])
+    folder = only_run(toy.parent)
+    capsys.readouterr()
+    assert f"go on with `smallmodels run --resume {folder}`" in refuse(capsys, "show", str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"schema_version": 1}', b"\xff\xfe"])
+def test_show_of_a_damaged_record_exits_4(toy, capsys, content):
+    folder = run_toy(capsys)
+    (folder / "record.json").write_bytes(content)
+    assert "record.json" in refuse(capsys, "show", str(folder), code=4)
+
+
+def test_reader_that_goes_away_is_no_error(toy, capsys):
+    folder = run_toy(capsys)
+    command = f"{sys.executable} -m smallmodels show {folder} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+# Texts in, labels out
+
+
+def test_texts_are_read_from_every_kind_of_file(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "a.txt").write_text("one\n\n two \n")
+    (tmp_path / "a.csv").write_text('\ufefftext,x\n"one, 1",a\ntwo,b\n', encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"sentence": "one"}\n{"sentence": null}\n')
+    pq.write_table(pa.table({"note": ["one"], "text": ["two"]}), tmp_path / "a.parquet")
+    assert usage.read_texts(str(tmp_path / "a.txt")) == ["one", " two "]
+    assert usage.read_texts(str(tmp_path / "a.csv")) == ["one, 1", "two"]
+    assert usage.read_texts(str(tmp_path / "a.jsonl")) == ["one", ""]
+    assert usage.read_texts(str(tmp_path / "a.parquet")) == ["two"]
+    assert usage.read_texts(str(tmp_path / "a.parquet"), "note") == ["one"]
+    assert usage.read_texts("just a text about report.csv") == ["just a text about report.csv"]
+    assert usage.read_texts("x" * 100_000) == ["x" * 100_000]
+
+
+def test_megabyte_cell_of_a_csv_is_read_d4(tmp_path):
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 1_000_000 + "\n")
+    assert len(usage.read_texts(str(tmp_path / "a.csv"))[0]) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "sentence"),
+    [
+        ("a.csv", "note,x\na,b\n", None, "should have a column called text, but has note, x: set --text-column"),
+        ("a.csv", "text\na\n", "txt", "should have a column 'txt', but has text"),
+        ("a.csv", "text\n", None, "should hold texts, but holds none"),
+        ("a.txt", "\n", None, "should hold texts, but holds none"),
+        ("a.jsonl", "[1]\n", None, "every line must be a JSON object"),
+        ("a.jsonl", "{\n", None, "should be a readable .jsonl file"),
+        ("a.parquet", "no", None, "should be a readable .parquet file"),
+    ],
+)
+def test_file_without_texts_is_refused(tmp_path, name, content, column, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as refused:
+        usage.read_texts(str(tmp_path / name), column)
+    assert sentence in str(refused.value)
+
+
+PROBABILITIES = np.array([[0.25, 0.75], [0.9, 0.1]])
+
+
+def test_csv_out_is_inert_for_a_spreadsheet_p3():
+    rows = list(csv.reader(usage.to_csv(["=1+1", "a,\n b"], ["no", "@yes"], PROBABILITIES).splitlines(keepends=True)))
+    assert rows == [["text", "label", "probability"], ["'=1+1", "'@yes", "0.750000"], ["a,\n b", "no", "0.900000"]]
+
+
+def test_jsonl_out_has_every_probability():
+    rows = [json.loads(line) for line in usage.to_jsonl(["é", "b"], ["no", "yes"], PROBABILITIES).splitlines()]
+    assert rows[0] == {"text": "é", "label": "yes", "probability": 0.75, "probabilities": {"no": 0.25, "yes": 0.75}}
+
+
+def test_cost_sentence_gives_joules_only_for_a_window_that_is_long_enough():
+    def reading(duration_s, label="counter"):
+        return EnergyReading(duration_s, 1.0, {"cpu": Component(energy_j=20.0, label=label)})
+
+    assert "1,000 take 10.0 J (measured)" in usage.cost_sentence(2000, "text", reading(2.0))
+    assert "modelled, not measured" in usage.cost_sentence(2000, "text", reading(2.0, "modelled"))
+    assert "too short" in usage.cost_sentence(1, "text", reading(0.01))
+
+
+# Flags and words
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Clashing:
+    rate: float = 2.0
+    train: Inner = Inner()
+
+
+def test_two_flags_of_one_name_are_a_mistake_in_the_recipe():
+    with pytest.raises(AssertionError, match="rate"):
+        cli.recipe_leaves(Clashing)
+
+
+@pytest.mark.parametrize("name", sorted(cli.shipped_recipes()))
+def test_every_shipped_recipe_has_a_parser_without_clashes(name, capsys):
+    recipe = cli.load_recipe(name)
+    leaves = cli.recipe_leaves(recipe.Config)
+    assert all(leaf.help for leaf in leaves), [leaf.flag for leaf in leaves if not leaf.help]
+    assert not set(cli.SHORT_FLAGS) & {leaf.flag for leaf in leaves}
+    assert cli.main(["run", name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"--{leaf.flag}" in out for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (float, [1, 0.5], [True, "1", None]),
+        (int, [1], [1.0, True, "1"]),
+        (bool, [True], [1, "true"]),
+        (str, ["x"], [1, None]),
+        (int | None, [1, None], ["x", 0.5]),
+        (Literal["a", 1], ["a", 1], ["b", True, 1.0]),
+        (tuple[int, ...], [[1, 2], []], [1, ["x"]]),
+    ],
+)
+def test_fits_knows_types(kind, good, bad):
+    assert all(configs.fits(kind, value) for value in good)
+    assert not any(configs.fits(kind, value) for value in bad)
+
+
+def test_printable_takes_the_power_from_escape_sequences():
+    assert text.printable("a\x1b[2Jb\nc\u202ed\x00") == "a [2Jb c d"
+    assert text.shorten("x" * 100, 10) == "x" * 9 + "…"
+
+
+# Progress
+
+
+def display(width: int, *, live: bool) -> tuple[progress.Display, "object"]:
+    import io
+
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=live, width=width, highlight=False, legacy_windows=False)
+    reading = EnergyReading(10.0, 10.0, {"cpu": Component(energy_j=44_423.0, label="modelled")})
+    return progress.Display(lambda: reading, console=console), buffer
+
+
+def test_live_bar_fits_80_columns_with_loss_tokens_energy_and_time_left(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    seconds = iter([0.0, 1.0, 400.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds, 400.0))
+    shown, buffer = display(80, live=True)
+    shown.start("distil")
+    shown.update(1, 5000, loss=0.08333, tokens_per_s=12345.0)
+    shown.update(3000, 5000, loss=0.08333, tokens_per_s=12345.0)
+    line = buffer.getvalue().splitlines()[-1].rpartition("\x1b[2K")[2]
+    import re
+
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)
+    for words in ("distil", "3000/5000", "loss 0.083", "12.3k tokens/s", "~12.34 Wh", "4:26 left"):
+        assert words in plain
+    assert len(plain) <= 80
+    assert "\n" not in plain
+
+
+def test_plain_lines_come_seldom(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown, buffer = display(200, live=False)
+    shown.start("train")
+    for step in range(1, 61):
+        now[0] = float(step)
+        shown.update(step, 60, loss=0.5)
+    shown.end(EnergyReading(60.0, 60.0, {"cpu": Component(energy_j=100.0, label="counter")}))
+    lines = buffer.getvalue().splitlines()
+    assert len(lines) == 5
+    assert lines[1] == "train: 30 of 60, loss 0.5, ~12.34 Wh, 30.0 s left"
+    assert "1:00 min" in lines[-1]
+    assert lines[-1].endswith(" 100.0 J")

@@ -1,0 +1,734 @@
+"""A run's folder, its phases, what it leaves behind, and what it survives."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smallmodels import energy, environment, files, folders, memory, privacy, records, runs, values
+from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
+from smallmodels.phases import NO_CONTEXT
+from smallmodels.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    learning_rate: float = 0.1
+    seed: int = 3
+    dataset: str = "org/name"
+
+
+class Student:
+    def save(self, folder: Path) -> None:
+        (folder / "weights.bin").write_bytes(b"weights")
+
+
+def metric(value: float) -> records.Metric:
+    return records.Metric(value=value, low=value - 0.01, high=value + 0.01, n=100)
+
+
+def result(role: str, value: float, built_by: tuple[str, ...] = ()) -> records.Result:
+    return records.Result(
+        role=role,
+        split="test",
+        metrics={"accuracy": metric(value)},
+        per_class=[],
+        agreement=None,
+        calibration_error=None,
+        built_by=list(built_by),
+        teacher_phases=[],
+    )
+
+
+def inference(role: str, joules: float, label: str = "counter") -> records.Inference:
+    windows = [
+        records.InferenceWindow(duration_s=1.0, num_examples=1000, energy_j=joules * s, cpu_s=joules * s / 10)
+        for s in (0.99, 1.0, 1.01)
+    ]
+    return records.Inference(
+        role=role,
+        num_parameters=1,
+        size_bytes=4,
+        latency_p50_s=0.001,
+        latency_p95_s=0.002,
+        batch_size=32,
+        throughput_per_s=1000.0,
+        energy_j_per_1000=joules,
+        cpu_s_per_1000=joules / 10,
+        label=label,
+        windows=windows,
+        number_format="fp32",
+        protocol="smoke",
+    )
+
+
+def finish(run: Run, **changes) -> records.RunRecord:
+    about = {
+        "title": "A toy",
+        "task": "text-classification",
+        "metric": "accuracy",
+        "results": [result("teacher", 0.92), result("student", 0.91, ("train",))],
+    }
+    return run.finish(Student(), **(about | changes))
+
+
+def own_events(record: records.RunRecord) -> list[records.Event]:
+    """Without the meter's, which depend on what else the machine does."""
+    return [event for event in record.events if event.kind != "energy"]
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# A complete run
+
+
+def test_run_leaves_everything_behind(tmp_path):
+    folder = tmp_path / "runs" / "toy"
+    with Run(folder, meter="fake") as run:
+        run.begin("toy", Config())
+        assert run.phase("train", lambda x: x + 1, 1) == 2
+        finish(run, predictions={"id": ["a", "b"], "student/score": np.array([0.5, 0.25])})
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    expected = {"config.json", "journal.jsonl", "predictions.parquet", "report.html", "record.json"}
+    assert expected | {"model/weights.bin", "model/README.md", "phases/train/result.json"} == left
+    record = records.read_record(folder)
+    assert record == run.record
+    assert record.recipe == "toy"
+    assert record.config == {"learning_rate": 0.1, "seed": 3, "dataset": "org/name"}
+    assert set(record.files) == {*expected - {"record.json"}, "model/weights.bin", "model/README.md"}
+    for name, digest in record.files.items():
+        assert files.sha256_file(folder / name) == digest
+
+
+def test_predictions_are_columns_of_a_parquet_file(tmp_path):
+    import pyarrow.parquet as pq
+
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        finish(run, predictions={"id": ["a", "b"], "student/score": np.array([0.5, 0.25])})
+    table = pq.read_table(tmp_path / "r" / "predictions.parquet").to_pydict()
+    assert table == {"id": ["a", "b"], "student/score": [0.5, 0.25]}
+
+
+def test_phases_of_the_record_are_exact_and_sum_to_the_run(tmp_path):
+    clock = Clock()
+    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+        run.begin("toy", Config())
+
+        def work(seconds, context=NO_CONTEXT):
+            clock.now += seconds
+            context.counts.add(examples=5, tokens=50, processed=60, operations=2e9)
+            context.counts.add_shared(energy_j=7.0, cpu_s=0.5)
+
+        run.phase("train", work, 4.0)
+        clock.now += 1.0
+        run.phase("evaluate", work, 2.0)
+        record = finish(run)
+    phases = {phase.name: phase for phase in record.phases}
+    assert phases["train"].duration_s == pytest.approx(4.0)
+    assert phases["train"].energy_j == pytest.approx(40.0)
+    assert phases["evaluate"].energy_j == pytest.approx(20.0)
+    assert phases["other"].energy_j == pytest.approx(10.0)
+    assert (phases["train"].num_examples, phases["train"].num_tokens) == (5, 50)
+    assert (phases["train"].shared_energy_j, phases["train"].shared_cpu_s) == (7.0, 0.5)
+    assert sum(phase.energy_j for phase in record.phases) == pytest.approx(record.energy_j)
+    assert record.energy_j == pytest.approx(70.0)
+    assert record.duration_s == pytest.approx(7.0)
+
+
+def scripted(folder: Path, clock: Clock, power_w: float = 10.0) -> energy.Meter:
+    """A scripted meter whose journal lies in a folder that the run makes only later."""
+    backend = energy.FakeBackend({"cpu": power_w}, clock=clock)
+    return energy.Meter(backend, journal=folder / "journal.jsonl", clock=clock, tick_s=3600)
+
+
+def test_utilisation_is_operations_over_the_rate_of_the_compute_that_a_phase_returned(tmp_path):
+    clock = Clock()
+    waited = []
+
+    class Compute(dict):
+        operations_per_s = 1e9
+
+        def synchronize(self):
+            waited.append(clock.now)
+
+    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+        run.begin("toy", Config())
+        run.phase("setup", Compute)
+
+        def work(context):
+            clock.now += 4.0
+            context.counts.add(operations=2e9)
+
+        run.phase("train", work)
+        record = finish(run)
+    assert record.phase("train").utilisation == pytest.approx(0.5)
+    assert record.phase("setup").utilisation is None
+    assert waited[:2] == [100.0, 104.0]  # the device was waited for at both ends of the next phase
+
+
+def test_log_writes_lines_with_the_cost_of_the_phase_so_far(tmp_path):
+    clock = Clock()
+    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+        run.begin("toy", Config())
+        clock.now += 100.0  # before the phase: not part of its cost
+
+        def work(context):
+            clock.now += 2.0
+            assert context.energy().duration_s == pytest.approx(2.0)
+            context.progress(7, 10)
+            context.log({"train/loss": 0.5})
+
+        run.phase("train", work)
+    [line] = [json.loads(text) for text in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert (line["phase"], line["step"], line["train/loss"]) == ("train", 7, 0.5)
+    assert line["duration_s"] == pytest.approx(2.0)
+    assert {"energy_j", "cpu_s", "time_utc"} <= set(line)
+
+
+def test_events_and_sources_reach_the_record_and_the_journal(tmp_path, capsys):
+    source = records.Source(
+        role="dataset",
+        kind="dataset",
+        name="org/name",
+        revision=None,
+        sha256={},
+        license=None,
+        license_file_seen=False,
+        duties=[],
+        splits={},
+        fingerprint=None,
+        notes={},
+    )
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        run.add_source(source)
+        run.add_source(source)
+        run.event("warning", "something \x1b[31modd", step=3)
+        record = finish(run)
+    assert record.sources == [source]
+    assert [(e.kind, e.details) for e in own_events(record)] == [("warning", {"step": 3})]
+    assert "something" in (tmp_path / "r" / "journal.jsonl").read_text()
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_seeds_make_two_runs_draw_the_same_numbers(tmp_path):
+    import random
+
+    import torch
+
+    drawn = []
+    for name in ("a", "b"):
+        with Run(tmp_path / name, meter="fake") as run:
+            run.begin("toy", Config())
+            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]
+
+
+def test_record_names_no_folder_user_or_secret(tmp_path):
+    folder = tmp_path / "my secret folder" / "r"
+    token = "hf_" + "Q" * 34
+    data = tmp_path / "tickets.csv"
+    data.write_text("text,label\n")
+    command = privacy.command_line(["smallmodels", "run", "toy", "--dataset", str(data), "--out", str(tmp_path)])
+    with Run(folder, meter="fake", command=command) as run:
+        run.begin("toy", Config(dataset=str(data)))
+        run.event("warning", f"{folder}/phases/train and https://me:{token}@example.org were odd")
+        finish(run)
+    for name in ("record.json", "report.html", "model/README.md"):
+        text = (folder / name).read_text()
+        assert str(tmp_path) not in text
+        assert token not in text
+        assert "my secret" not in text
+    record = records.read_record(folder)
+    assert record.command == "smallmodels run toy --dataset tickets.csv"
+    assert record.config["dataset"] == "tickets.csv"
+    assert json.loads((folder / "config.json").read_text())["config"]["dataset"] == str(data)
+
+
+# Payback
+
+
+def build_and_use(tmp_path, **changes) -> records.RunRecord:
+    clock = Clock()
+    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+        run.begin("toy", Config())
+
+        def work(seconds):
+            clock.now += seconds
+
+        run.phase("train", work, 5.0)
+        run.phase("baseline", work, 50.0)
+        about = {
+            "results": [
+                result("teacher", 0.92),
+                result("student", 0.91, ("train",)),
+                result("label_only", 0.9, ("baseline",)),
+            ],
+            "inference": [inference("teacher", 4.0), inference("student", 1.0)],
+        }
+        return finish(run, **(about | changes))
+
+
+def test_payback_counts_what_built_the_student_and_not_other_rows(tmp_path):
+    payback = build_and_use(tmp_path).payback
+    assert payback.unit == "J"
+    assert payback.build == pytest.approx(50.0)
+    assert payback.uses == pytest.approx(50.0 / 0.003, rel=1e-6)
+    assert payback.low < payback.uses < payback.high
+
+
+def test_payback_is_never_when_the_student_misses_the_margin(tmp_path):
+    assert build_and_use(tmp_path, margin=0.005).payback.uses is None
+
+
+def test_payback_is_given_within_the_margin(tmp_path):
+    assert build_and_use(tmp_path, margin=0.02).payback.uses is not None
+
+
+def test_payback_counts_cpu_seconds_where_joules_are_modelled(tmp_path):
+    used = [inference("teacher", 4.0, "modelled"), inference("student", 1.0, "modelled")]
+    assert build_and_use(tmp_path, inference=used).payback.unit == "CPU-s"
+
+
+def test_payback_is_absent_where_use_was_not_measured(tmp_path):
+    assert build_and_use(tmp_path, inference=[inference("student", 1.0)]).payback is None
+
+
+# Interrupted and resumed
+
+
+def start_and_stop(folder: Path, clock: Clock) -> None:
+    """A run whose first phase is done and whose second was asked to stop."""
+
+    def work(context):
+        clock.now += 3.0
+        context.event("warning", "before the stop")
+        raise RunInterruptedError("stopped")
+
+    def attempt():
+        with Run(folder, meter=scripted(folder, clock)) as run:
+            run.begin("toy", Config())
+            run.phase("setup", lambda: {"a": (1, 2), "array": np.arange(3), "metric": metric(0.5)})
+            run.phase("train", work)
+
+    with pytest.raises(RunInterruptedError):
+        attempt()
+
+
+def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    clock.now += 1000.0  # idle between the segments: nobody pays for it
+    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+        run.begin("toy", Config())
+        done = run.phase("setup", pytest.fail)
+
+        def work(context):
+            assert context.energy().energy_j == pytest.approx(30.0)
+            clock.now += 2.0
+
+        run.phase("train", work)
+        record = finish(run)
+    assert done["a"] == (1, 2)
+    assert done["array"].tolist() == [0, 1, 2]
+    assert done["metric"] == metric(0.5)
+    assert record.num_segments == 2
+    assert record.phase("train").energy_j == pytest.approx(50.0)
+    assert record.phase("train").duration_s == pytest.approx(5.0)
+    assert record.duration_s == pytest.approx(5.0)
+    assert [event.message for event in own_events(record)] == ["before the stop"]
+
+
+def test_resume_with_another_config_is_refused_with_the_difference_c7(tmp_path):
+    start_and_stop(tmp_path / "r", Clock())
+    with (
+        pytest.raises(InputError, match=r"learning_rate was 0\.1 and is 0\.2.*--fork"),
+        Run(tmp_path / "r", meter="fake", resume=True) as run,
+    ):
+        run.begin("toy", Config(learning_rate=0.2))
+    assert (tmp_path / "r" / "phases" / "setup" / "result.json").exists()
+
+
+def test_resume_with_another_recipe_is_refused_c7(tmp_path):
+    start_and_stop(tmp_path / "r", Clock())
+    with (
+        pytest.raises(InputError, match="is a run of toy, not of other"),
+        Run(tmp_path / "r", meter="fake", resume=True) as run,
+    ):
+        run.begin("other", Config())
+
+
+def test_resume_with_other_versions_is_allowed_and_noted_c10(tmp_path):
+    folder = tmp_path / "r"
+    start_and_stop(folder, Clock())
+    config = json.loads((folder / "config.json").read_text())
+    config["versions"]["numpy"] = "0.1"
+    (folder / "config.json").write_text(json.dumps(config))
+    with Run(folder, meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        record = finish(run)
+    assert any("numpy was 0.1" in event.message for event in record.events if event.kind == "versions changed")
+
+
+def test_resume_of_a_complete_run_is_refused(tmp_path):
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        finish(run)
+    with pytest.raises(InputError, match="complete"), Run(tmp_path / "r", meter="fake", resume=True):
+        pass
+
+
+@pytest.mark.parametrize("what", ["result.json", "value/array-0.npy"])
+def test_altered_phase_runs_again_and_says_so_s9(tmp_path, what):
+    folder = tmp_path / "r"
+    start_and_stop(folder, Clock())
+    path = folder / "phases" / "setup" / what
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with Run(folder, meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        assert run.phase("setup", lambda: "made again") == "made again"
+        record = finish(run)
+    assert [event.kind for event in record.events if "setup" in event.message] == ["phase damaged"]
+
+
+def test_torn_line_of_metrics_is_dropped_on_resume(tmp_path):
+    folder = tmp_path / "r"
+    start_and_stop(folder, Clock())
+    (folder / "metrics.jsonl").write_text('{"whole": 1}\n{"torn": ')
+    with Run(folder, meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        run.log({"loss": 1.0})
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0] == {"whole": 1}
+    assert lines[1]["loss"] == 1.0
+
+
+def test_choice_is_measured_once_and_kept(tmp_path):
+    folder, measured = tmp_path / "r", []
+
+    def measure():
+        measured.append(1)
+        return {"threads": 2}
+
+    for resume in (False, True):
+        with Run(folder, meter="fake", resume=resume) as run:
+            run.begin("toy", Config())
+            assert run.choose("threads", measure) == {"threads": 2}
+    assert measured == [1]
+
+
+def test_checkpoints_go_at_the_end_and_foreign_folders_stay_k7(tmp_path):
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+
+        def work(context):
+            for name in ("step-00000001", "checkpoint-my-notes"):
+                with files.atomic_folder(context.folder / "checkpoints" / name) as folder:
+                    (folder / "weights").write_text("w")
+
+        run.phase("train", work)
+        finish(run)
+    kept = tmp_path / "r" / "phases" / "train" / "checkpoints"
+    assert [path.name for path in kept.iterdir()] == ["checkpoint-my-notes"]
+
+
+# Refusals
+
+
+def test_folder_in_use_by_another_process_is_refused_x5(tmp_path):
+    holder = f"""
+        import sys, time
+        from pathlib import Path
+        from smallmodels.folders import FolderLock
+        lock = FolderLock(Path({str(tmp_path)!r}))
+        lock.acquire()
+        print("held", flush=True)
+        time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(holder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(PolicyError, match=f"in use by process {process.pid} on "):
+            folders.FolderLock(tmp_path).acquire()
+    finally:
+        process.kill()
+        process.wait()
+    lock = folders.FolderLock(tmp_path)  # kill -9 released it, and its stale file does not matter
+    lock.acquire()
+    lock.release()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match="must be new or empty"), Run(tmp_path, meter="fake"):
+        pass
+    assert (tmp_path / "note.txt").read_text() == "mine"
+
+
+def test_folder_below_a_file_is_refused_c9(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"), Run(tmp_path / "file" / "toy" / "r", meter="fake"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_cannot_be_written_is_refused_c9(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written"), Run(tmp_path / "toy" / "r", meter="fake"):
+        pass
+    tmp_path.chmod(0o700)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["with space", "ünïcode 💡", "new\nline", "-dash"])
+def test_folder_with_an_odd_name_works_c9(tmp_path, name):
+    with Run(tmp_path / name, meter="fake") as run:
+        run.begin("toy", Config())
+        finish(run)
+    assert records.read_record(tmp_path / name).recipe == "toy"
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    def attempt():
+        with Run(tmp_path / "runs" / "toy" / "r", meter="fake") as run:
+            run.begin("toy", Config())
+            run.phase("setup", lambda: 1)
+            raise InputError("the data set is empty")
+
+    with pytest.raises(InputError):
+        attempt()
+    assert not any(tmp_path.iterdir())
+
+
+def test_bad_input_found_late_keeps_trained_weights(tmp_path):
+    def attempt():
+        with Run(tmp_path / "r", meter="fake") as run:
+            run.begin("toy", Config())
+            run.phase("teacher", lambda: np.zeros(3))
+            raise InputError("too late")
+
+    with pytest.raises(InputError):
+        attempt()
+    assert (tmp_path / "r" / "phases" / "teacher" / "value" / "array-0.npy").exists()
+
+
+def test_unknown_country_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(InputError, match="country"):
+        Run(tmp_path / "r", meter="fake", country="XX")
+    assert not any(tmp_path.iterdir())
+
+
+def test_phase_name_must_be_new(tmp_path):
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        run.phase("train", int)
+        for name in ("train", "../x", "Train", ""):
+            with pytest.raises(ValueError, match="new in the run"):
+                run.phase(name, int)
+
+
+# Signals
+
+TOY = """
+    import sys, time
+    from pathlib import Path
+    from smallmodels.errors import RunInterruptedError
+    from smallmodels.runs import Run
+
+    def work(context):
+        for i in range(1000):
+            print("working", flush=True)
+            time.sleep(0.02)
+            if {polite} and context.should_stop():
+                raise RunInterruptedError("saved")
+
+    try:
+        with Run(Path({folder!r}), meter="fake") as run:
+            run.begin("toy", {{}})
+            run.phase("train", work)
+    except RunInterruptedError:
+        sys.exit(75)
+    except KeyboardInterrupt:
+        sys.exit(76)
+"""
+
+
+def signalled(folder: Path, numbers: list[int], *, polite: bool) -> tuple[int, str]:
+    code = textwrap.dedent(TOY.format(folder=str(folder), polite=polite))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "working\n"
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.2)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_asks_the_phase_to_stop_r2_r3(tmp_path, number):
+    code, err = signalled(tmp_path / "r", [number], polite=True)
+    assert code == 75
+    assert "next safe point" in err
+    assert energy.read_journal(tmp_path / "r" / "journal.jsonl").truncated is False
+
+
+def test_second_ctrl_c_stops_at_once_r3(tmp_path):
+    assert signalled(tmp_path / "r", [signal.SIGINT, signal.SIGINT], polite=False)[0] == 76
+    assert not (tmp_path / "r" / ".lock").exists()
+
+
+def test_signal_between_phases_stops_before_the_next_r4(tmp_path):
+    def attempt():
+        with Run(tmp_path / "r", meter="fake") as run:
+            run.begin("toy", Config())
+            os.kill(os.getpid(), signal.SIGTERM)
+            run.phase("train", pytest.fail)
+
+    with pytest.raises(RunInterruptedError, match="between two phases"):
+        attempt()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_forked_worker_ends_on_sigterm(tmp_path):
+    with Run(tmp_path / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        reads, writes = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writes, b"ready")  # Python forgets signals that arrive while it forks
+            time.sleep(30)
+            os._exit(0)
+        assert os.read(reads, 5) == b"ready"
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+# Kept values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        1,
+        0.5,
+        "text",
+        [1, [2]],
+        (1, (2,)),
+        {"a": {"b": [None]}},
+        {1: "x", (2, 3): "y"},
+        {"$": 1},
+        Path("a/b"),
+    ],
+)
+def test_values_come_back_equal(tmp_path, value):
+    again = values.decode(json.loads(json.dumps(values.encode(value, tmp_path), allow_nan=False)), tmp_path)
+    assert again == value
+    assert type(again) is type(value)
+
+
+def test_values_that_are_not_finite_come_back(tmp_path):
+    coded = json.loads(json.dumps(values.encode([float("inf"), float("nan")], tmp_path), allow_nan=False))
+    again = values.decode(coded, tmp_path)
+    assert again[0] == float("inf")
+    assert again[1] != again[1]
+
+
+def test_values_of_other_packages_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="cannot be kept"):
+        values.encode({"x": Student()}, tmp_path)
+    with pytest.raises(TypeError, match="Python objects"):
+        values.encode(np.array([object()]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["os:system", "smallmodels.files:write_text", "smallmodels.files:os.system", "pathlib:Path"]
+)
+def test_kept_value_cannot_name_code_outside_the_package_s5(tmp_path, path):
+    with pytest.raises(DamagedError):
+        values.decode({"$": "object", "class": path, "folder": "x"}, tmp_path)
+
+
+# Helpers
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("/home/jane/tickets.csv", "tickets.csv"),
+        ("~/tickets.csv", "tickets.csv"),
+        ("../data/tickets.csv", "tickets.csv"),
+        ("PolyAI/banking77", "PolyAI/banking77"),
+        ("org/name@main", "org/name@main"),
+        ("https://me:secret@example.org/x", "https://example.org/x"),
+        ("0.5", "0.5"),
+        ("a/b or c/d", "a/b or c/d"),
+    ],
+)
+def test_argument_keeps_names_and_drops_folders_e11(word, expected):
+    assert privacy.argument(word) == expected
+
+
+def test_command_line_drops_where_a_run_is_kept_e11():
+    words = ["smallmodels", "run", "toy", "--out", "/home/jane/runs", "--resume=/x/y", "--seed", "1", "--t=a b"]
+    assert privacy.command_line(words) == "smallmodels run toy --seed 1 '--t=a b'"
+
+
+def test_differences_name_what_changed():
+    before = {"a": 1, "train": {"lr": 0.1, "n": 2}}
+    assert runs.differences(before, before) == []
+    after = {"a": 1, "train": {"lr": 0.2, "n": 2}, "b": 3}
+    assert runs.differences(before, after) == ["train.lr was 0.1 and is 0.2", "b was absent and is 3"]
+
+
+def test_environment_fingerprint_is_of_the_other_fields():
+    one = environment.environment(energy_labels={"cpu": "modelled"}, tracking_mode="machine")
+    two = environment.environment(energy_labels={"cpu": "counter"}, tracking_mode="machine")
+    assert one == environment.environment(energy_labels={"cpu": "modelled"}, tracking_mode="machine")
+    assert one.fingerprint != two.fingerprint
+    assert one.num_cores >= 1
+    assert one.memory_mb > 100
+    assert one.versions["python"].startswith("3.")
+
+
+def test_environment_names_no_host():
+    import platform
+
+    described = records.to_json(environment.environment(energy_labels={}, tracking_mode="machine"))
+    assert platform.node() not in json.dumps(described)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot reset its peak of memory")
+def test_peak_memory_belongs_to_the_part_that_used_it():
+    peaks = memory.PeakMemory()
+    with peaks.watch() as outer:
+        with peaks.watch() as large:
+            block = bytearray(200_000_000)
+            block[::4096] = b"x" * len(block[::4096])
+        del block
+        with peaks.watch() as small:
+            pass
+    assert large.peak_mb > small.peak_mb + 150
+    assert outer.peak_mb == pytest.approx(large.peak_mb, abs=20)
