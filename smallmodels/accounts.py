@@ -13,6 +13,7 @@ def phase_lines(
     counts: Mapping[str, Counts],
     peaks_mb: Mapping[str, float | None],
     operations_per_s: float | None,
+    device: str | None = None,
 ) -> list[records.Phase]:
     """One record per phase of the journal, in its order.
 
@@ -21,15 +22,21 @@ def phase_lines(
         counts: Work by phase; a phase without counts gets None everywhere.
         peaks_mb: Highest resident memory by phase.
         operations_per_s: Matmul rate measured on this device; None leaves utilisation unknown.
+        device: Where the models ran; the rest of the work is the processor's.
     """
     return [
-        _phase_line(name, reading, counts.get(name), peaks_mb.get(name), operations_per_s)
+        _phase_line(name, reading, counts.get(name), peaks_mb.get(name), operations_per_s, device)
         for name, reading in totals.phases.items()
     ]
 
 
 def _phase_line(
-    name: str, reading: energy.EnergyReading, counts: Counts | None, peak_mb: float | None, rate: float | None
+    name: str,
+    reading: energy.EnergyReading,
+    counts: Counts | None,
+    peak_mb: float | None,
+    rate: float | None,
+    device: str | None,
 ) -> records.Phase:
     work = counts or Counts()
     operations = work.num_operations
@@ -49,6 +56,7 @@ def _phase_line(
         peak_memory_mb=peak_mb,
         shared_energy_j=work.shared_energy_j,
         shared_cpu_s=work.shared_cpu_s,
+        device=device if operations is not None else "cpu",
     )
 
 
@@ -56,7 +64,7 @@ def payback(record: records.RunRecord, *, replaces: str, role: str = "student") 
     """After how many uses the energy that built the student is saved again, against the role that it replaces.
 
     What was paid is every phase of the run but those that made other rows of the table alone. It is counted in joules
-    where they are counted or sampled on both sides, else in CPU-seconds.
+    where those of processor and GPU are counted or sampled here, else in CPU-seconds.
 
     Returns: None where one of the two was not measured in use.
     """
@@ -66,9 +74,8 @@ def payback(record: records.RunRecord, *, replaces: str, role: str = "student") 
     names = _building_phases(record, role)
     build_j, build_cpu_s = record.cost_of(names)
     lines = [p for p in record.phases if p.name in names]
-    labels = {reference.label, student.label, *(p.label for p in lines if p.energy_j)}
     per_use_j = [_per_use(side, "energy_j") for side in (reference, student)]
-    in_joules = labels <= records.COUNTED_LABELS and build_j is not None and all(per_use_j)
+    in_joules = record.energy_is_counted and build_j is not None and all(per_use_j)
     costs = per_use_j if in_joules else [_per_use(side, "cpu_s") for side in (reference, student)]
     build = build_j if in_joules and build_j is not None else build_cpu_s
     own = sum((p.energy_j or 0.0) if in_joules else p.cpu_s for p in lines)

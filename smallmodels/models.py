@@ -82,8 +82,9 @@ class TextModel:
         An embedder is readable by sentence-transformers as well.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        transformer = self.model.transformer if isinstance(self.model, Embedder) else self.model
-        transformer.save_pretrained(folder)
+        transformer: Any = self.model.transformer if isinstance(self.model, Embedder) else self.model
+        with _quiet_transformers():
+            transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if isinstance(self.model, Embedder):
             _write_sentence_transformers_files(folder, self)
@@ -120,7 +121,7 @@ def _tensor_bytes(tensor: Tensor) -> bytes:
 
 def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
     """What `SentenceTransformer(folder)` reads beside the transformer: a list of modules and their settings."""
-    dimension = int(model.model.config.hidden_size)
+    config: Any = model.model.config
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -128,7 +129,7 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
     ]
     files.write_json(folder / "modules.json", modules)
     files.write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": False})
-    pooling = {"word_embedding_dimension": dimension, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": int(config.hidden_size), "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "2_Normalize").mkdir(exist_ok=True)
     files.write_json(folder / "1_Pooling" / "config.json", pooling)
@@ -138,7 +139,7 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
 def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load weights and tokenizer from a local folder: safetensors only, no code, nothing missing but a new head."""
     try:
-        with _quiet_transformers():  # it reports every new head as missing weights; we check them below
+        with _quiet_transformers():
             model, info = auto.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -163,6 +164,7 @@ def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedMod
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
+    """Without its progress bars and load reports: a new head is no news, and ours are on the terminal."""
     from transformers.utils import logging
 
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -293,9 +295,10 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0) -> TextModel:
 
 def merge_adapter(model: TextModel) -> TextModel:
     """Fold adapters into the weights, so that the model loads with plain transformers."""
-    if not hasattr(model.model, "merge_and_unload"):
+    adapted: Any = model.model
+    if not hasattr(adapted, "merge_and_unload"):
         return model
-    return dataclasses.replace(model, model=model.model.merge_and_unload())
+    return dataclasses.replace(model, model=adapted.merge_and_unload())
 
 
 @contextlib.contextmanager
@@ -334,7 +337,7 @@ class Compute:
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, with the attention that is fastest there."""
-        transformer = model.transformer if isinstance(model, Embedder) else model
+        transformer: Any = model.transformer if isinstance(model, Embedder) else model
         if hasattr(transformer, "set_attn_implementation"):
             transformer.set_attn_implementation(self.attention)
         return model.to(self.device)

@@ -27,11 +27,11 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 
 
 def is_counted(labels: Mapping[str, str]) -> bool:
-    """Whether joules may be ranked: the labels of processor and GPU are of those that count.
+    """Whether joules may be ranked: those of the processor or of the GPU come from the hardware.
 
-    Memory is left out, because nearly every machine can only assume its power.
+    Memory does not count here, because nearly every machine can only assume its power.
     """
-    return all(labels[part] in COUNTED_LABELS for part in ("cpu", "gpu") if part in labels) and bool(labels)
+    return any(labels.get(component) in COUNTED_LABELS for component in ("cpu", "gpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,8 @@ class Phase:
     """Joules that an earlier run paid for what this phase took from the cache; 0.0 if it took nothing."""
     shared_cpu_s: float | None
     """CPU-seconds in the same sense."""
+    device: str | None = None
+    """Where the phase's models ran: `cpu`, `cuda` or `mps`; a phase without models runs on the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +295,11 @@ class RunRecord:
     events: list[Event] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files in the run folder, by relative path."""
+
+    @property
+    def energy_is_counted(self) -> bool:
+        """Whether the run's joules may be ranked (see `is_counted`)."""
+        return self.energy_j is not None and is_counted(self.environment.energy_labels)
 
     def result(self, role: str, split: str = "test") -> Result | None:
         """The result of a role on a split, or None."""

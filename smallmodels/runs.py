@@ -105,6 +105,7 @@ class Run:
         self._counts: dict[str, Counts] = {}
         self._peaks_mb: dict[str, float | None] = {}
         self._operations_per_s: float | None = None
+        self._device_used: str | None = None
         self._used_names: set[str] = set()
         self._phase = ""
         self._step: float | None = None
@@ -143,7 +144,7 @@ class Run:
         finally:
             self._give_signals_back()
             self._lock.release()
-            if isinstance(error, (InputError, PolicyError)) and not self._has_kept_files():
+            if isinstance(error, (InputError, PolicyError)) and not self._has_trained():
                 self._remove_what_was_made()
 
     @property
@@ -173,10 +174,10 @@ class Run:
             with contextlib.suppress(OSError):  # others may have put something beside it
                 folder.rmdir()
 
-    def _has_kept_files(self) -> bool:
-        """Whether a phase kept more than plain values, such as a trained model or checkpoints."""
-        kept = (self.folder / "phases").glob("*/*")
-        return any(path.name != _RESULT_NAME for path in kept)
+    def _has_trained(self) -> bool:
+        """Whether a model has worked in a finished phase, or left a checkpoint: that is worth keeping."""
+        has_worked = any(counts.num_operations for counts in self._counts.values())
+        return has_worked or any((self.folder / "phases").glob("*/checkpoints/*"))
 
     # The recipe and its config
 
@@ -364,6 +365,7 @@ class Run:
         if callable(synchronize) and isinstance(rate, (int, float)):
             self.meter.set_synchronize(synchronize)
             self._operations_per_s = float(rate)
+            self._device_used = getattr(value, "device", None)
 
     def _require_not_stopped(self) -> None:
         if self._stop_asked.is_set():
@@ -410,10 +412,9 @@ class Run:
         In joules where the energy of processor and GPU is counted or sampled here, else in CPU-seconds.
         """
         totals = self._totals()
-        lines = accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s)
+        lines = accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used)
         chosen = [line for line in lines if line.name in phases]
-        in_joules = records.is_counted(self.meter.labels)
-        if in_joules and all(line.energy_j is not None for line in chosen):
+        if records.is_counted(self.meter.labels) and all(line.energy_j is not None for line in chosen):
             return sum((line.energy_j or 0.0) + (line.shared_energy_j or 0.0) for line in chosen)
         return sum(line.cpu_s + (line.shared_cpu_s or 0.0) for line in chosen)
 
@@ -551,7 +552,7 @@ class Run:
             config=privacy.values(records.to_json(self._config)),
             sources=[self._published(source) for source in self._sources],
             environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
-            phases=accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s),
+            phases=accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used),
             duration_s=total.duration_s,
             cpu_s=total.cpu_s,
             energy_j=total.energy_j,
