@@ -23,6 +23,7 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         label_names: Names of the classes in the order of the model's outputs, if it has any.
     """
     main = words.main_result(record)
+    names = list(label_names or [])
     template = formats.environment("markdown").get_template("card.md.j2")
     text = template.render(
         record=record,
@@ -35,8 +36,8 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         carbon=_carbon_words(record),
         payback=_payback_words(record),
         summary=words.summary(record),
-        labels=list(label_names or [])[:_MAX_LABELS],
-        more_labels=max(len(label_names or []) - _MAX_LABELS, 0),
+        labels=names[:_MAX_LABELS],
+        more_labels=f"{len(names) - _MAX_LABELS:,}" if len(names) > _MAX_LABELS else "",
         sources=_sources_table(record),
         duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
         model=[f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items()],

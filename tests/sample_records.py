@@ -235,8 +235,8 @@ def classifier_record(**changes: Any) -> RunRecord:
         "payback": Payback(
             replaces="teacher", unit="CPU-s", build=369.0, build_without_shared=369.0, saved_per_use=0.0031,
             uses=119_032.0, low=110_700.0, high=130_100.0,
-            reason="Each use saves 0.0031 CPU-s against the teacher, so the 369 CPU-s that it took to build the student "
-            "are saved again after 119,032 uses.",
+            reason="Each use saves 0.0031 CPU-s against the teacher, so the 369 CPU-s that it took to build the "
+            "student are saved again after 119,032 uses.",
         ),
         "examples": [
             {"input": "My card still has not arrived after two weeks",

@@ -324,6 +324,7 @@ def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str 
     body = re.sub(r'font-family: [^;"]*', f"font-family: {_FONTS}", body)
     for name, (light, _) in PALETTE.items():
         body = body.replace(light, f"var(--c-{name}, {light})")
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # names of groups, which repeat from picture to picture
     box = re.search(r'viewBox="([^"]*)"', body)
     assert box is not None, "matplotlib always writes a viewBox"
     said = escape(clean(title), quote=True)
@@ -380,7 +381,7 @@ def write(figure: "Figure", stem: Path, *, title: str) -> list[Path]:
     files.write_text(svg, to_svg(figure, title=title, standalone=True))
     buffer = io.BytesIO()
     paper = PALETTE["paper"][0]
-    _quietly(lambda: figure.savefig(buffer, format="png", dpi=180, facecolor=paper, metadata={"Software": None}))
+    _quietly(lambda: figure.savefig(buffer, format="png", dpi=144, facecolor=paper, metadata={"Software": None}))
     files.write_bytes(png, buffer.getvalue())
     return [svg, png]
 
