@@ -7,6 +7,7 @@ Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a 
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -151,14 +152,14 @@ def main(config: Config, run: Run) -> None:
     spent = run.cost("train")
     controls = {}
     for role, budget in budgets.items():
-        steps = training.steps_at_cost(splits.train, config.train, spent=spent, budget=budget)
+        count_steps = partial(training.steps_at_cost, splits.train, config.train, spent=spent, budget=budget)
         controls[role] = run.phase(
             role,
             training.fit,
             students.keep_layers(base, config.num_layers),
             splits.train,
             hard_loss,
-            replace(config.train, max_steps=run.choose(f"{role}_steps", lambda steps=steps: steps)),
+            replace(config.train, max_steps=run.choose(f"{role}_steps", count_steps)),
             seed=config.seed,
             validate=validate,
             compute=compute,
@@ -191,7 +192,8 @@ def main(config: Config, run: Run) -> None:
     )
     run.finish(
         student,
-        title=f"{config.num_layers}-layer text classifier for {splits.source.name}, distilled from {fetched.source.name}",
+        title=f"{config.num_layers}-layer text classifier for {splits.source.name}, "
+        f"distilled from {fetched.source.name}",
         task="text-classification",
         metric="accuracy",
         margin=config.margin,

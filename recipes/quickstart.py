@@ -73,7 +73,7 @@ def main(config: Config, run: Run) -> None:
 
     # 3. The student
     def loss_fn(model: Model, batch: Batch) -> Tensor:
-        embeddings = model(**batch.inputs)
+        embeddings: Tensor = model(**batch.inputs)
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
@@ -115,7 +115,8 @@ def main(config: Config, run: Run) -> None:
     run.keep("index", index)
     run.finish(
         student,
-        title=f"{config.num_layers}-layer search model for Python's documentation, distilled from {fetched.source.name}",
+        title=f"{config.num_layers}-layer search model for Python's documentation, "
+        f"distilled from {fetched.source.name}",
         task="sentence-similarity",
         metric="mrr_at_10",
         margin=config.margin,

@@ -51,7 +51,9 @@ class Signals:
         wanted = input_hashes(split.tokens)
         for example, digest in zip(split.ids, wanted, strict=True):
             if digest not in position:
-                raise DamagedError(f"the stored signal should have a row for {example}, but the input changed: store again")
+                raise DamagedError(
+                    f"the stored signal should have a row for {example}, but the input changed: store again"
+                )
         return self.values[[position[digest] for digest in wanted]]
 
     def save(self, folder: Path) -> None:
@@ -173,9 +175,7 @@ def fine_tune(
     }
 
     def build(folder: Path) -> None:
-        fit = training.fit(
-            base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context
-        )
+        fit = training.fit(base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context)
         fit.save(folder / "model")
 
     return TextModel.load(_entry(key, build, context, cache) / "model")
@@ -200,7 +200,7 @@ def _tokenizer_sha256(model: TextModel) -> str:
 
 def _entry(key: dict[str, Any], build: Callable[[Path], None], context: Context, cache: Path | None) -> Path:
     """The folder of a cache entry: read back if it is whole, else built once, whoever else is building it."""
-    parent = (cache or cache_folder()) / key["what"].replace(" ", "-")
+    parent = (cache or cache_folder()) / str(key["what"]).replace(" ", "-")
     folder = parent / files.sha256_json(key)[:40]
     parent.mkdir(parents=True, exist_ok=True)
     with _lock(parent / f".{folder.name}.lock", context):
@@ -255,6 +255,8 @@ def _lock(path: Path, context: Context) -> Iterator[None]:
                     context.event("waiting", "another process is building the same cache entry")
                     told = True
                 if time.monotonic() > deadline:
-                    raise PolicyError(f"{path.name} should become free, but another process holds it: end that one") from None
+                    raise PolicyError(
+                        f"{path.name} should become free, but another process holds it: end that one"
+                    ) from None
                 time.sleep(0.2)
         yield

@@ -263,11 +263,12 @@ class _Loop:
         what = "loss" if not math.isfinite(loss) else "gradient"
         ids = [self.train.ids[i] for i in indices]
         kept = _checkpoints(self.context.folder)
-        self.context.event("not finite", f"{what} at step {self.progress.step + 1}", examples=ids)
+        step, last = self.progress.step + 1, kept[-1].name if kept else "none"
+        named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        self.context.event("not finite", f"{what} at step {step}", examples=ids)
         raise TrainingError(
-            f"the {what} must be finite, but is not at step {self.progress.step + 1} (examples {', '.join(ids[:5])}, …; "
-            f"last checkpoint: {kept[-1].name if kept else 'none'}): try a smaller --learning-rate or "
-            "--number-format fp32"
+            f"the {what} must be finite, but is not at step {step} (examples {named}; last checkpoint: {last}): "
+            "try a smaller --learning-rate or --number-format fp32"
         )
 
     def evaluate(self, validate: Validate) -> None:
@@ -403,7 +404,7 @@ def _to_cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """AdamW's state as flat names: `exp_avg/<parameter>`, …"""
+    """AdamW's state as flat names, such as `exp_avg/<parameter>`."""
     tensors = {}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():

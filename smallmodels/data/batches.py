@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels.data.splits import Split, Tokens
+from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +28,31 @@ class Batch:
 
     inputs: "dict[str, torch.Tensor]"
     """`input_ids` and `attention_mask`, shape (B, L), int64: what `model(**batch.inputs)` takes."""
-    labels: "torch.Tensor | None"
-    """Shape (B,), int64."""
-    teacher: "torch.Tensor | None"
-    """Shape (B, …), float32: the stored signal of the teacher for these examples."""
     ids: list[str]
     num_tokens: int
     """Real tokens, without padding."""
+    _labels: "torch.Tensor | None" = None
+    _teacher: "torch.Tensor | None" = None
+
+    @property
+    def labels(self) -> "torch.Tensor":
+        """Shape (B,), int64.
+
+        Raises: InputError if the split has none.
+        """
+        if self._labels is None:
+            raise InputError("batch.labels needs a split with labels, but it has none: choose a loss that needs none")
+        return self._labels
+
+    @property
+    def teacher(self) -> "torch.Tensor":
+        """Shape (B, …), float32: the stored signal of the teacher for these examples.
+
+        Raises: InputError if the split has none.
+        """
+        if self._teacher is None:
+            raise InputError("batch.teacher needs the teacher's rows, but the split has none: use split.with_signals")
+        return self._teacher
 
     @property
     def num_processed_tokens(self) -> int:
@@ -97,4 +116,4 @@ def collate(split: Split, indices: Indices, *, device: "torch.device | str" = "c
     labels = None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device)
     teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices]).to(device)
     num_tokens = int(split.tokens.lengths[indices].sum())
-    return Batch(inputs, labels, teacher, [split.ids[i] for i in indices], num_tokens)
+    return Batch(inputs, [split.ids[i] for i in indices], num_tokens, labels, teacher)
