@@ -46,8 +46,6 @@ SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
 SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-layers"}
 """Short names of flags, for every recipe that has the long one."""
 
-_TRAINS_QUIETLY = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -402,8 +400,7 @@ def _execute(
 ) -> int:
     from smallmodels import runs
 
-    for name, value in _TRAINS_QUIETLY.items():
-        os.environ.setdefault(name, value)
+    _quiet_other_bars()
     choices = past.get("choices") if past and not going_on and past["config"] == records.to_json(config) else None
     if going_on and past is not None:
         runs.require_same_config(folder, past, recipe.name, config)
@@ -431,6 +428,18 @@ def _execute(
     print("The model with its card, record.json, and report.html for a browser are in")
     print(folder)
     return 0
+
+
+def _quiet_other_bars() -> None:
+    """Turn off the progress bars of the libraries that the recipe has imported: they would break ours."""
+    bars = {
+        "huggingface_hub.utils": "disable_progress_bars",
+        "datasets.utils.logging": "disable_progress_bar",
+        "transformers.utils.logging": "disable_progress_bar",
+    }
+    for module, name in bars.items():
+        if module in sys.modules and hasattr(sys.modules[module], name):
+            getattr(sys.modules[module], name)()
 
 
 # Other commands

@@ -152,9 +152,9 @@ def test_phases_of_the_record_are_exact_and_sum_to_the_run(tmp_path):
     assert record.duration_s == pytest.approx(7.0)
 
 
-def scripted(folder: Path, clock: Clock, power_w: float = 10.0) -> energy.Meter:
+def scripted(folder: Path, clock: Clock, label: str = "counter") -> energy.Meter:
     """A scripted meter whose journal lies in a folder that the run makes only later."""
-    backend = energy.FakeBackend({"cpu": power_w}, clock=clock)
+    backend = energy.FakeBackend({"cpu": 10.0}, label=label, clock=clock)
     return energy.Meter(backend, journal=folder / "journal.jsonl", clock=clock, tick_s=3600)
 
 
@@ -265,9 +265,9 @@ def test_record_names_no_folder_user_or_secret(tmp_path):
 # Payback
 
 
-def build_and_use(tmp_path, **changes) -> records.RunRecord:
+def build_and_use(tmp_path, label: str = "counter", **changes) -> records.RunRecord:
     clock = Clock()
-    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock, label)) as run:
         run.begin("toy", Config())
 
         def work(seconds):
@@ -303,8 +303,9 @@ def test_payback_is_given_within_the_margin(tmp_path):
 
 
 def test_payback_counts_cpu_seconds_where_joules_are_modelled(tmp_path):
-    used = [inference("teacher", 4.0, "modelled"), inference("student", 1.0, "modelled")]
-    assert build_and_use(tmp_path, inference=used).payback.unit == "CPU-s"
+    payback = build_and_use(tmp_path, "modelled").payback
+    assert payback.unit == "CPU-s"
+    assert payback.saved_per_use == pytest.approx(0.0003)
 
 
 def test_payback_is_absent_where_use_was_not_measured(tmp_path):
@@ -512,7 +513,7 @@ def test_bad_input_leaves_nothing_behind(tmp_path):
     def attempt():
         with Run(tmp_path / "runs" / "toy" / "r", meter="fake") as run:
             run.begin("toy", Config())
-            run.phase("setup", lambda: 1)
+            run.phase("data", lambda: np.zeros(3))
             raise InputError("the data set is empty")
 
     with pytest.raises(InputError):
@@ -520,16 +521,16 @@ def test_bad_input_leaves_nothing_behind(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_bad_input_found_late_keeps_trained_weights(tmp_path):
+def test_bad_input_found_late_keeps_what_a_model_worked_for(tmp_path):
     def attempt():
         with Run(tmp_path / "r", meter="fake") as run:
             run.begin("toy", Config())
-            run.phase("teacher", lambda: np.zeros(3))
+            run.phase("teacher", lambda context: context.counts.add(operations=1e9))
             raise InputError("too late")
 
     with pytest.raises(InputError):
         attempt()
-    assert (tmp_path / "r" / "phases" / "teacher" / "value" / "array-0.npy").exists()
+    assert (tmp_path / "r" / "phases" / "teacher" / "result.json").exists()
 
 
 def test_unknown_country_is_refused_before_anything_is_made(tmp_path):
