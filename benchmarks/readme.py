@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from smallmodels import files, records
-from smallmodels.records import COUNTED_LABELS, RunRecord
+from smallmodels.records import RunRecord
 from smallmodels.report import figures, formats, single, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def _front_words(found: dict[str, RunRecord]) -> str:
 
 
 def _table(record: RunRecord) -> str:
-    joules = "J per 1,000" if record.energy_label in COUNTED_LABELS else "estimated J per 1,000"
+    joules = "J per 1,000" if record.energy_is_counted else "estimated J per 1,000"
     head = ["Model", formats.metric_name(record.metric), "95 % interval", "parameters", "one input, p50"]
     rows = []
     for result in words.test_results(record):

@@ -36,11 +36,14 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         carbon=_carbon_words(record),
         payback=_payback_words(record),
         summary=words.summary(record),
+        notices=words.notices(record),
         labels=names[:_MAX_LABELS],
         more_labels=f"{len(names) - _MAX_LABELS:,}" if len(names) > _MAX_LABELS else "",
         sources=_sources_table(record),
         duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
-        model=[f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items()],
+        model=[
+            f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items() if value is not None
+        ],
         machine=_machine_words(record),
         coverage=words.COVERAGE,
     )
@@ -227,6 +230,8 @@ def _energy_words(record: RunRecord) -> str:
         said = "The energy of the run was not measured."
     else:
         kind = "measured" if record.energy_label in COUNTED_LABELS else "estimated, not measured"
+        if record.energy_is_counted and record.energy_label not in COUNTED_LABELS:
+            kind = "partly estimated"
         said = f"The run that made this model took {formats.energy(record.energy_j)} "
         said += f"({kind}; label: {record.energy_label}), "
         said += f"{formats.cpu_seconds(record.cpu_s)} and {formats.duration(record.duration_s)}."

@@ -48,6 +48,7 @@ def phase(name: str, duration_s: float, **changes: Any) -> Phase:
         "peak_memory_mb": 1240.0,
         "shared_energy_j": 0.0,
         "shared_cpu_s": 0.0,
+        "device": None,
     }
     return Phase(**(values | changes))
 
@@ -167,10 +168,11 @@ def classifier_phases() -> list[Phase]:
         phase("setup", 9.1),
         phase(
             "teacher", 96.0, num_examples=27000, num_tokens=405_000, num_processed_tokens=431_000, utilisation=0.21,
-            num_operations=2.6e13,
+            num_operations=2.6e13, device="cpu",
         ),
         phase("cache", 6.2, num_examples=9003, num_tokens=135_000, num_processed_tokens=136_200, utilisation=0.31),
-        phase("train", 84.0, num_examples=45015, num_tokens=675_000, num_processed_tokens=691_000, utilisation=0.24),
+        phase("train", 84.0, num_examples=45015, num_tokens=675_000, num_processed_tokens=691_000, utilisation=0.24,
+              device="cpu"),
         phase("train_label_only", 92.0, num_examples=49000, num_tokens=735_000, num_processed_tokens=752_000),
         phase("baseline", 3.4),
         phase("evaluate", 7.7, num_examples=18480),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from smallmodels import files
 from smallmodels.errors import InputError
-from smallmodels.records import COUNTED_LABELS, Inference, RunRecord
+from smallmodels.records import Inference, RunRecord
 from smallmodels.report import figures, formats, several, single, words
 from smallmodels.report.page import to_html, to_markdown
 from smallmodels.report.words import summary
@@ -96,7 +96,7 @@ def terminal_table(record: RunRecord) -> "Table":
     main = words.main_result(record)
     title = Text(formats.clean(record.title, 150).replace("\n", " "), style="bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1), collapse_padding=True)
-    joules = "J\n/1,000" if record.energy_label in COUNTED_LABELS else "est. J\n/1,000"
+    joules = "J\n/1,000" if record.energy_is_counted else "est. J\n/1,000"
     costs = ["CPU-s\n/1,000", joules] if unit == "CPU-s" else [joules, "CPU-s\n/1,000"]
     table.add_column("Model", no_wrap=True)
     for head in (formats.metric_name(record.metric)[:10], "95\u00a0%\ninterval", "on\ndisk", "one\ninput", *costs):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallmodels.records import COUNTED_LABELS, Phase, RunRecord
+from smallmodels.records import Phase, RunRecord
 from smallmodels.report import formats, words
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Row, Section, Table, Text, cut_note
@@ -34,18 +34,18 @@ def sections(record: RunRecord, unit: Unit) -> list[Section | None]:
 def _phases_section(record: RunRecord) -> Section | None:
     if not record.phases:
         return None
-    counted = record.energy_label in COUNTED_LABELS and record.energy_j is not None
+    counted = record.energy_is_counted
     total = record.energy_j if counted else record.cpu_s
     rows: list[Row] = [
         [p.name, _share(p.energy_j if counted else p.cpu_s, total), *_phase_cells(p)] for p in record.phases
     ]
     totals = [formats.duration(record.duration_s), number(record.cpu_s), number(record.energy_j), record.energy_label]
-    rows.append(["Whole run", "", *totals, "", "", "", ""])
+    rows.append(["Whole run", "", *totals, "", "", "", "", ""])
     table = Table(
         caption="Cost of each phase",
         head=["Phase", "share of joules" if counted else "share of CPU-s", "time", "CPU-s",
-              "J" if record.energy_label in COUNTED_LABELS else "estimated J", "joules are", "owed to caches",
-              "tokens, real / processed", "utilisation", "peak memory"],
+              "J" if counted else "estimated J", "joules are", "owed to caches",
+              "tokens, real / processed", "ran on", "utilisation", "peak memory"],
         rows=rows,
         text_columns=(5,),
         strong=(len(rows) - 1,),
@@ -79,6 +79,7 @@ def _phase_cells(phase: Phase) -> list[str]:
         tokens = f"{formats.large(phase.num_tokens)} / {formats.large(phase.num_processed_tokens)}"
     return [
         formats.duration(phase.duration_s), number(phase.cpu_s), number(phase.energy_j), phase.label, owed, tokens,
+        phase.device or MISSING,
         MISSING if phase.utilisation is None else f"{100 * phase.utilisation:.0f}\u00a0%",
         MISSING if phase.peak_memory_mb is None else formats.size(phase.peak_memory_mb * 1e6),
     ]  # fmt: skip

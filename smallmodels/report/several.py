@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smallmodels import __version__
-from smallmodels.records import COUNTED_LABELS, RunRecord
+from smallmodels.records import RunRecord
 from smallmodels.report import formats, fronts, single, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
@@ -214,7 +214,7 @@ def _summary(records: Sequence[RunRecord], groups: Sequence[Sequence[RunRecord]]
 def _notices(records: Sequence[RunRecord]) -> list[str]:
     found: dict[str, int] = {}
     for record in records:
-        for notice in single.notices(record):
+        for notice in words.notices(record):
             found[notice] = found.get(notice, 0) + 1
     every = len(records)
     return [
@@ -339,7 +339,7 @@ def _systems_table(
         cells = [formats.quality(record.metric, quality.value if quality else None), bounds, str(system.seeds())]
         cells += [_mean_words(costs[0]), _mean_words(costs[1])]
         rows.append([first, *cells, verdict[i]])
-    joules = "J" if record.energy_label in COUNTED_LABELS else "estimated J"
+    joules = "J" if record.energy_is_counted else "estimated J"
     names = {"J": f"{joules} {what}", "CPU-s": f"CPU-s {what}"}
     head = [
         "Model",

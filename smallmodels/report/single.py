@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from smallmodels.records import COUNTED_LABELS, Inference, Payback, Result, RunRecord
+from smallmodels.records import Inference, Payback, Result, RunRecord
 from smallmodels.report import details, figures, formats, fronts, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
@@ -41,7 +41,7 @@ def page(record: RunRecord) -> Page:
         kicker=f"{record.recipe} · {record.started_utc[:10]} · run {record.run_id}",
         summary=words.summary(record),
         facts=_facts(record, unit),
-        notices=notices(record),
+        notices=words.notices(record),
         sections=[s for s in sections if s is not None],
         footer=f"Written by smallmodels {record.library_version} from record.json alone.",
     )
@@ -94,10 +94,12 @@ def _use_facts(record: RunRecord, main: Result, other: Result | None, unit: Unit
 
 def _run_fact(record: RunRecord) -> Fact:
     time, cpu = formats.duration(record.duration_s), formats.cpu_seconds(record.cpu_s)
-    if record.energy_label in COUNTED_LABELS and record.energy_j is not None:
-        fact = Fact("The whole run", formats.energy(record.energy_j), [time, cpu])
+    joules = words.run_energy_words(record)
+    if record.energy_is_counted:
+        main, *rest = joules.split(", ")
+        fact = Fact("The whole run", main, [*rest, time, cpu])
     else:
-        fact = Fact("The whole run", time, [cpu, words.energy_words(record.energy_j, record.energy_label)])
+        fact = Fact("The whole run", time, [cpu, joules])
     if record.carbon is not None and record.carbon.emissions_g is not None:
         grams = f"{number(record.carbon.emissions_g)}\u00a0g CO2e"
         fact = dataclasses.replace(fact, notes=[*fact.notes, grams])
@@ -111,34 +113,6 @@ def _payback_fact(payback: Payback) -> Fact:
     if words.has_interval(payback):
         notes.append(f"95\u00a0% interval {words.uses_interval(payback)}")
     return Fact("Pays for itself after", f"{words.rounded_large(payback.uses)} uses", notes)
-
-
-def notices(record: RunRecord) -> list[str]:
-    """What a reader must know before believing a number of this run."""
-    found = []
-    if record.smoke:
-        found.append("A smoke run of a few steps: it shows that the path works, and its numbers mean nothing.")
-    if record.energy_j is None:
-        found.append("Energy was not measured, so costs in joules are not comparable.")
-    elif record.energy_label not in COUNTED_LABELS:
-        label = f"Energy is estimated, not measured (label: {record.energy_label})"
-        if words.ranking_unit(record) == "CPU-s":
-            found.append(f"{label}. Models are compared by processor time; joules are shown and not ranked.")
-        else:
-            found.append(f"A part of the joules is estimated: {label[0].lower()}{label[1:]} is the weakest label.")
-    if record.contended:
-        found.append("Other work shared the machine during the run, so its costs are not comparable.")
-    if record.energy_truncated:
-        found.append(
-            "The energy journal ended early once: up to one reading of a few seconds is missing from the totals."
-        )
-    if record.num_segments > 1:
-        found.append(f"The run was resumed: its cost is the sum of {record.num_segments} parts, pauses left out.")
-    if record.stopped_by != "end":
-        found.append(f"Training stopped before its end because of a {record.stopped_by} rule; the best model was kept.")
-    if record.git_dirty:
-        found.append("The code had changes that are in no commit, so the commit alone does not repeat the run.")
-    return found
 
 
 # --- quality ----------------------------------------------------------------------------------------------------------
@@ -323,7 +297,7 @@ def _use_section(record: RunRecord, unit: Unit) -> Section | None:
 
 
 def _cost_names(record: RunRecord, unit: Unit) -> list[str]:
-    joules = "J" if record.energy_label in COUNTED_LABELS else "estimated J"
+    joules = "J" if record.energy_is_counted else "estimated J"
     return [joules, "CPU-s"] if unit == "J" else ["CPU-s", joules]
 
 
@@ -413,7 +387,7 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         [f"{p.step:,}", number(p.cpu_s), number(p.energy_j), formats.quality(record.metric, p.value)]
         for p in (points[i] for i in shown)
     ]
-    joules_name = "joules" if record.energy_label in COUNTED_LABELS else "estimated joules"
+    joules_name = "joules" if record.energy_is_counted else "estimated joules"
     table = Table(
         caption="Validation during training",
         head=["Step", "CPU-seconds", joules_name, name],

@@ -50,10 +50,7 @@ def role_name(role: str) -> str:
 
 def ranking_unit(record: RunRecord) -> Unit:
     """The cost that may be ranked: joules where processor or GPU are counted or sampled, else CPU-seconds."""
-    if record.payback is not None:
-        return record.payback.unit
-    labels = {record.environment.energy_labels.get(component) for component in ("cpu", "gpu")}
-    return "J" if labels & COUNTED_LABELS else "CPU-s"
+    return "J" if record.energy_is_counted else "CPU-s"
 
 
 def test_results(record: RunRecord) -> list[Result]:
@@ -132,8 +129,8 @@ def _cost_sentence(record: RunRecord) -> str:
     words = f"The run took {formats.duration(record.duration_s)}, {formats.cpu_seconds(record.cpu_s)} and "
     if record.energy_j is None:
         words += "an energy that could not be measured"
-    elif record.energy_label in COUNTED_LABELS:
-        words += formats.energy(record.energy_j)
+    elif record.energy_is_counted:
+        words += run_energy_words(record)
     else:
         words += f"an estimated {formats.energy(record.energy_j)} (a model, not a measurement)"
     payback = record.payback
@@ -184,6 +181,40 @@ def energy_words(joules: float | None, label: str) -> str:
         return "energy not measured"
     shown = formats.energy(joules)
     return shown if label in COUNTED_LABELS else f"estimated {shown}, not a measurement"
+
+
+def run_energy_words(record: RunRecord) -> str:
+    """Joules of the whole run with the words that their labels ask for."""
+    if record.energy_is_counted and record.energy_label not in COUNTED_LABELS:
+        return f"{formats.energy(record.energy_j)}, partly estimated"
+    return energy_words(record.energy_j, record.energy_label)
+
+
+def notices(record: RunRecord) -> list[str]:
+    """What a reader must know before believing a number of this run."""
+    found = []
+    if record.smoke:
+        found.append("A smoke run of a few steps: it shows that the path works, and its numbers mean nothing.")
+    if record.energy_j is None:
+        found.append("Energy was not measured, so costs in joules are not comparable.")
+    elif not record.energy_is_counted:
+        found.append(
+            f"Energy is estimated, not measured (label: {record.energy_label}). Models are compared by processor time; "
+            "joules are shown and not ranked."
+        )
+    elif record.energy_label not in COUNTED_LABELS:
+        found.append(f"A part of the joules is estimated, not measured (weakest label: {record.energy_label}).")
+    if record.contended:
+        found.append("Other work shared the machine during the run, so its costs are not comparable.")
+    if record.energy_truncated:
+        found.append("The energy journal ended early once: up to one reading of a few seconds is missing.")
+    if record.num_segments > 1:
+        found.append(f"The run was resumed: its cost is the sum of {record.num_segments} parts, pauses left out.")
+    if record.stopped_by != "end":
+        found.append(f"Training stopped before its end because of a {record.stopped_by} rule; the best model was kept.")
+    if record.git_dirty:
+        found.append("The code had changes that are in no commit, so the commit alone does not repeat the run.")
+    return found
 
 
 def carbon_words(carbon: Carbon) -> str:
