@@ -151,18 +151,11 @@ def fit(
         raise InputError("the training split must have at least one example, found none: check the data set")
     assert train.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
     loop = _Loop(student, train, loss_fn, config, seed, compute, context)
-    loop.resume()
-    stops = _evaluation_steps(loop.num_steps, config.num_evaluations) if validate else set()
-    while loop.progress.step < loop.num_steps:
-        loop.train_step()
-        step = loop.progress.step
-        if validate and step in stops:
-            loop.evaluate(validate)
-        if context.should_stop():
-            loop.save()
-            raise RunInterruptedError(f"training stopped after step {step} of {loop.num_steps}, saved, and can resume")
-        if step % config.checkpoint_steps == 0 and step < loop.num_steps:
-            loop.save()
+    try:
+        loop.resume()
+        loop.run(validate)
+    finally:
+        _unwrap(student.model)
     return loop.finish()
 
 
@@ -201,6 +194,22 @@ class _Loop:
         self.plans: dict[int, list[Indices]] = {}
         self.logger = _Logger(context, self.num_steps)
 
+    def run(self, validate: Validate | None) -> None:
+        """Take the steps that are left, with validations and checkpoints between them."""
+        stops = _evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
+        while self.progress.step < self.num_steps:
+            self.train_step()
+            step = self.progress.step
+            if validate and step in stops:
+                self.evaluate(validate)
+            if self.context.should_stop():
+                self.save()
+                raise RunInterruptedError(
+                    f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
+                )
+            if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
+                self.save()
+
     def batch_indices(self, step: int) -> Indices:
         """The examples of a step; a pure function of seed and step."""
         assert self.train.tokens is not None
@@ -223,7 +232,7 @@ class _Loop:
         for start in range(0, len(indices), size):
             batch = collate(self.train, indices[start : start + size], device=self.compute.device)
             with self.accelerator.autocast():
-                values = self.loss_fn(self.model, batch)
+                values = _per_target(self.loss_fn(self.model, batch))
             loss = values.float().sum()
             self.accelerator.backward(loss)
             total, targets = total + float(loss.detach()), targets + values.numel()
@@ -274,6 +283,10 @@ class _Loop:
     def evaluate(self, validate: Validate) -> None:
         """Validate, note the cost so far, and keep the weights if they are the best."""
         metrics = {key: float(value) for key, value in validate(self.student).items()}
+        if bad := [key for key, number in metrics.items() if not math.isfinite(number)]:
+            raise TrainingError(
+                f"validate should give finite metrics, but {bad[0]} is not at step {self.progress.step}: check validate"
+            )
         value = next(iter(metrics.values()))
         reading = self.context.energy()
         point = {"step": self.progress.step, "value": value, "metrics": metrics}
@@ -305,6 +318,8 @@ class _Loop:
             return
         parent = self.context.folder / "checkpoints"
         parent.mkdir(parents=True, exist_ok=True)
+        for torn in parent.glob(".step-*.tmp"):  # left by a process that was killed while it saved
+            shutil.rmtree(torn)
         with files.atomic_folder(parent / f"step-{self.progress.step:08d}") as folder:
             save_file(_to_cpu(self.parameters), folder / "weights.safetensors")
             save_file(_optimizer_tensors(self.optimizer, self.parameters), folder / "optimizer.safetensors")
@@ -366,6 +381,20 @@ def _accelerator(compute: Compute) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = {"fp32": "no"}.get(compute.number_format, compute.number_format)
     return Accelerator(cpu=compute.device == "cpu", mixed_precision=mixed)
+
+
+def _unwrap(model: nn.Module) -> None:
+    """Take accelerate's number format off the model again, which would else stay with it and its copies for good."""
+    for name in ("forward", "_original_forward"):
+        model.__dict__.pop(name, None)
+
+
+def _per_target(values: Tensor) -> Tensor:
+    if values.ndim == 0:
+        raise TrainingError("loss_fn should return one value per target, but gave a single number: leave out its mean")
+    if not values.requires_grad:
+        raise TrainingError("the loss should depend on the trained weights, but no gradient came: check loss_fn")
+    return values
 
 
 def _trainable(model: nn.Module, loss_fn: LossFn, config: TrainConfig) -> dict[str, nn.Parameter]:
