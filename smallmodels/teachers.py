@@ -6,6 +6,7 @@ costs nothing now and still owes its share.
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import sys
@@ -178,7 +179,7 @@ def fine_tune(
         fit = training.fit(base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context)
         fit.save(folder / "model")
 
-    return TextModel.load(_entry(key, build, context, cache) / "model")
+    return TextModel.load(_entry(key, build, context, cache, can_resume=True) / "model")
 
 
 def cache_folder() -> Path:
@@ -194,12 +195,25 @@ def cache_folder() -> Path:
 
 def _tokenizer_sha256(model: TextModel) -> str:
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else repr(sorted(model.tokenizer.get_vocab().items()))
-    return files.sha256_bytes(text.encode())
+    if backend is None:
+        return files.sha256_json(model.tokenizer.get_vocab())
+    settings = json.loads(backend.to_str())
+    last_call = ("truncation", "padding")  # of whoever used the tokenizer last; `max_length` says what matters
+    return files.sha256_json({name: value for name, value in settings.items() if name not in last_call})
 
 
-def _entry(key: dict[str, Any], build: Callable[[Path], None], context: Context, cache: Path | None) -> Path:
-    """The folder of a cache entry: read back if it is whole, else built once, whoever else is building it."""
+def _entry(
+    key: dict[str, Any],
+    build: Callable[[Path], None],
+    context: Context,
+    cache: Path | None,
+    *,
+    can_resume: bool = False,
+) -> Path:
+    """The folder of a cache entry: read back if it is whole, else built once, whoever else is building it.
+
+    If `build` goes on from checkpoints of the phase, the entry's cost is that of the phase since it began.
+    """
     parent = (cache or cache_folder()) / str(key["what"]).replace(" ", "-")
     folder = parent / files.sha256_json(key)[:40]
     parent.mkdir(parents=True, exist_ok=True)
@@ -209,11 +223,13 @@ def _entry(key: dict[str, Any], build: Callable[[Path], None], context: Context,
             context.counts.add_shared(energy_j=made["energy_j"], cpu_s=made["cpu_s"])
             context.event("cache", f"{key['what']} read back", key=folder.name, **made)
             return folder
+        for torn in parent.glob(f".{folder.name}.*.tmp"):  # left by a builder that was killed
+            shutil.rmtree(torn)
         begin = context.energy()
         with files.atomic_folder(folder) as temporary:
             build(temporary)
             end = context.energy()
-            spent = end - begin if begin and end else None
+            spent = (end if can_resume else end - begin) if begin and end else None
             made = {
                 "energy_j": spent.energy_j if spent else None,
                 "cpu_s": spent.cpu_s if spent else None,
