@@ -28,7 +28,7 @@ from transformers import (
 from smallmodels import files, sources
 from smallmodels.data import batches
 from smallmodels.data.splits import Tokens, tokenize
-from smallmodels.errors import DamagedError, InputError
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT, Context
 
 NumberFormat = Literal["auto", "bf16", "fp16", "fp32"]
@@ -96,7 +96,7 @@ class TextModel:
         """Read what `save` wrote; float32, in evaluation mode, no code from the folder."""
         about = files.read_json(folder / _NOTES_NAME)
         auto = AutoModel if about["kind"] == "embedder" else AutoModelForSequenceClassification
-        model, tokenizer = _from_folder(auto, folder)
+        model, tokenizer = _from_folder(auto, folder, may_lack=_UNUSED if about["kind"] == "embedder" else ())
         wrapped: nn.Module = Embedder(model) if about["kind"] == "embedder" else model
         return cls(wrapped.eval(), tokenizer, about["notes"], about["max_length"])
 
@@ -136,10 +136,18 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
     files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
 
 
-def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load weights and tokenizer from a local folder: safetensors only, no code, nothing missing but a new head."""
+_UNUSED = ("pooler.",)
+"""Weights that an embedder may lack, because it does not use them."""
+_HEAD = ("classifier.", "score.", "pre_classifier.", "pooler.")
+"""Weights that a base model may lack, because they are new in a classifier."""
+
+
+def _from_folder(
+    auto: Any, folder: Path, *, may_lack: Sequence[str], seed: int = 0, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load weights and tokenizer from a local folder: safetensors only, no code, weights that it may lack seeded."""
     try:
-        with _quiet_transformers():
+        with seeded(seed), _quiet_transformers():
             model, info = auto.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -155,10 +163,9 @@ def _from_folder(auto: Any, folder: Path, **options: Any) -> tuple[PreTrainedMod
         raise InputError(
             f"{folder.name} should be a model that transformers can load, but: {reason}: choose another model"
         ) from error
-    heads = ("classifier.", "score.", "pre_classifier.", "cls.", "pooler.", "lm_head.", "vocab_")
-    missing = [k for k in info["missing_keys"] if not any(h in k for h in heads) and "position_ids" not in k]
+    missing = sorted(k for k in info["missing_keys"] if not any(part in k for part in (*may_lack, "position_ids")))
     if missing:
-        raise DamagedError(f"{folder.name} lacks the weights {missing[0]}: fetch the model again")
+        raise DamagedError(f"{folder.name} should hold the weights {missing[0]}, which are missing: fetch it again")
     return model, tokenizer
 
 
@@ -190,7 +197,7 @@ def load_embedder(name: str, *, max_length: int = 128, role: str = "teacher") ->
     """
     fetched = sources.fetch_model(name, role=role)
     _require_mean_pooling(fetched.folder, name)
-    transformer, tokenizer = _from_folder(AutoModel, fetched.folder)
+    transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED)
     notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
     model = TextModel(Embedder(transformer).eval(), tokenizer, notes, _usable_length(transformer, max_length))
     return model, fetched
@@ -222,14 +229,15 @@ def load_classifier(
     config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
     is_tuned = any("ForSequenceClassification" in a for a in (config.architectures or []))
     order = _label_order(name, config, label_names) if is_tuned else list(range(len(label_names)))
-    with seeded(seed):
-        model, tokenizer = _from_folder(
-            AutoModelForSequenceClassification,
-            fetched.folder,
-            num_labels=len(label_names),
-            id2label=dict(enumerate(label_names)),
-            label2id={label: i for i, label in enumerate(label_names)},
-        )
+    model, tokenizer = _from_folder(
+        AutoModelForSequenceClassification,
+        fetched.folder,
+        may_lack=() if is_tuned else _HEAD,
+        seed=seed,
+        num_labels=len(label_names),
+        id2label=dict(enumerate(label_names)),
+        label2id={label: i for i, label in enumerate(label_names)},
+    )
     if order != list(range(len(order))):
         _reorder_head(model, order)
     notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
@@ -272,7 +280,7 @@ def _reorder_head(model: nn.Module, order: list[int]) -> None:
 
 
 def add_lora(model: TextModel, *, rank: int, seed: int = 0) -> TextModel:
-    """Freeze a classifier's weights and add low-rank adapters to its linear layers; the head stays trainable.
+    """A copy of a classifier with frozen weights and low-rank adapters on its linear layers; the head stays trainable.
 
     Args:
         model: A classifier.
@@ -289,7 +297,7 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0) -> TextModel:
         task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
     )
     with seeded(seed):
-        adapted = get_peft_model(model.model, config)
+        adapted = get_peft_model(model.copy().model, config)
     return dataclasses.replace(model, model=adapted, notes={**model.notes, "lora_rank": rank})
 
 
@@ -425,6 +433,8 @@ def forward_all(
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode(), compute.autocast():
         for indices in plan:
+            if context.should_stop():
+                raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
             inputs = {k: v.to(compute.device) for k, v in batches.pad(tokens, indices).items()}
             output = network(**inputs)
             values = output if isinstance(output, Tensor) else output.logits
