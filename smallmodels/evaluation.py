@@ -96,18 +96,18 @@ def evaluate_classifiers(
     """
     assert split.labels is not None, "evaluation needs labels"
     compute = compute or models.choose_compute()
-    answers: dict[str, npt.NDArray[np.int64]] = {}
+    probabilities: dict[str, npt.NDArray[np.float64]] = {}
+    for number, (role, value) in enumerate(contenders.items()):
+        probabilities[role] = _probabilities(_contender(value).model, split, compute, context)
+        context.progress(number + 1, len(contenders))
+    answers = {role: probabilities_NC.argmax(1) for role, probabilities_NC in probabilities.items()}
     results = []
     predictions: dict[str, list[Any]] = {"id": split.ids, "label": [label_names[i] for i in split.labels]}
-    for number, (role, value) in enumerate(contenders.items()):
-        contender = _contender(value)
-        probabilities_NC = _probabilities(contender.model, split, compute, context)
-        answers[role] = probabilities_NC.argmax(1)
+    for role, value in contenders.items():
         teacher = answers.get("teacher") if role != "teacher" else None
-        results.append(_classifier_result(role, contender, split, probabilities_NC, label_names, teacher))
+        results.append(_classifier_result(role, _contender(value), split, probabilities[role], label_names, teacher))
         predictions[f"{role}/prediction"] = [label_names[i] for i in answers[role]]
-        predictions[f"{role}/score"] = [round(float(p), 6) for p in probabilities_NC.max(1)]
-        context.progress(number + 1, len(contenders))
+        predictions[f"{role}/score"] = [round(float(p), 6) for p in probabilities[role].max(1)]
     return Evaluation(results, predictions)
 
 
@@ -176,24 +176,21 @@ def evaluate_retrieval(
         context: Of the run.
     """
     compute = compute or models.choose_compute()
-    results: list[records.Result] = []
-    predictions: dict[str, list[Any]] = {
-        "id": split.queries.ids,
-        "label": [split.documents.ids[i] for i in split.relevant],
-    }
+    ranks: dict[str, npt.NDArray[np.float64]] = {}
     first: dict[str, npt.NDArray[np.int64]] = {}
     for number, (role, value) in enumerate(contenders.items()):
-        contender = _contender(value)
-        similarities_QD = _similarities(contender.model, split, compute, context)
-        ranks = metrics.reciprocal_ranks(similarities_QD, split.relevant, k=k)
+        similarities_QD = _similarities(_contender(value).model, split, compute, context)
+        ranks[role] = metrics.reciprocal_ranks(similarities_QD, split.relevant, k=k)
         first[role] = similarities_QD.argmax(1)
-        agree = None
-        if "teacher" in first and role != "teacher":
-            agree = metrics.agreement(first[role], first["teacher"])
-        results.append(_retrieval_result(role, contender, split, ranks, k, agree))
-        predictions[f"{role}/prediction"] = [split.documents.ids[i] for i in first[role]]
-        predictions[f"{role}/score"] = [round(float(r), 6) for r in ranks]
         context.progress(number + 1, len(contenders))
+    results: list[records.Result] = []
+    relevant = [split.documents.ids[i] for i in split.relevant]
+    predictions: dict[str, list[Any]] = {"id": split.queries.ids, "label": relevant}
+    for role, value in contenders.items():
+        agree = metrics.agreement(first[role], first["teacher"]) if "teacher" in first and role != "teacher" else None
+        results.append(_retrieval_result(role, _contender(value), split, ranks[role], k, agree))
+        predictions[f"{role}/prediction"] = [split.documents.ids[i] for i in first[role]]
+        predictions[f"{role}/score"] = [round(float(r), 6) for r in ranks[role]]
     return Evaluation(results, predictions)
 
 
