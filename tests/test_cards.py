@@ -69,6 +69,11 @@ def test_card_marks_estimated_grams_as_estimated() -> None:
     assert metadata(record)["co2_eq_emissions"]["source"].startswith("estimated, not measured")
 
 
+def test_card_of_a_smoke_run_says_that_its_numbers_mean_nothing() -> None:
+    assert "> A smoke run of a few steps" in model_card(classifier_record(smoke=True))
+    assert "smoke" not in model_card(counted_record())
+
+
 def test_card_of_unknown_grams_has_no_field() -> None:
     carbon = dataclasses.replace(counted_record().carbon, emissions_g=None)
     record = classifier_record(carbon=carbon, energy_j=None, energy_label="missing")

@@ -123,10 +123,10 @@ def test_summary_of_a_smoke_run_claims_no_payback() -> None:
 
 
 def test_e6_modelled_energy_ranks_cpu_seconds_and_counted_energy_joules() -> None:
-    assert words.ranking_unit(classifier_record(payback=None)) == "CPU-s"
-    assert words.ranking_unit(counted_record(payback=None)) == "J"
+    assert words.ranking_unit(classifier_record()) == "CPU-s"
+    assert words.ranking_unit(counted_record()) == "J"
     gpu = dataclasses.replace(classifier_record().environment, energy_labels={"cpu": "modelled", "gpu": "counter"})
-    assert words.ranking_unit(classifier_record(payback=None, environment=gpu)) == "J"
+    assert words.ranking_unit(classifier_record(environment=gpu)) == "J"
 
 
 # --- the front --------------------------------------------------------------------------------------------------------
@@ -290,16 +290,42 @@ def test_p6_smoke_and_shared_machine_show_no_front(change: dict[str, bool]) -> N
     assert all("not ranked" in p.heading for p in page.panels() if p.name != "curve")
 
 
-def test_p6_missing_energy_leaves_joules_out() -> None:
+def test_p6_missing_energy_leaves_joules_out_and_ranks_cpu_seconds() -> None:
     record = counted_record()
     uses = [dataclasses.replace(i, energy_j_per_1000=None, label="missing") for i in record.inference]
     record = dataclasses.replace(record, inference=uses, energy_j=None, energy_label="missing")
     page = single.page(record)
-    places = cells(table_of(page, "Cost of 1,000 uses"), "place in this run").values()
-    assert set(places) == {"not comparable: not measured"}
-    assert not [p for p in page.panels() if p.name.startswith("use")]
+    assert [p.name for p in page.panels() if p.name.startswith("use")] == ["use-cpu-s"]
+    assert set(cells(table_of(page, "Cost of 1,000 uses"), "estimated J per 1,000 uses").values()) == {"–"}
     assert "Energy was not measured" in " ".join(page.notices)
     assert report.run_page(record)
+
+
+def test_p6_one_model_without_joules_is_not_comparable() -> None:
+    record = counted_record()
+    uses = [
+        dataclasses.replace(i, energy_j_per_1000=None, label="missing") if i.role == "student" else i
+        for i in record.inference
+    ]
+    page = single.page(dataclasses.replace(record, inference=uses))
+    places = cells(table_of(page, "Cost of 1,000 uses"), "place in this run")
+    assert places["Student"] == "not comparable: not measured"
+    assert places["TF-IDF"].startswith("on the front")
+    assert "Student 48.5" not in page.panels()[0].alt
+
+
+def test_e6_counted_processor_with_assumed_memory_is_ranked_and_called_partly_estimated() -> None:
+    record = counted_record(energy_label="constant")
+    assert words.ranking_unit(record) == "J"
+    assert "2.44\u00a0Wh, partly estimated" in report.summary(record)
+    assert any("A part of the joules is estimated" in n for n in words.notices(record))
+    fact = next(f for f in single.page(record).facts if f.label == "The whole run")
+    assert (fact.value, fact.notes[0]) == ("2.44\u00a0Wh", "partly estimated")
+
+
+def test_phases_table_says_which_device_did_the_work() -> None:
+    ran_on = cells(table_of(single.page(classifier_record()), "Cost of each phase"), "ran on")
+    assert (ran_on["train"], ran_on["baseline"]) == ("cpu", "–")
 
 
 def test_an_almost_empty_record_still_has_a_page() -> None:

@@ -164,9 +164,7 @@ def _sources_section(record: RunRecord) -> Section | None:
         Table(caption="Models and data that went in", head=head, rows=rows, text_columns=(1, 2, 3, 4))
     ]
     duties = list(dict.fromkeys(f"{s.name}: {duty}" for s in record.sources for duty in s.duties))
-    notes = [
-        f"{s.name}: {key.replace('_', ' ')} {words.plain(v)}" for s in record.sources for key, v in s.notes.items()
-    ]
+    notes = [f"{s.name}: {_notes_words(s.notes)}" for s in record.sources if s.notes]
     for lead, lines in (
         ("What the licences ask of you:", duties),
         ("Worth knowing about the sources:", notes),
@@ -177,10 +175,16 @@ def _sources_section(record: RunRecord) -> Section | None:
     return Section("Sources, licences, limits", blocks)
 
 
+def _notes_words(notes: Mapping[str, Any]) -> str:
+    """Notes of a source in one sentence: `num_entries` is said as `entries`."""
+    said = [f"{key.removeprefix('num_').replace('_', ' ')} {words.plain(v)}" for key, v in list(notes.items())[:_LINES]]
+    return "; ".join(said)
+
+
 def _machine_section(record: RunRecord) -> Section:
     e = record.environment
     facts = {
-        "Processor": f"{e.processor}, {e.num_cores} cores, {e.num_threads} threads used",
+        "Processor": f"{e.processor}, {_count(e.num_cores, 'core')}, {_count(e.num_threads, 'thread')} used",
         "Memory": formats.size(e.memory_mb * 1e6),
         "GPU": f"{e.gpu}, driver {e.gpu_driver or 'unknown'}" if e.gpu else "none",
         "Operating system": e.operating_system,
@@ -198,6 +202,10 @@ def _machine_section(record: RunRecord) -> Section:
         note="Only runs with the same fingerprint may be ranked together.",
     )
     return Section("Machine", [table])
+
+
+def _count(number_of: int, thing: str) -> str:
+    return f"{number_of} {thing}{'' if number_of == 1 else 's'}"
 
 
 def _method_section(record: RunRecord, unit: Unit) -> Section:
