@@ -28,19 +28,21 @@ NAME = "docstrings of the Python standard library"
 LICENSE = "psf-2.0"
 """SPDX id; docstrings are part of Python's source, https://docs.python.org/3/license.html."""
 
-TRAIN_FRACTION, VALIDATION_FRACTION = 0.75, 0.1
+TRAIN_FRACTION, VALIDATION_FRACTION = 0.65, 0.1
 """Shares of modules, the rest is test; of rows only roughly, because modules differ in size."""
 
 MIN_WORDS = 3
 """Shorter sentences ("See above.") describe nothing that could be found."""
 
-_NOT_DOCUMENTED = frozenset(
-    {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "this", "turtledemo"}
+_LEFT_OUT = frozenset(
+    {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo"}
 )
-"""Applications, tests, jokes, and modules that newer Pythons no longer have."""
+"""Applications, tests, jokes, modules that newer Pythons no longer have, and the windows of Tk, which many builds lack."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'`])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|cf|vs|Fig|Sect)\.)$")
+_SIGNATURE = re.compile(r"^[\w.]*\s*\(.*\)|->")
+"""In a first sentence: the way of old docstrings, `D.keys() -> a view`, which is the answer and not a question."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+")
 
 
@@ -88,7 +90,8 @@ def load_python_docs(*, split_seed: int = 0, extra_sentences: bool = True) -> Re
             "Python's standard library should be installed as source files with docstrings, "
             f"found {len(entries)} of them: use a Python that was installed with its .py files"
         )
-    train = _train_texts(parts["train"], extra_sentences)
+    held_out = {_wording(entry.query) for name in ("validation", "test") for entry in parts[name]}
+    train = _train_texts(parts["train"], extra_sentences, held_out)
     validation, test = (_search_task(name, parts[name]) for name in ("validation", "test"))
     notes = {
         "python_version": platform.python_version(),
@@ -150,7 +153,7 @@ def _module_name(path: Path) -> str:
 def _is_public_module(name: str) -> bool:
     parts = name.split(".")
     hidden = any(part.startswith("_") or part in ("test", "tests") for part in parts)
-    return parts[0] in sys.stdlib_module_names and parts[0] not in _NOT_DOCUMENTED and not hidden
+    return parts[0] in sys.stdlib_module_names and parts[0] not in _LEFT_OUT and not hidden
 
 
 def _entries_of(node: ast.Module | ast.ClassDef, module: str, prefix: str) -> Iterator[Entry]:
@@ -159,6 +162,8 @@ def _entries_of(node: ast.Module | ast.ClassDef, module: str, prefix: str) -> It
             continue
         name = prefix + child.name
         sentences = _sentences(ast.get_docstring(child) or "")
+        if sentences and _SIGNATURE.search(sentences[0]):
+            del sentences[0]
         if sentences and len(sentences[0].split()) >= MIN_WORDS:
             document = f"{' '.join(_words(module))} {' '.join(_words(name))} ({_signature(child)})"
             yield Entry(module, name, sentences[0], document, tuple(sentences[1:]))
@@ -201,6 +206,11 @@ def _sentences(docstring: str) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def _wording(sentence: str) -> str:
+    """A sentence without what does not make it another one."""
+    return sentence.casefold().rstrip(".!?")
+
+
 def _without_duplicates(entries: list[Entry]) -> tuple[list[Entry], int]:
     """Entries whose query is the first of its wording, and how many were dropped.
 
@@ -208,11 +218,11 @@ def _without_duplicates(entries: list[Entry]) -> tuple[list[Entry], int]:
     """
     first: dict[str, Entry] = {}
     for entry in entries:
-        first.setdefault(entry.query.casefold().rstrip(".!?"), entry)
+        first.setdefault(_wording(entry.query), entry)
     return list(first.values()), len(entries) - len(first)
 
 
-def _train_texts(entries: list[Entry], extra_sentences: bool) -> Split:
+def _train_texts(entries: list[Entry], extra_sentences: bool, held_out: set[str]) -> Split:
     texts: dict[str, str] = {}  # text to id: the teacher need not embed a sentence twice
     for entry in entries:
         texts.setdefault(entry.query, f"train/query/{entry.dotted}")
@@ -220,7 +230,7 @@ def _train_texts(entries: list[Entry], extra_sentences: bool) -> Split:
         texts.setdefault(entry.document, f"train/document/{entry.dotted}")
     for entry in entries if extra_sentences else []:
         for position, sentence in enumerate(entry.further):
-            if len(sentence.split()) >= MIN_WORDS:
+            if len(sentence.split()) >= MIN_WORDS and _wording(sentence) not in held_out:
                 texts.setdefault(sentence, f"train/sentence/{entry.dotted}/{position}")
     return Split("train", list(texts.values()), list(texts))
 
