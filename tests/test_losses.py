@@ -113,6 +113,17 @@ def test_kl_divergence_is_the_teachers_direction_and_not_negative() -> None:
     assert (losses.kl_divergence(randn(50, 9), randn(50, 9, seed=1), temperature=2.0) > 0).all()
 
 
+def test_kl_divergence_of_nearly_equal_logits_is_not_negative_and_still_pulls() -> None:
+    teacher = randn(500, 8, dtype=torch.float32)
+    student = (teacher + 1e-5 * randn(500, 8, seed=1, dtype=torch.float32)).requires_grad_()
+    value = losses.kl_divergence(student, teacher, temperature=1.0)
+    assert value.min() >= 0
+    value.sum().backward()
+    q, p = student.detach().double().softmax(-1), teacher.double().softmax(-1)
+    torch.testing.assert_close(student.grad.double(), q - p, rtol=0, atol=2e-7)
+    assert (student.grad.abs().sum(-1) > 0).all()
+
+
 def test_kl_divergence_gradient_carries_the_temperature_once() -> None:
     # d/ds of T² KL is T (q - p): with T² missing it would be (q - p) / T, with T² twice T³ (q - p).
     student, teacher, temperature = randn(4, 3).requires_grad_(), randn(4, 3, seed=1), 4.0
