@@ -252,18 +252,32 @@ def _parse_with_tyro(
     own = {leaf.path for leaf in configs.leaves(recipe.Config)}
     fields = []
     for number, leaf in enumerate(found):
-        kind: Any = Annotated[leaf.kind, tyro.conf.arg(name=leaf.flag, help=leaf.help)]
+        short = "".join(f" Short: --{name}." for name, flag in SHORT_FLAGS.items() if flag == leaf.flag)
+        kind: Any = Annotated[leaf.kind, tyro.conf.arg(name=leaf.flag, help=leaf.help + short)]
         if leaf.path not in own and leaf.kind is bool:
             kind = Annotated[kind, tyro.conf.FlagCreatePairsOff]
         default = configs.get(config if leaf.path in own else options, leaf.path)
         fields.append((f"value_{number}", kind, dataclasses.field(default=default)))
     view = dataclasses.make_dataclass("Flags", fields, frozen=True)
-    prog, about = f"smallmodels run {recipe.name}", recipe.doc.strip()
+    prog, about = f"smallmodels run {recipe.name}", _about(recipe.doc)
     if "--help" in words:
         tyro.cli(view, args=["--help"], prog=prog, description=about)
     with contextlib.redirect_stderr(io.StringIO()):  # its boxes; we say it in one sentence
         parsed: Any = tyro.cli(view, args=list(words), prog=prog, description=about, console_outputs=False)
     return {leaf.path: getattr(parsed, f"value_{number}") for number, leaf in enumerate(found)}
+
+
+def _about(doc: str) -> str:
+    """A recipe's docstring for its help: every line on its own, within 80 columns.
+
+    tyro joins lines that begin with a letter, so all but the first are indented.
+    """
+    first, _, rest = doc.strip().partition("\n")
+    lines = textwrap.wrap(first, 80, subsequent_indent=" ", break_on_hyphens=False)
+    for line in rest.strip().splitlines():
+        wrapped = textwrap.wrap(line, 80, initial_indent="  ", subsequent_indent=" " * 13, break_on_hyphens=False)
+        lines += wrapped or [""]
+    return "\n".join(lines)
 
 
 def _blame(recipe: Recipe, found: Sequence[configs.Leaf], groups: Sequence[tuple[configs.Leaf, list[str]]]) -> str:

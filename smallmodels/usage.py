@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallmodels import energy, evaluation, files, models
+from smallmodels import energy, evaluation, files, models, records
 from smallmodels.data.text_classification import TEXT_COLUMNS
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel
@@ -91,8 +91,8 @@ def cost_sentence(num_uses: int, unit: str, reading: energy.EnergyReading) -> st
     joules = reading.energy_j_per(num_uses)
     if joules is None:
         return f"{took}; that is too short for a reading of joules."
-    kind = "measured" if reading.label in ("wall", "counter", "sampled") else f"{reading.label}, not measured"
-    return f"{took}; 1,000 take {1000 * joules:.1f} J ({kind})."
+    kind = "measured" if reading.label in records.COUNTED_LABELS else "an estimate, not a measurement"
+    return f"{took}; 1,000 take {1000 * joules:,.1f} J ({kind})."
 
 
 # Texts in

@@ -20,9 +20,10 @@ from smallmodels.errors import InputError
 from smallmodels.records import Component
 
 RECIPE = '''
-    """Do nothing, carefully.
+    """Do nothing, carefully, which takes a line of more than eighty columns to say as it should be said.
 
-    Source: none.
+    Source:    none at all, but this line is longer than eighty columns as well, to see what becomes of it there.
+    Run:       smallmodels run toy.py
     """
     import time
     from dataclasses import dataclass, replace
@@ -218,7 +219,9 @@ def test_help_of_a_recipe_shows_docstrings_and_defaults_within_80_columns(toy, c
     assert cli.main(["run", "toy.py", "--help"]) == 0
     out = capsys.readouterr().out
     shown = (
-        "Do nothing, carefully.",
+        "Do nothing, carefully,",
+        "\n  Run:       smallmodels run toy.py\n",
+        "Short: --lr.",
         "--learning-rate",
         "Highest learning rate.",
         "--teacher-train.max-steps",
@@ -561,7 +564,7 @@ def test_cost_sentence_gives_joules_only_for_a_window_that_is_long_enough():
         return EnergyReading(duration_s, 1.0, {"cpu": Component(energy_j=20.0, label=label)})
 
     assert "1,000 take 10.0 J (measured)" in usage.cost_sentence(2000, "text", reading(2.0))
-    assert "modelled, not measured" in usage.cost_sentence(2000, "text", reading(2.0, "modelled"))
+    assert "an estimate, not a measurement" in usage.cost_sentence(2000, "text", reading(2.0, "modelled"))
     assert "too short" in usage.cost_sentence(1, "text", reading(0.01))
 
 
