@@ -666,3 +666,89 @@ def test_plain_lines_come_seldom(monkeypatch):
     assert lines[1] == "train: 30 of 60, loss 0.5, ~12.34 Wh, 30.0 s left"
     assert "1:00 min" in lines[-1]
     assert lines[-1].endswith(" 100.0 J")
+
+
+# With a real, tiny model
+
+
+@pytest.fixture(scope="module")
+def classifier_run(tiny_model_folder, tmp_path_factory) -> Path:
+    """A folder like that of a run, with a classifier that was not trained."""
+    from smallmodels import models
+
+    folder = tmp_path_factory.mktemp("classifier")
+    model, _, _ = models.load_classifier(str(tiny_model_folder), ["@good", "bad\x1b[2J"])
+    model.save(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def search_run(tiny_model_folder, tmp_path_factory) -> Path:
+    from smallmodels import evaluation, models
+    from smallmodels.data.splits import Split
+
+    folder = tmp_path_factory.mktemp("search")
+    model, _ = models.load_embedder(str(tiny_model_folder))
+    model.save(folder / "model")
+    documents = ["read a file", "run a command", "what is my card \x1b[31m number"]
+    split = Split("corpus", ["a", "b", "c"], documents)
+    evaluation.SearchIndex.build(model, split).save(folder / "index")
+    return folder
+
+
+def test_predict_prints_labels_with_probabilities(classifier_run, capsys):
+    assert cli.main(["predict", str(classifier_run), "where is my card"]) == 0
+    captured = capsys.readouterr()
+    rows = [line.split(maxsplit=1) for line in captured.out.splitlines()]
+    assert {label for _, label in rows} == {"@good", "bad [2J"}
+    assert sum(float(probability) for probability, _ in rows) == pytest.approx(1.0, abs=0.002)
+    assert "1 text took" in captured.err
+
+
+@pytest.mark.parametrize("batch_size", ["1", "2", "100"])
+def test_predict_writes_the_same_labels_in_any_batch(classifier_run, capsys, tmp_path, batch_size):
+    texts = tmp_path / "texts.csv"
+    texts.write_text('text\nwhere is my card\n""\nthe bank lost it\n' + "card " * 5000 + "\n=1+1\n")
+    for name in ("out.csv", "out.jsonl"):
+        arguments = ["predict", str(classifier_run), str(texts), "--output", str(tmp_path / name)]
+        assert cli.main([*arguments, "--batch-size", batch_size]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / name)
+    rows = list(csv.DictReader((tmp_path / "out.csv").open(newline="")))
+    objects = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(rows) == len(objects) == 5
+    assert rows[4]["text"] == "'=1+1"
+    assert objects[4]["text"] == "=1+1"
+    for row, line in zip(rows, objects, strict=True):
+        assert (
+            row["label"].removeprefix("'") == line["label"] == max(line["probabilities"], key=line["probabilities"].get)
+        )
+        assert float(row["probability"]) == pytest.approx(line["probability"], abs=1e-5)
+    alone = usage_of(classifier_run, ["where is my card"])
+    assert objects[0]["probability"] == pytest.approx(alone, abs=1e-3)
+
+
+def usage_of(folder: Path, texts: list[str]) -> float:
+    """Probability of the best label, straight from the model."""
+    from smallmodels import evaluation
+    from smallmodels.models import TextModel
+
+    return float(evaluation.predict_texts(TextModel.load(folder / "model"), texts).max())
+
+
+def test_search_prints_the_nearest_documents(search_run, capsys):
+    assert cli.main(["search", str(search_run), "run a command", "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].split(maxsplit=1) == ["1.000", "run a command"]
+
+
+def test_use_of_the_wrong_kind_of_run_names_the_right_command(classifier_run, search_run, capsys):
+    assert f"use `smallmodels search {search_run} QUESTION`" in refuse(capsys, "predict", str(search_run), "text")
+    assert "has no index" in refuse(capsys, "search", str(classifier_run), "question")
+
+
+def test_predict_refuses_to_write_over_its_input(classifier_run, capsys, tmp_path):
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text\none\n")
+    refuse(capsys, "predict", str(classifier_run), str(texts), "--output", str(texts))
+    assert texts.read_text() == "text\none\n"

@@ -593,6 +593,18 @@ def test_first_signal_asks_the_phase_to_stop_r2_r3(tmp_path, number):
     assert energy.read_journal(tmp_path / "r" / "journal.jsonl").truncated is False
 
 
+def test_killed_run_goes_on_and_owns_up_to_the_gap_e1(tmp_path):
+    folder = tmp_path / "r"
+    signalled(folder, [signal.SIGKILL], polite=False)
+    assert energy.read_journal(folder / "journal.jsonl").truncated
+    with Run(folder, meter="fake", resume=True) as run:  # the lock of the killed process is no obstacle
+        run.begin("toy", {})
+        run.phase("train", lambda: 1)
+        record = finish(run)
+    assert record.num_segments == 2
+    assert record.energy_truncated
+
+
 def test_second_ctrl_c_stops_at_once_r3(tmp_path):
     assert signalled(tmp_path / "r", [signal.SIGINT, signal.SIGINT], polite=False)[0] == 76
     assert not (tmp_path / "r" / ".lock").exists()
