@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def _operating_system() -> str:
     if name == "Linux":
         with contextlib.suppress(OSError, KeyError):
             name = platform.freedesktop_os_release()["PRETTY_NAME"]
-    return f"{name}, kernel {platform.release()}, {platform.machine()}"
+    kernel = re.match(r"[\d.]*\d", platform.release())  # what follows the numbers may be a name that somebody gave it
+    return f"{name}, kernel {kernel.group() if kernel else 'unknown'}, {platform.machine()}"
 
 
 def _virtual_machine() -> bool | None:

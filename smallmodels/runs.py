@@ -552,7 +552,9 @@ class Run:
             config=privacy.values(records.to_json(self._config)),
             sources=[self._published(source) for source in self._sources],
             environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
-            phases=accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used),
+            phases=accounts.phase_lines(
+                totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used
+            ),
             duration_s=total.duration_s,
             cpu_s=total.cpu_s,
             energy_j=total.energy_j,

@@ -79,7 +79,9 @@ class DatasetFiles:
 
     folder: Path
     config: str | None
-    """Configuration that was chosen; None for local files."""
+    """Configuration that was chosen; None where there is only one, and for local files."""
+    card_config: str | None
+    """The same where a card names the configurations, so that `datasets` has to be told; else None."""
     features: dict[str, Any] | None
     """Types of the columns as the card declares them, to be given to `datasets.Features.from_dict`."""
     data_files: dict[str, list[Path]]
@@ -319,7 +321,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     if os.path.isfile(path):
         hashes = {path.name: files.sha256_file(path)}
         source = _source(role, "dataset", path.name, hashes, USER_PROVIDED, license_file_seen=False)
-        return DatasetFiles(path.parent, None, None, {"train": [path]}, [], source)
+        return DatasetFiles(path.parent, None, None, None, {"train": [path]}, [], source)
     if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
         raise InputError(f"{name} should be a data file, found no such file: check the path")
     repo_id, revision = parse_name(name, "dataset")
@@ -335,7 +337,8 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         role, "dataset", repo_id, hashes, card.license, card.license_file_seen, revision=pin.commit, notes=notes
     )
     by_split = {split: [folder / file for file in found] for split, found in chosen["data_files"].items()}
-    return DatasetFiles(folder, chosen["config"], chosen["features"], by_split, card.languages, source)
+    card_config = None if chosen["data_dir"] else chosen["config"]
+    return DatasetFiles(folder, chosen["config"], card_config, chosen["features"], by_split, card.languages, source)
 
 
 def _choose_config(pin: "_Pin", config: str | None) -> dict[str, Any]:
@@ -360,7 +363,8 @@ def _choose_config(pin: "_Pin", config: str | None) -> dict[str, Any]:
         raise InputError(f"{pin.repo_id} should hold data files, found none that can be read")
     name = builder.config.name
     features = builder.info.features.to_dict() if builder.info.features else None
-    chosen = {"config": config or (None if name == "default" else name), "features": features, "data_files": found}
+    chosen = {"config": config or (None if name == "default" else name), "data_dir": data_dir}
+    chosen |= {"features": features, "data_files": found}
     pin.configs[config or ""] = chosen
     _write_pin(pin)
     return chosen

@@ -42,6 +42,11 @@ class Outcome:
     exit_code: int
     output: str
 
+    def get(self) -> object:
+        """The value, of a process that must not have failed."""
+        assert not self.error, f"{self.error}: {self.message}"
+        return self.value
+
 
 @dataclass
 class Hub:

@@ -16,8 +16,8 @@ from smallmodels.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-_BATCHES_PER_WINDOW = 32
-"""Batches cut from one length-sorted window: long enough that few tokens are padding, short enough to stay random."""
+_BATCHES_PER_WINDOW = 64
+"""Batches cut from one length-sorted window: enough of them that 3 % of Banking77's tokens are padding (6 % at 32)."""
 
 Indices = npt.NDArray[np.int64]
 

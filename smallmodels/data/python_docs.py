@@ -37,7 +37,7 @@ MIN_WORDS = 3
 _LEFT_OUT = frozenset(
     {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo"}
 )
-"""Applications, tests, jokes, modules that newer Pythons no longer have, and the windows of Tk, which many builds lack."""
+"""Applications, tests, jokes, modules that newer Pythons dropped, and the windows of Tk, which many builds lack."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'`])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|cf|vs|Fig|Sect)\.)$")

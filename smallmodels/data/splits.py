@@ -33,8 +33,6 @@ class Tokens:
     offsets: npt.NDArray[np.int64]
     pad_id: int
     max_length: int
-    num_truncated: int
-    """Texts that were longer than `max_length`."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -174,7 +172,6 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_
     """Token ids of many texts, cut at `max_length`, special tokens included."""
     pieces: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
-    num_truncated = 0
     for start in range(0, len(texts), _ROWS_PER_CALL):
         rows = tokenizer(
             # A lone surrogate cannot be encoded; a NUL byte and white space are the tokenizer's own business.
@@ -187,8 +184,7 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_
             return_overflowing_tokens=False,
         )["input_ids"]
         lengths += [len(row) for row in rows]
-        num_truncated += sum(len(row) >= max_length for row in rows)
         pieces += [np.asarray(row, dtype=np.int32) for row in rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length, num_truncated)
+    return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length)

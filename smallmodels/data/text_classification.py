@@ -215,7 +215,7 @@ def _read_hub(fetched: sources.DatasetFiles) -> dict[str, _Table]:
         try:
             loaded = datasets.load_dataset(
                 str(fetched.folder),
-                name=fetched.config,
+                name=fetched.card_config,
                 data_files={split: [str(path) for path in paths] for split, paths in fetched.data_files.items()},
                 features=datasets.Features.from_dict(fetched.features) if fetched.features else None,
                 cache_dir=scratch,
