@@ -1,0 +1,133 @@
+"""Which examples make up a step, and what stands in their tensors."""
+
+import numpy as np
+import pytest
+import torch
+from small_data import texts
+
+from smallmodels.data.batches import collate, pad, plan_epoch, plan_inference
+from smallmodels.data.splits import Split, Tokens
+from smallmodels.errors import InputError
+
+
+def flat(plan):
+    return np.concatenate(plan).tolist()
+
+
+def realistic_lengths(count=10_000, seed=0):
+    """Short texts with a long tail, as questions to a bank."""
+    drawn = np.random.default_rng(seed).lognormal(mean=2.68, sigma=0.43, size=count)  # as Banking77's
+    return np.clip(drawn, 4, 64).astype(np.int64)
+
+
+def tokens_of(rows, *, pad_id=99):
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Tokens(np.concatenate(rows).astype(np.int32), offsets, pad_id, 8)
+
+
+def split_of(rows, **columns):
+    ids = [f"train/{i}" for i in range(len(rows))]
+    return Split("train", ids, texts(len(rows)), tokens=tokens_of(rows), **columns)
+
+
+# The plan of an epoch
+
+
+def test_plan_epoch_is_a_pure_function_of_seed_and_epoch():
+    lengths = realistic_lengths(400)
+    np.random.seed(1)  # global states, which must not matter
+    torch.manual_seed(1)
+    first = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
+    np.random.seed(2)
+    torch.manual_seed(2)
+    plan_epoch(lengths, batch_size=32, seed=3, epoch=7)
+    second = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
+    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in second]
+
+
+@pytest.mark.parametrize("changed", [{"seed": 4}, {"epoch": 3}])
+def test_plan_epoch_differs_for_another_seed_or_epoch(changed):
+    lengths = realistic_lengths(400)
+    plan = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
+    other = plan_epoch(lengths, batch_size=32, **{"seed": 3, "epoch": 2} | changed)
+    assert flat(plan) != flat(other)
+    assert {frozenset(batch.tolist()) for batch in plan} != {frozenset(batch.tolist()) for batch in other}
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size"), [(1, 8), (8, 8), (9, 8), (100, 32), (5000, 32), (65 * 32, 32), (7, 1)]
+)
+def test_d15_plan_epoch_covers_every_example_once_and_the_rest_in_one_batch(count, batch_size):
+    plan = plan_epoch(realistic_lengths(count), batch_size=batch_size, seed=0, epoch=0)
+    assert sorted(flat(plan)) == list(range(count))
+    sizes = sorted((len(batch) for batch in plan), reverse=True)
+    full, rest = divmod(count, batch_size)
+    assert sizes == [batch_size] * full + [rest] * bool(rest)
+
+
+def test_plan_epoch_leaves_less_than_five_percent_padding():
+    lengths = realistic_lengths()
+    plan = plan_epoch(lengths, batch_size=32, seed=0, epoch=0)
+    processed = sum(len(batch) * int(lengths[batch].max()) for batch in plan)
+    assert 1 - lengths.sum() / processed < 0.05
+    shuffled = np.random.default_rng(0).permutation(len(lengths))
+    batches = [shuffled[i : i + 32] for i in range(0, len(shuffled), 32)]
+    at_random = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    assert 1 - lengths.sum() / at_random > 0.3  # what random batches would waste
+
+
+def test_plan_epoch_does_not_go_through_lengths_in_order():
+    lengths = realistic_lengths()
+    means = [lengths[batch].mean() for batch in plan_epoch(lengths, batch_size=32, seed=0, epoch=0)]
+    ranks = np.argsort(np.argsort(means))
+    assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.3
+
+
+# The plan of a forward pass
+
+
+def test_plan_inference_covers_every_text_once_within_the_limit():
+    lengths = realistic_lengths(1000)
+    plan = plan_inference(lengths, max_tokens=512)
+    assert sorted(flat(plan)) == list(range(1000))
+    assert all(len(batch) * lengths[batch].max() <= 512 for batch in plan)
+    assert len(plan) < 1.1 * lengths.sum() / 512 + 1  # and few more batches than needed
+
+
+def test_plan_inference_takes_a_text_longer_than_the_limit_alone():
+    plan = plan_inference(np.array([5, 700, 5]), max_tokens=512)
+    assert [sorted(batch.tolist()) for batch in plan] == [[1], [0, 2]]
+
+
+def test_plan_inference_of_nothing_is_empty():
+    assert plan_inference(np.zeros(0, dtype=np.int64), max_tokens=512) == []
+
+
+# Tensors
+
+
+def test_pad_fills_on_the_right_and_masks_what_it_filled():
+    inputs = pad(tokens_of([[1, 2, 3], [4], [5, 6]]), np.array([2, 0, 1]))
+    assert inputs["input_ids"].tolist() == [[5, 6, 99], [1, 2, 3], [4, 99, 99]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert {tensor.dtype for tensor in inputs.values()} == {torch.int64}
+
+
+def test_pad_goes_to_the_longest_of_these_examples_only():
+    assert pad(tokens_of([[1, 2, 3], [4], [5, 6]]), np.array([1, 2]))["input_ids"].shape == (2, 2)
+
+
+def test_collate_aligns_labels_signals_and_ids():
+    teacher = np.arange(6, dtype=np.float32).reshape(3, 2)
+    batch = collate(split_of([[1, 2, 3], [4], [5, 6]], labels=np.array([7, 8, 9]), teacher=teacher), np.array([2, 0]))
+    assert batch.ids == ["train/2", "train/0"]
+    assert batch.labels.tolist() == [9, 7]
+    assert batch.teacher.tolist() == [[4, 5], [0, 1]]
+    assert (batch.num_tokens, batch.num_processed_tokens) == (5, 6)
+
+
+@pytest.mark.parametrize(("column", "hint"), [("labels", "needs a split with labels"), ("teacher", "with_signals")])
+def test_batch_says_what_its_split_lacks(column, hint):
+    batch = collate(split_of([[1], [2]]), np.array([0]))
+    with pytest.raises(InputError, match=hint):
+        getattr(batch, column)

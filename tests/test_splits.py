@@ -1,0 +1,146 @@
+"""Rows, their tokens and the teacher's rows, whatever is taken and in which order."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from small_data import retrieval_split, split, texts
+
+from smallmodels import records
+from smallmodels.data.splits import Split, Splits, tokenize
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_folder):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_model_folder)
+
+
+def rows_of(tokens):
+    ends = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    return [tokens.ids[begin:end].tolist() for begin, end in ends]
+
+
+# Tokens
+
+
+def test_tokenize_gives_what_the_tokenizer_gives_for_each_text_alone(tokenizer):
+    rows = texts(10)
+    tokens = tokenize(rows, tokenizer, max_length=64)
+    assert rows_of(tokens) == [tokenizer(text)["input_ids"] for text in rows]
+    assert tokens.lengths.tolist() == [len(row) for row in rows_of(tokens)]
+    assert (tokens.pad_id, tokens.max_length) == (tokenizer.pad_token_id, 64)
+
+
+def test_tokenize_is_the_same_in_pieces(tokenizer, monkeypatch):
+    rows = texts(10)
+    whole = tokenize(rows, tokenizer, max_length=16)
+    monkeypatch.setattr("smallmodels.data.splits._ROWS_PER_CALL", 3)
+    pieces = tokenize(rows, tokenizer, max_length=16)
+    assert rows_of(pieces) == rows_of(whole)
+
+
+def test_tokenize_cuts_long_texts_and_keeps_the_last_special_token(tokenizer):
+    tokens = tokenize(["card", "card " * 6, "card " * 7, "card " * 5000], tokenizer, max_length=8)
+    assert tokens.lengths.tolist() == [3, 8, 8, 8]
+    assert rows_of(tokens)[2][-1] == tokenizer.sep_token_id
+
+
+def test_d4_tokenize_takes_lone_surrogates_and_nul_bytes(tokenizer):
+    tokens = tokenize(["card \ud800 bank", "card \0 bank", " ", ""], tokenizer, max_length=16)
+    assert tokens.lengths.min() >= 2
+    assert len(tokens.lengths) == 4
+
+
+def test_tokenize_of_nothing_is_empty(tokenizer):
+    tokens = tokenize([], tokenizer, max_length=16)
+    assert (len(tokens.lengths), len(tokens.ids)) == (0, 0)
+
+
+def test_tokens_take_follows_the_order_that_is_asked_for(tokenizer):
+    tokens = tokenize(texts(5), tokenizer, max_length=16)
+    rows = rows_of(tokens)
+    assert rows_of(tokens.take(np.array([3, 0, 3]))) == [rows[3], rows[0], rows[3]]
+    assert rows_of(tokens.take(np.zeros(0, dtype=np.int64))) == []
+
+
+# Splits
+
+
+def test_split_take_keeps_every_column_aligned(tokenizer):
+    whole = dataclasses.replace(split(tokenizer, 6), teacher=np.arange(12, dtype=np.float32).reshape(6, 2))
+    part = whole.take([4, 1])
+    assert part.ids == ["train/4", "train/1"]
+    assert part.texts == [whole.texts[4], whole.texts[1]]
+    assert part.labels.tolist() == [1, 1]
+    assert part.teacher.tolist() == [[8, 9], [2, 3]]
+    assert rows_of(part.tokens) == [rows_of(whole.tokens)[4], rows_of(whole.tokens)[1]]
+
+
+def test_split_refuses_columns_of_different_lengths():
+    with pytest.raises(AssertionError):
+        Split("train", ["a"], ["x", "y"])
+    with pytest.raises(AssertionError):
+        Split("train", ["a"], ["x"], np.array([0, 1]))
+
+
+def test_with_signals_asks_for_rows_of_this_split(tokenizer):
+    class Rows:
+        def rows_for(self, split):
+            return np.array([[len(text)] for text in split.texts], dtype=np.float32)
+
+    part = split(tokenizer, 6).take([5, 2])
+    assert part.with_signals(Rows()).teacher.tolist() == [[len(part.texts[0])], [len(part.texts[1])]]
+    assert part.teacher is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_same"),
+    [
+        ({"ids": ["x", "y"]}, True),
+        ({"name": "test"}, True),
+        ({"texts": ["a", "c"]}, False),
+        ({"texts": ["b", "a"]}, False),
+        ({"labels": np.array([0, 0])}, False),
+        ({"labels": None}, False),
+    ],
+)
+def test_fingerprint_is_of_texts_and_labels_in_order(changed, is_same):
+    rows = Split("train", ["1", "2"], ["a", "b"], np.array([0, 1]))
+    assert (dataclasses.replace(rows, **changed).fingerprint() == rows.fingerprint()) is is_same
+
+
+def test_fingerprint_tells_where_a_text_ends():
+    assert Split("s", ["1", "2"], ["ab", "c"]).fingerprint() != Split("s", ["1", "2"], ["a", "bc"]).fingerprint()
+    assert Split("s", ["1"], ["\ud800"]).fingerprint() != Split("s", ["1"], ["?"]).fingerprint()
+
+
+def test_retrieval_fingerprint_is_of_both_sides_and_of_what_belongs_to_what(tokenizer):
+    rows = retrieval_split(tokenizer)
+    swapped = dataclasses.replace(rows, relevant=rows.relevant[::-1].copy())
+    fewer = dataclasses.replace(rows, documents=rows.documents.take(range(7)))
+    assert len({part.fingerprint() for part in (rows, swapped, fewer)}) == 3
+    assert dataclasses.replace(rows, name="other").fingerprint() == rows.fingerprint()
+
+
+def test_splits_tokenize_tokenises_all_three(tokenizer):
+    source = records.Source(
+        role="dataset",
+        kind="dataset",
+        name="x",
+        revision=None,
+        sha256={},
+        license=None,
+        license_file_seen=False,
+        duties=[],
+        splits={},
+        fingerprint=None,
+        notes={},
+    )
+    plain = [Split(name, [name], ["card"], np.array([0])) for name in ("train", "validation", "test")]
+    done = Splits(*plain, label_names=["a"], source=source).tokenize(tokenizer, max_length=8)
+    assert [part.name for part in (done.train, done.validation, done.test)] == ["train", "validation", "test"]
+    assert all(
+        rows_of(part.tokens)[0] == tokenizer("card")["input_ids"] for part in (done.train, done.validation, done.test)
+    )
