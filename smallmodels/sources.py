@@ -195,9 +195,9 @@ def _hub_model(repo_id: str, revision: str | None, role: str) -> ModelFiles:
     pin = _pin(repo_id, revision, "model")
     wanted = _model_files(list(pin.files), repo_id)
     small = [name for name in wanted if not name.endswith(".safetensors")]
-    folder = _download(pin, small)
-    _check_configs(folder, small, repo_id)  # before the weights, which are the long part
-    _download(pin, wanted)
+    if not _is_offline():  # else all that is missing should be named at once
+        _check_configs(_download(pin, small), small, repo_id)  # before the weights, which are the long part
+    folder = _download(pin, wanted)
     check_model(folder, wanted, repo_id)
     card = read_card(folder, "model")
     hashes = {name: files.sha256_file(folder / name) for name in wanted}
@@ -446,7 +446,8 @@ class _Pin:
         notes: dict[str, Any] = {"revision": self.revision} if self.revision else {}
         if f"{endpoint.scheme}://{endpoint.hostname}" != _HUB:  # without port, user name and password
             notes["endpoint"] = f"{endpoint.scheme}://{endpoint.hostname}"
-        return notes | ({"commit_resolved_utc": self.resolved_utc} if self.from_cache else {})
+        is_old = self.from_cache and self.revision != self.commit
+        return notes | ({"commit_resolved_utc": self.resolved_utc} if is_old else {})
 
 
 def parse_name(name: str, kind: Kind) -> tuple[str, str | None]:
@@ -527,10 +528,12 @@ def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin | None:
 
 
 def _write_pin(pin: _Pin) -> None:
+    """Note it under the name that was asked for, and under the commit, which a record repeats."""
     listed = {name: vars(file) for name, file in pin.files.items()}
     value = {"commit": pin.commit, "resolved_utc": pin.resolved_utc, "files": listed, "configs": pin.configs}
     with suppress(OSError):  # a cache that cannot be written costs the offline use, not this run
-        files.write_json(_pin_path(pin.repo_id, pin.revision, pin.kind), value)
+        for revision in (pin.revision, pin.commit):
+            files.write_json(_pin_path(pin.repo_id, revision, pin.kind), value)
 
 
 def _download(pin: _Pin, names: Sequence[str]) -> Path:

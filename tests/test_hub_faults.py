@@ -1,0 +1,294 @@
+"""The hub as it answers, and as it fails: names to commits, hashes, retries, offline use. On the loopback hub."""
+
+import json
+import shutil
+import time
+
+import datasets
+import pytest
+from conftest import serving
+
+pytestmark = pytest.mark.hub
+
+QUICK = "sources.RETRY_SECONDS, sources.FIRST_WAIT_S = 5.0, 0.05"
+"""Waits as short as tests need; what is bounded is the same."""
+
+MODEL = "vars(sources.fetch_model({name!r}).source)"
+DATASET = "vars(sources.fetch_dataset({name!r}).source)"
+SUMMARY = (
+    "(lambda s: [s.source.splits, s.label_names, s.languages, s.source.license, s.source.revision, s.notes])"
+    "(data.load_text_classification({arguments}))"
+)
+
+
+def load(arguments):
+    return SUMMARY.format(arguments=arguments)
+
+
+@pytest.fixture(scope="module")
+def root(tiny_model_folder, tmp_path_factory):
+    """A hub of small repositories: plain ones, gated ones, and ones that must be refused."""
+    root = tmp_path_factory.mktemp("root")
+    for name in ("tiny", "gated", "pickled", "remote"):
+        shutil.copytree(tiny_model_folder, root / "models" / "org" / name)
+        (root / "models" / "org" / name / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n")
+    (root / "models" / "org" / "gated" / ".gated").touch()
+    (root / "models" / "org" / "tiny" / "modeling_evil.py").write_text("raise SystemExit")
+    pickled = root / "models" / "org" / "pickled"
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    remote = root / "models" / "org" / "remote" / "config.json"
+    remote.write_text(json.dumps(json.loads(remote.read_text()) | {"auto_map": {"AutoModel": "modeling.Evil"}}))
+    rows = [{"text": f"text {i}", "label": ["no", "yes"][i % 2]} for i in range(40)]
+    for name in ("rows", "rows@v1", "script", "script@refs%2Fconvert%2Fparquet"):
+        (root / "datasets" / "org" / name).mkdir(parents=True)
+    write_rows(root / "datasets" / "org" / "rows" / "train.jsonl", rows)
+    write_rows(root / "datasets" / "org" / "rows@v1" / "train.jsonl", rows[:20])
+    (root / "datasets" / "org" / "script" / "script.py").write_text("raise SystemExit('ran')")
+    converted = root / "datasets" / "org" / "script@refs%2Fconvert%2Fparquet"
+    for config, part in (("first", rows[:20]), ("second", rows)):
+        (converted / config / "train").mkdir(parents=True)
+        datasets.Dataset.from_list(part).to_parquet(converted / config / "train" / "0000.parquet")
+    return root
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def small_hub(root, tmp_path_factory):
+    with serving(root, tmp_path_factory.mktemp("small-hub")) as running:
+        yield running
+
+
+@pytest.fixture
+def faulty(small_hub):
+    """The hub of small repositories; whatever a test breaks is mended after it."""
+    yield small_hub
+    small_hub.set_faults()
+
+
+def refused(outcome, *parts, error="InputError", exit_code=2):
+    assert (outcome.error, outcome.exit_code) == (error, exit_code), outcome
+    assert "\n" not in outcome.message
+    for part in parts:
+        assert part in outcome.message
+
+
+# Real data sets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "splits", "num_labels", "label", "languages"),
+    [
+        ("'PolyAI/banking77'", {"train": 9003, "validation": 1000, "test": 3080}, 77, "activate_my_card", ["en"]),
+        (
+            "'Davlan/sib200', config='swh_Latn', label_column='category'",
+            {"train": 701, "validation": 99, "test": 204},
+            7,
+            "entertainment",
+            ["sw"],
+        ),
+        (
+            "'SetFit/sst2', text_column='text', label_column='label'",
+            {"train": 6920, "validation": 872, "test": 1821},
+            2,
+            "negative",
+            ["en"],
+        ),
+    ],
+)
+def test_hub_data_sets_become_splits_and_h1_again_offline(
+    hub, hub_home, arguments, splits, num_labels, label, languages
+):
+    online = hub.evaluate(load(arguments), hub_home)
+    assert online.get()[0] == splits
+    assert (len(online.get()[1]), online.get()[1][0], online.get()[2]) == (num_labels, label, languages)
+    assert len(online.get()[4]) == 40
+    offline = hub.evaluate(load(arguments), hub_home, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    assert offline.get() == online.get()
+
+
+def test_h6_minilm_is_resolved_to_a_commit_once_and_read_at_it(hub, hub_home):
+    before = len(hub.paths_asked())
+    got = hub.evaluate(MODEL.format(name="sentence-transformers/all-MiniLM-L6-v2@main"), hub_home).get()
+    assert got["sha256"]["model.safetensors"].startswith("53aa51172d142c89")
+    assert (got["license"], got["notes"]["revision"]) == ("apache-2.0", "main")
+    asked = [path for path in hub.paths_asked()[before:] if "all-MiniLM-L6-v2" in path]
+    assert sum("main" in path for path in asked) == 1
+    resolved = [path for path in asked if "/resolve/" in path]
+    assert resolved
+    assert all(f"/resolve/{got['revision']}/" in path for path in resolved)
+    assert not [path for path in asked if path.endswith((".gitattributes", "data_config.json"))]
+
+
+def test_a_data_set_with_an_unlabelled_test_split_says_so(hub, hub_home):
+    notes = hub.evaluate(load("'stanfordnlp/sst2'"), hub_home).get()[5]
+    assert notes["num_dropped"] == {"test/unlabelled": 1821}
+    assert "--test-split" in notes["test_split"]
+
+
+def test_several_configurations_are_named(hub, hub_home):
+    refused(hub.evaluate(load("'Davlan/sib200'"), hub_home), "--dataset-config", "eng_Latn", "swh_Latn")
+    wrong = hub.evaluate(load("'Davlan/sib200', config='swahili'"), hub_home)
+    refused(wrong, "no configuration 'swahili'", "swh_Latn")
+
+
+# Names that lead nowhere
+
+
+def test_unknown_ids_and_revisions_are_one_sentence_each(small_hub, tmp_path):
+    refused(small_hub.evaluate(MODEL.format(name="org/absent"), tmp_path), "the hub has no model org/absent")
+    refused(small_hub.evaluate(DATASET.format(name="org/absent"), tmp_path), "the hub has no dataset org/absent")
+    refused(small_hub.evaluate(MODEL.format(name="org/tiny@v9"), tmp_path), "org/tiny has no revision 'v9'")
+    refused(small_hub.evaluate(MODEL.format(name=f"org/tiny@{'0' * 40}"), tmp_path), "no revision '0000")
+
+
+def test_h8_gated_repository_names_its_page_and_s3_no_token(small_hub, tmp_path):
+    expression = MODEL.format(name="org/gated")
+    for number, token in enumerate((None, "hf_CANARY")):
+        changes = {"HF_TOKEN": token} if token else {}
+        outcome = small_hub.evaluate(expression, tmp_path / str(number), **changes)
+        refused(outcome, "org/gated is gated", "https://huggingface.co/org/gated", "HF_TOKEN")
+        assert "CANARY" not in outcome.output
+    assert small_hub.evaluate(expression, tmp_path, HF_TOKEN="hf_test").get()["license"] == "mit"
+
+
+def test_a_revision_is_read_as_it_was(small_hub, tmp_path):
+    old, new = (small_hub.evaluate(load(f"'org/rows{at}'"), tmp_path).get() for at in ("@v1", ""))
+    assert (sum(old[0].values()), sum(new[0].values())) == (20, 40)
+    assert old[4] != new[4]
+    assert small_hub.evaluate(load(f"'org/rows@{old[4]}'"), tmp_path).get()[0] == old[0]
+
+
+# What is not loaded
+
+
+def test_m1_m2_refused_models_cost_no_download_of_weights(small_hub, tmp_path):
+    before = len(small_hub.paths_asked())
+    pickled = small_hub.evaluate(MODEL.format(name="org/pickled"), tmp_path)
+    refused(pickled, "found only pytorch_model.bin", error="PolicyError", exit_code=3)
+    remote = small_hub.evaluate(MODEL.format(name="org/remote"), tmp_path)
+    refused(remote, "'auto_map'", error="PolicyError", exit_code=3)
+    asked = small_hub.paths_asked()[before:]
+    assert not [path for path in asked if path.endswith((".bin", ".safetensors", ".py"))]
+
+
+def test_code_in_a_repository_is_not_downloaded(small_hub, tmp_path):
+    assert "modeling_evil.py" not in small_hub.evaluate(MODEL.format(name="org/tiny"), tmp_path).get()["sha256"]
+    assert not list(tmp_path.rglob("modeling_evil.py"))
+
+
+def test_d10_a_data_set_with_a_script_names_its_parquet_revision_which_loads(small_hub, tmp_path):
+    outcome = small_hub.evaluate(load("'org/script'"), tmp_path)
+    refused(outcome, "org/script@refs/convert/parquet", "script")
+    assert "ran" not in outcome.output
+    several = small_hub.evaluate(load("'org/script@refs/convert/parquet'"), tmp_path)
+    refused(several, "--dataset-config", "first, second")
+    expression = load("'org/script@refs/convert/parquet', config='first'")
+    got = small_hub.evaluate(expression, tmp_path).get()
+    assert (sum(got[0].values()), got[1]) == (20, ["no", "yes"])
+    assert small_hub.evaluate(expression, tmp_path, HF_HUB_OFFLINE="1").get() == got
+
+
+# Servers and networks that fail
+
+
+def test_h3_errors_that_pass_are_waited_for(faulty, tmp_path):
+    faulty.set_faults(match="/api/", error_every=1, error_status=503, only_first=2)
+    assert faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK).get()["license"] == "mit"
+
+
+def test_h3_errors_that_stay_end_in_one_sentence_after_bounded_attempts(faulty, tmp_path):
+    faulty.set_faults(match="/api/", error_every=1, error_status=500)
+    before, start = len(faulty.paths_asked()), time.monotonic()
+    outcome = faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK)
+    refused(outcome, "the hub should give the model org/tiny", "answered 500", "5 attempts")
+    assert time.monotonic() - start < 30
+    assert sum("org/tiny" in path for path in faulty.paths_asked()[before:]) == 5
+
+
+def test_h4_a_cut_connection_is_taken_up_again_and_the_bytes_are_right(faulty, root, tmp_path):
+    faulty.set_faults(match=r"resolve.*safetensors", cut_after=5000, only_first=3)
+    got = faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK).get()
+    (weights,) = tmp_path.rglob("snapshots/*/model.safetensors")
+    assert weights.read_bytes() == (root / "models" / "org" / "tiny" / "model.safetensors").read_bytes()
+    assert got["sha256"]["model.safetensors"]
+
+
+def test_a_hub_that_is_not_there_is_one_sentence(small_hub, tmp_path):
+    outcome = small_hub.evaluate(
+        DATASET.format(name="org/rows"), tmp_path, before=QUICK, HF_ENDPOINT="http://user:hf_CANARY@127.0.0.1:9"
+    )
+    refused(outcome, "the hub should give the dataset org/rows", "check the network")
+    assert "CANARY" not in outcome.message
+
+
+def test_h2_cold_cache_offline_names_every_missing_file(faulty, tmp_path):
+    refused(
+        faulty.evaluate(DATASET.format(name="org/rows"), tmp_path, HF_HUB_OFFLINE="1"),
+        "HF_HUB_OFFLINE is set",
+        "org/rows",
+    )
+    assert faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path).get()
+    for name in ("model.safetensors", "tokenizer.json"):
+        next(tmp_path.rglob(f"snapshots/*/{name}")).unlink()
+    outcome = faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, HF_HUB_OFFLINE="1")
+    refused(outcome, "model.safetensors", "tokenizer.json", "HF_HUB_OFFLINE")
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_h1_h3_what_was_fetched_is_used_when_the_hub_is_gone(faulty, tmp_path, kind):
+    expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
+    online = faulty.evaluate(expression, tmp_path)
+    assert online.get()
+    faulty.set_faults(error_every=1, error_status=503)
+    gone = faulty.evaluate(expression, tmp_path)
+    offline = faulty.evaluate(expression, tmp_path, HF_HUB_OFFLINE="1")
+    if kind == "model":
+        for outcome in (gone, offline):
+            assert outcome.get()["notes"].pop("commit_resolved_utc")
+    assert gone.get() == offline.get() == online.get()
+
+
+# Bytes that are not what they should be
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_h7_other_bytes_than_listed_are_refused_and_thrown_away(faulty, tmp_path, kind):
+    expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
+    name = "model.safetensors" if kind == "model" else "train.jsonl"
+    faulty.set_faults(match=f"resolve.*{name}", corrupt=True)
+    outcome = faulty.evaluate(expression, tmp_path)
+    refused(outcome, f"{name} of org/", "not what the hub lists", error="DamagedError", exit_code=4)
+    faulty.set_faults()
+    assert faulty.evaluate(expression, tmp_path).get()
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_d7_an_altered_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path, kind):
+    expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
+    name = "model.safetensors" if kind == "model" else "train.jsonl"
+    before = faulty.evaluate(expression, tmp_path).get()
+    (cached,) = tmp_path.rglob(f"snapshots/*/{name}")
+    content = bytearray(cached.read_bytes())
+    content[-3] ^= 1
+    cached.resolve().write_bytes(content)
+    offline = faulty.evaluate(expression, tmp_path, HF_HUB_OFFLINE="1")
+    refused(offline, name)
+    assert faulty.evaluate(expression, tmp_path).get() == before
+
+
+def test_d9_the_commit_that_was_recorded_is_what_a_later_run_gets(root, tmp_path):
+    moved = tmp_path / "root"
+    shutil.copytree(root / "datasets" / "org" / "rows", moved / "datasets" / "org" / "rows")
+    with serving(moved, tmp_path) as hub:
+        commit = hub.evaluate(load("'org/rows'"), tmp_path / "home").get()[4]
+        write_rows(
+            moved / "datasets" / "org" / "rows" / "train.jsonl",
+            [{"text": f"new {i}", "label": i % 2} for i in range(10)],
+        )
+        assert hub.evaluate(load(f"'org/rows@{commit}'"), tmp_path / "home").get()[4] == commit
+        gone = hub.evaluate(load(f"'org/rows@{commit}'"), tmp_path / "other home")
+        refused(gone, "has no revision")
+        assert hub.evaluate(load("'org/rows'"), tmp_path / "home").get()[4] != commit
