@@ -476,7 +476,7 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
     config: Any = model.model.config
     loader = "SentenceTransformer" if isinstance(model.model, Embedder) else "AutoModelForSequenceClassification"
     return {
-        **{key: value for key, value in model.notes.items() if key != "training"},
+        **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
         "num_layers": int(config.num_hidden_layers),
         "hidden_size": int(config.hidden_size),
         "num_parameters": num_parameters(model.model),
