@@ -1,0 +1,660 @@
+"""The loop: its gradients, its stops and returns, and what it refuses."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, split, weights
+from torch import nn
+
+from smallmodels import files, models, training
+from smallmodels.energy import EnergyReading
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
+from smallmodels.models import TextModel
+from smallmodels.phases import Context
+from smallmodels.records import Component
+from smallmodels.training import TrainConfig
+
+CONFIG = TrainConfig(learning_rate=1e-2, max_steps=7, batch_size=8, checkpoint_steps=2)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_folder):
+    """Never trained itself: tests train copies."""
+    return classifier(tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def train(base):
+    return split(base.tokenizer, 24)
+
+
+def fit(model, train, loss_fn=cross_entropy, config=CONFIG, **options):
+    return training.fit(model, train, loss_fn, config, **{"compute": FP32, **options})
+
+
+def gradients(model, train, loss_fn=cross_entropy, **changes):
+    """The gradient that the optimizer is given in the first step, by name of the parameter."""
+    model, seen = model.copy(), {}
+    config = dataclasses.replace(CONFIG, **{"max_steps": 1, "max_grad_norm": 0.0, **changes})
+    original = training._Loop.divide_and_clip
+
+    def spy(loop, targets):
+        norm = original(loop, targets)
+        seen.update({name: p.grad.clone() for name, p in loop.parameters.items()})
+        return norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Loop, "divide_and_clip", spy)
+        fit(model, train, loss_fn, config)
+    return seen
+
+
+def assert_close(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=1e-4, atol=1e-7, msg=lambda text, n=name: f"{n}: {text}")
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_fit_gradient_of_micro_batches_is_that_of_the_whole_batch(base, train, size):
+    whole = gradients(base, train)
+    assert_close(gradients(base, train, micro_batch_size=size), whole)
+    assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
+
+
+def test_fit_gradient_is_that_of_plain_torch(base, train):
+    indices = training.plan_epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[0]
+    model = base.copy()
+    batch = training.collate(train, indices)
+    cross_entropy(model.model, batch).mean().backward()
+    expected = {name: p.grad for name, p in model.model.named_parameters()}
+    assert_close(gradients(base, train, micro_batch_size=3), expected)
+
+
+def masked_loss(model, batch):
+    """Two targets for an example of class 0, one for class 1, none for class 2."""
+    values = cross_entropy(model, batch)
+    return torch.cat([values[batch.labels == 0], 3 * values[batch.labels == 0], values[batch.labels == 1]])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_fit_divides_once_by_the_targets_of_the_whole_step(base, train, size):
+    whole = gradients(base, train, masked_loss)
+    assert_close(gradients(base, train, masked_loss, micro_batch_size=size), whole)
+
+
+def test_fit_scales_long_gradients_down_and_leaves_short_ones(base, train):
+    def norm(**changes):
+        return math.sqrt(sum(float((g**2).sum()) for g in gradients(base, train, **changes).values()))
+
+    whole = norm(max_grad_norm=0.0)
+    assert norm(max_grad_norm=whole / 4) == pytest.approx(whole / 4, rel=1e-3)
+    assert norm(max_grad_norm=whole * 4) == pytest.approx(whole, rel=1e-5)
+    assert norm(max_grad_norm=whole / 4, micro_batch_size=3) == pytest.approx(whole / 4, rel=1e-3)
+
+
+# What is trained and what comes back
+
+
+def test_fit_learns(base, train):
+    def mean_loss(model):
+        logits = models.forward_all(model, train.tokens, compute=FP32)
+        return float(nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(train.labels)))
+
+    config = TrainConfig(learning_rate=3e-3, num_epochs=15, batch_size=8)
+    trained = fit(base.copy(), train, config=config)
+    assert mean_loss(trained) < 0.6 * mean_loss(base)
+
+
+def test_fit_is_deterministic_and_its_seed_matters(base, train):
+    config = dataclasses.replace(CONFIG, dropout=True)
+    first = fit(base.copy(), train, config=config, seed=1)
+    assert_same_bits(weights(first), weights(fit(base.copy(), train, config=config, seed=1)))
+    assert first.weights_sha256() != fit(base.copy(), train, config=config, seed=2).weights_sha256()
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_fit_uses_dropout_only_if_asked(base, train, dropout):
+    modes = set()
+
+    def loss_fn(model, batch):
+        modes.add(model.training)
+        return cross_entropy(model, batch)
+
+    fit(base.copy(), train, loss_fn, dataclasses.replace(CONFIG, max_steps=1, dropout=dropout))
+    assert modes == {dropout}
+
+
+def test_fit_returns_a_model_in_evaluation_mode_without_gradients(base, train):
+    trained = fit(base.copy(), train)
+    assert not trained.model.training
+    assert all(p.grad is None and not p.requires_grad for p in trained.model.parameters())
+
+
+def test_fit_can_leave_the_table_of_token_vectors_as_it_is(base, train):
+    before, after = (
+        weights(base),
+        weights(fit(base.copy(), train, config=dataclasses.replace(CONFIG, train_embeddings=False))),
+    )
+    tables = [name for name in before if "_embeddings." in name]
+    assert len(tables) == 3
+    assert all(torch.equal(before[name], after[name]) for name in tables)
+    others = [name for name in before if "_embeddings." not in name and not torch.equal(before[name], after[name])]
+    assert len(others) > 30
+    moved = weights(fit(base.copy(), train))
+    assert not torch.equal(before[tables[0]], moved[tables[0]])
+
+
+def test_fit_does_not_decay_vectors(base, train):
+    rates = {}
+    original = torch.optim.AdamW.__init__
+
+    def spy(optimizer, groups, **options):
+        rates.update({id(p): group["weight_decay"] for group in groups for p in group["params"]})
+        original(optimizer, groups, **options)
+
+    model = base.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "__init__", spy)
+        fit(model, train, config=dataclasses.replace(CONFIG, max_steps=1, weight_decay=0.3))
+    for name, parameter in model.model.named_parameters():
+        assert rates[id(parameter)] == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.3)
+
+
+def test_fit_returns_the_best_weights_on_validation(base, train):
+    values, seen = iter([0.1, 0.7, 0.2, 0.7]), []
+
+    def validate(model):
+        seen.append(weights(model))
+        return {"accuracy": next(values), "other": 5.0}
+
+    config = dataclasses.replace(CONFIG, max_steps=8, num_evaluations=4)
+    trained = fit(base.copy(), train, config=config, validate=validate)
+    assert_same_bits(weights(trained), seen[1])  # the earlier of two that are as good
+    assert not torch.equal(seen[1]["classifier.weight"], seen[3]["classifier.weight"])
+    notes = trained.notes["training"]
+    assert (notes["num_steps"], notes["best_step"], notes["best_value"]) == (8, 4, 0.7)
+    assert [(point["step"], point["value"]) for point in notes["curve"]] == [(2, 0.1), (4, 0.7), (6, 0.2), (8, 0.7)]
+
+
+def test_fit_without_validation_returns_the_last_weights(base, train):
+    states = []
+
+    def loss_fn(model, batch):
+        states.append(weights(TextModel(model, None)))
+        return cross_entropy(model, batch)
+
+    short = fit(base.copy(), train, config=dataclasses.replace(CONFIG, num_epochs=1, max_steps=None, warmup_fraction=0))
+    assert short.notes["training"]["num_steps"] == 3
+    trained = fit(base.copy(), train, loss_fn)
+    assert len(states) == 7
+    assert not any(torch.equal(state["classifier.weight"], weights(trained)["classifier.weight"]) for state in states)
+
+
+def test_fit_curve_carries_the_cost_so_far(base, train):
+    joules = iter([10.0, 20.0])
+
+    def energy():
+        value = next(joules)
+        return EnergyReading(value, value / 2, {"cpu": Component(energy_j=value, label="counter")})
+
+    config = dataclasses.replace(CONFIG, max_steps=4, num_evaluations=2)
+    trained = fit(base.copy(), train, config=config, validate=lambda _: {"a": 1.0}, context=Context(energy=energy))
+    points = training.curve(trained)
+    assert [(p.step, p.energy_j, p.cpu_s, p.value) for p in points] == [(2, 10.0, 5.0, 1.0), (4, 20.0, 10.0, 1.0)]
+    assert training.curve(base) == []
+
+
+def test_fit_counts_its_work(base, train):
+    context = Context()
+    config = dataclasses.replace(CONFIG, max_steps=None, num_epochs=2, micro_batch_size=3)
+    fit(base.copy(), train, config=config, context=context)
+    counts = context.counts
+    assert counts.num_examples == 2 * 24
+    assert counts.num_tokens == 2 * train.tokens.lengths.sum()
+    assert counts.num_tokens <= counts.num_processed_tokens < 1.5 * counts.num_tokens
+    expected = 3 * 2 * models.num_operations(base.model, train.tokens.lengths)
+    assert counts.num_operations == pytest.approx(expected, rel=1e-9)
+
+
+def test_fit_leaves_no_number_format_on_the_model(base, train, tmp_path):
+    trained = fit(base.copy(), train, compute=BF16)
+    trained.save(tmp_path)
+    here = models.forward_all(trained, train.tokens, compute=FP32)
+    read = models.forward_all(TextModel.load(tmp_path), train.tokens, compute=FP32)
+    assert np.array_equal(here, read)
+
+
+def test_fit_trains_adapters_and_head_only_and_folds_them_in(base, train):
+    adapted = models.add_lora(base, rank=2)
+    trained = fit(adapted, train)
+    before, after = weights(base), weights(trained)
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    linear = {f"{name}.weight" for name, module in base.model.named_modules() if isinstance(module, nn.Linear)}
+    assert moved == linear | {"classifier.bias"}
+
+
+# Schedule and steps
+
+
+def test_schedule_rises_to_one_and_falls_to_just_above_zero():
+    factors = [training._schedule(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10] == max(factors) == 1.0
+    assert factors[99] == pytest.approx(1 / 90)
+    assert factors[:11] == sorted(factors[:11])
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0.0, 1.0), (1.0, 0.2)])
+def test_schedule_without_warmup_and_with_nothing_else(warmup, first):
+    factors = [training._schedule(step, 4, warmup) for step in range(4)]
+    assert factors[0] == pytest.approx(first)
+    assert min(factors) > 0
+
+
+def test_fit_follows_the_schedule(base, train):
+    rates = []
+    original = torch.optim.AdamW.step
+
+    def spy(optimizer, *args, **kwargs):
+        rates.append({group["lr"] for group in optimizer.param_groups})
+        return original(optimizer, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        fit(base.copy(), train, config=dataclasses.replace(CONFIG, max_steps=4, warmup_fraction=0.25))
+    assert [next(iter(rate)) for rate in rates] == pytest.approx([0.005, 0.01, 0.02 / 3, 0.01 / 3])
+    assert all(len(rate) == 1 for rate in rates)
+
+
+def test_num_steps_counts_the_last_partial_batch():
+    assert training.num_steps(24, TrainConfig(batch_size=8, num_epochs=2)) == 6
+    assert training.num_steps(25, TrainConfig(batch_size=8, num_epochs=2)) == 8
+    assert training.num_steps(25, TrainConfig(batch_size=8, num_epochs=2, max_steps=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("spent", "budget", "expected"), [(10.0, 10.0, 6), (10.0, 15.0, 9), (10.0, 0.1, 1), (0.0, 1.0, None)]
+)
+def test_steps_at_cost_scales_steps_with_the_budget(train, spent, budget, expected):
+    steps = training.steps_at_cost(train, TrainConfig(batch_size=8, num_epochs=2), spent=spent, budget=budget)
+    assert steps == expected or (expected is None and steps >= 1)
+
+
+# Interrupted and resumed
+
+
+class Projection(nn.Module):
+    """A loss with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        with models.seeded(5):
+            self.linear = nn.Linear(3, 3)
+
+    def forward(self, model, batch):
+        logits = self.linear(model(**batch.inputs).logits)
+        return nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+
+
+class StopAfter:
+    """Asks to stop once it was asked a number of times."""
+
+    def __init__(self, steps):
+        self.steps, self.asked = steps, 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.asked == self.steps
+
+
+def validate(model):
+    """A metric that depends on the weights, so that the best step is a matter of bits."""
+    return {"value": float(torch.sin(1000 * model.model.classifier.weight.detach().sum()))}
+
+
+VARIANTS = {
+    "plain": {},
+    "dropout": {"dropout": True},
+    "micro-batches": {"micro_batch_size": 3, "dropout": True},
+    "validation": {"num_evaluations": 4},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_r2_stopped_after_any_step_and_resumed_gives_the_same_bits(base, train, tmp_path, variant):
+    config = dataclasses.replace(CONFIG, **VARIANTS[variant])
+    options = {"config": config, "validate": validate if variant == "validation" else None, "seed": 3}
+    expected = fit(base.copy(), train, **options)
+    for step in range(1, 8) if variant == "plain" else (1, 4, 7):
+        events, folder = Events(), tmp_path / str(step)
+        with pytest.raises(RunInterruptedError, match=f"after step {step} of 7") as caught:
+            fit(base.copy(), train, context=Context(folder=folder, should_stop=StopAfter(step)), **options)
+        assert caught.value.exit_code == 75
+        context = Context(folder=folder, event=events)
+        resumed = fit(base.copy(), train, context=context, **options)
+        assert_same_bits(weights(resumed), weights(expected))
+        assert events.kinds == ["resume"]
+        assert context.counts.num_examples == 7 * 8
+        notes, wanted = resumed.notes["training"], expected.notes["training"]
+        assert [(p["step"], p["value"]) for p in notes["curve"]] == [(p["step"], p["value"]) for p in wanted["curve"]]
+        assert notes["best_step"] == wanted["best_step"]
+
+
+def test_r2_weights_of_the_loss_are_resumed_too(base, train, tmp_path):
+    loss = Projection()
+    initial = {name: p.detach().clone() for name, p in loss.named_parameters()}
+    expected = fit(base.copy(), train, loss)
+    assert not torch.equal(loss.linear.weight, initial["linear.weight"])
+    with pytest.raises(RunInterruptedError):
+        fit(base.copy(), train, Projection(), context=Context(folder=tmp_path, should_stop=StopAfter(3)))
+    second = Projection()
+    resumed = fit(base.copy(), train, second, context=Context(folder=tmp_path))
+    assert_same_bits(weights(resumed), weights(expected))
+    assert_same_bits(dict(second.state_dict()), dict(loss.state_dict()))
+
+
+def test_r2_adapters_are_resumed(base, train, tmp_path):
+    expected = fit(models.add_lora(base, rank=2), train)
+    with pytest.raises(RunInterruptedError):
+        fit(models.add_lora(base, rank=2), train, context=Context(folder=tmp_path, should_stop=StopAfter(4)))
+    resumed = fit(models.add_lora(base, rank=2), train, context=Context(folder=tmp_path))
+    assert_same_bits(weights(resumed), weights(expected))
+
+
+def test_r2_stopped_several_times_gives_the_same_bits(base, train, tmp_path):
+    config = dataclasses.replace(CONFIG, dropout=True)
+    expected = fit(base.copy(), train, config=config)
+    for _ in range(3):
+        context = Context(folder=tmp_path, should_stop=StopAfter(2))
+        with pytest.raises(RunInterruptedError):
+            fit(base.copy(), train, config=config, context=context)
+    assert_same_bits(
+        weights(fit(base.copy(), train, config=config, context=Context(folder=tmp_path))), weights(expected)
+    )
+
+
+def test_r1_killed_between_checkpoints_gives_the_same_bits(base, train, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    steps = []
+
+    def dying(model, batch):
+        steps.append(1)
+        if len(steps) == 6:
+            raise Killed
+        return cross_entropy(model, batch)
+
+    expected = fit(base.copy(), train)
+    with pytest.raises(Killed):
+        fit(base.copy(), train, dying, context=Context(folder=tmp_path))
+    events = Events()
+    resumed = fit(base.copy(), train, context=Context(folder=tmp_path, event=events))
+    assert events.rows[0][1] == "training goes on after step 4 of 7"
+    assert_same_bits(weights(resumed), weights(expected))
+
+
+# Checkpoints on disk
+
+
+@pytest.fixture
+def stopped(base, train, tmp_path):
+    """A folder with the checkpoints of steps 2 and 4, best weights included."""
+    options = {"config": dataclasses.replace(CONFIG, num_evaluations=7), "validate": validate}
+    with pytest.raises(RunInterruptedError):
+        fit(base.copy(), train, context=Context(folder=tmp_path, should_stop=StopAfter(4)), **options)
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+    return tmp_path
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def resume(base, train, folder):
+    events = Events()
+    config = dataclasses.replace(CONFIG, num_evaluations=7)
+    context = Context(folder=folder, event=events)
+    return fit(base.copy(), train, config=config, validate=validate, context=context), events
+
+
+FILES = ["weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json", "manifest.json"]
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", ["k2 flipped", "k3 missing", "k1 torn"])
+@pytest.mark.parametrize("name", FILES)
+def test_k2_k3_a_damaged_checkpoint_falls_back_to_the_one_before(base, train, stopped, name, damage):
+    path = stopped / "checkpoints" / "step-00000004" / name
+    if damage == "k2 flipped":
+        flip_byte(path)
+    elif damage == "k3 missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
+    resumed, events = resume(base, train, stopped)
+    assert events.kinds[:2] == ["damaged checkpoint", "resume"]
+    assert events.rows[1][1] == "training goes on after step 2 of 7"
+    config = dataclasses.replace(CONFIG, num_evaluations=7)
+    assert_same_bits(weights(resumed), weights(fit(base.copy(), train, config=config, validate=validate)))
+
+
+def test_k2_no_whole_checkpoint_left_is_refused(base, train, stopped):
+    for name in names(stopped):
+        flip_byte(stopped / "checkpoints" / name / "weights.safetensors")
+    with pytest.raises(DamagedError, match="delete that folder") as caught:
+        resume(base, train, stopped)
+    assert caught.value.exit_code == 4
+
+
+def test_k10_a_checkpoint_of_a_newer_format_is_skipped(base, train, stopped):
+    newest = stopped / "checkpoints" / "step-00000004"
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps(state | {"format": 99}))
+    files.write_manifest(newest)
+    _, events = resume(base, train, stopped)
+    assert events.kinds[:2] == ["damaged checkpoint", "resume"]
+    assert "format 99" in events.rows[0][1]
+
+
+def test_k7_foreign_folders_stay_and_are_not_read(base, train, tmp_path):
+    foreign = tmp_path / "checkpoints" / "checkpoint-my-notes"
+    foreign.mkdir(parents=True)
+    (foreign / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoints" / "step-00000099.bak").mkdir()
+    (tmp_path / "checkpoints" / "step-00000098").write_text("a file")
+    events = Events()
+    fit(base.copy(), train, context=Context(folder=tmp_path, event=events))
+    assert events.kinds == []
+    kept = ["checkpoint-my-notes", "step-00000004", "step-00000006", "step-00000098", "step-00000099.bak"]
+    assert names(tmp_path) == kept
+    assert (foreign / "notes.txt").read_text() == "mine"
+
+
+def test_k7_the_last_two_checkpoints_are_kept(base, train, tmp_path):
+    fit(base.copy(), train, config=dataclasses.replace(CONFIG, checkpoint_steps=1), context=Context(folder=tmp_path))
+    assert names(tmp_path) == ["step-00000005", "step-00000006"]
+
+
+def test_k1_folders_torn_by_a_kill_are_ignored_and_removed(base, train, stopped):
+    checkpoints = stopped / "checkpoints"
+    torn = checkpoints / ".step-00000006.12345.tmp"
+    shutil.copytree(checkpoints / "step-00000004", torn)
+    _, events = resume(base, train, stopped)
+    assert events.rows[0][1] == "training goes on after step 4 of 7"
+    assert not torn.exists()
+
+
+def test_k9_a_checkpoint_holds_safetensors_and_json_only(stopped):
+    for path in (stopped / "checkpoints").rglob("*"):
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.is_file():
+            assert path.suffix == ".safetensors"
+            with safe_open(path, "pt") as file:
+                assert file.keys()
+
+
+def test_fit_outside_a_run_writes_nothing(base, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(base.copy(), train)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What stops training
+
+
+def not_finite(at, value):
+    """A loss whose value is not finite at one step."""
+    calls = []
+
+    def loss_fn(model, batch):
+        calls.append(batch.ids)
+        return cross_entropy(model, batch) * (value if len(calls) == at else 1.0)
+
+    return loss_fn
+
+
+class InfiniteGradient(torch.autograd.Function):
+    """The identity, with a gradient of infinity."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+def infinite_gradient(at):
+    calls = []
+
+    def loss_fn(model, batch):
+        calls.append(1)
+        values = cross_entropy(model, batch)
+        return InfiniteGradient.apply(values) if len(calls) == at else values
+
+    return loss_fn
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "what"),
+    [(not_finite(3, math.nan), "loss"), (not_finite(3, math.inf), "loss"), (infinite_gradient(3), "gradient")],
+    ids=["r5-nan-loss", "r5-inf-loss", "r7-inf-gradient"],
+)
+def test_r5_r7_what_is_not_finite_stops_before_the_optimizer(base, train, tmp_path, loss_fn, what):
+    model, events = base.copy(), Events()
+    with pytest.raises(TrainingError, match=f"the {what} must be finite, but is not at step 3") as caught:
+        fit(model, train, loss_fn, context=Context(folder=tmp_path, event=events))
+    expected = fit(base.copy(), train, config=dataclasses.replace(CONFIG, max_steps=7), context=Context())
+    kind, _, details = events.rows[-1]
+    indices = training.plan_epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[2]
+    assert (kind, details["examples"]) == ("not finite", [f"train/{i}" for i in indices])
+    assert details["examples"][0] in str(caught.value)
+    assert "step-00000002" in str(caught.value)
+    assert caught.value.exit_code == 1
+    saved = tmp_path / "checkpoints" / "step-00000002" / "weights.safetensors"
+    assert_same_bits(weights(model), load_file(saved))
+    assert_same_bits(weights(fit(base.copy(), train, context=Context(folder=tmp_path))), weights(expected))
+
+
+def test_r5_a_micro_batch_that_is_not_finite_stops_the_whole_step(base, train):
+    model = base.copy()
+    config = dataclasses.replace(CONFIG, micro_batch_size=3)
+    with pytest.raises(TrainingError, match="at step 1"):
+        fit(model, train, not_finite(2, math.nan), config)
+    assert_same_bits(weights(model), weights(base))
+
+
+def test_fit_refuses_a_metric_that_is_not_finite(base, train):
+    with pytest.raises(TrainingError, match="accuracy is not at step 2"):
+        fit(base.copy(), train, validate=lambda _: {"accuracy": math.nan})
+
+
+def no_targets(model, batch):
+    return cross_entropy(model, batch)[:0]
+
+
+def constant(model, batch):
+    return torch.ones(len(batch.ids))
+
+
+def unrelated(model, batch):
+    return torch.ones(len(batch.ids), requires_grad=True) * 2
+
+
+def mean(model, batch):
+    return cross_entropy(model, batch).mean()
+
+
+def without_slope(model, batch):
+    return 0 * cross_entropy(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (no_targets, "should return one value per target, but a step had none"),
+        (constant, "the loss should depend on the trained weights"),
+        (unrelated, "the loss should depend on the trained weights"),
+        (mean, "gave a single number: leave out its mean"),
+        (without_slope, "training should change weights, but none moved"),
+    ],
+)
+def test_fit_refuses_a_loss_that_trains_nothing(base, train, loss_fn, message):
+    model = base.copy()
+    with pytest.raises(TrainingError, match=message) as caught:
+        fit(model, train, loss_fn, dataclasses.replace(CONFIG, weight_decay=0.0))
+    assert caught.value.exit_code == 1
+    assert_same_bits(weights(model), weights(base))
+
+
+def test_fit_refuses_a_model_without_anything_to_train(train):
+    only_table = TextModel(nn.Embedding(5, 2), None)
+    with pytest.raises(TrainingError, match="all are frozen"):
+        fit(only_table, train, config=dataclasses.replace(CONFIG, train_embeddings=False))
+
+
+def test_d1_fit_refuses_an_empty_split(base, train):
+    with pytest.raises(InputError, match="at least one example"):
+        fit(base.copy(), train.take([]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be > 0, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be > 0, got inf"),
+        ({"batch_size": 0}, "batch_size must be > 0, got 0"),
+        ({"num_epochs": -1}, "num_epochs must be > 0, got -1"),
+        ({"max_steps": 0}, "max_steps must be > 0, got 0"),
+        ({"micro_batch_size": 0}, "micro_batch_size must be > 0, got 0"),
+        ({"num_evaluations": 0}, "num_evaluations must be > 0, got 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be >= 0, got -0.1"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be >= 0, got -1.0"),
+        ({"warmup_fraction": 1.5}, r"warmup_fraction must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_c2_train_config_refuses_what_cannot_be(changes, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**changes)
