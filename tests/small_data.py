@@ -19,12 +19,13 @@ WORDS = ["please", "help", "me", "read", "write", "close", "names", "time", "day
 
 
 def texts(count, *, seed=0):
-    """Texts of 3 to 20 words, in turn about each of three topics; no two are equal."""
+    """Texts of 6 to 22 words, in turn about each of three topics; no two of 169 are equal, as texts or as tokens."""
     generator = np.random.default_rng(seed)
     rows = []
     for i in range(count):
         topic = TOPICS[i % 3].split()[: generator.integers(3, 12)]
-        rows.append(" ".join([*topic, *generator.choice(WORDS, generator.integers(0, 9)), str(seed), str(i)]))
+        number = [WORDS[place % len(WORDS)] for place in (seed, i // len(WORDS), i)]
+        rows.append(" ".join([*topic, *generator.choice(WORDS, generator.integers(0, 9)), *number]))
     return rows
 
 
