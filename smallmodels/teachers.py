@@ -221,7 +221,8 @@ def _entry(
         if _is_whole(folder, context):
             made = files.read_json(folder / _ENTRY)
             context.counts.add_shared(energy_j=made["energy_j"], cpu_s=made["cpu_s"])
-            context.event("cache", f"{key['what']} read back", key=folder.name, **made)
+            cost = {name: made[name] for name in ("energy_j", "cpu_s", "label")}
+            context.event("cache", f"{key['what']} read back", key=folder.name, **cost)
             return folder
         for torn in parent.glob(f".{folder.name}.*.tmp"):  # left by a builder that was killed
             shutil.rmtree(torn)
