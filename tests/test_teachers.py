@@ -1,0 +1,455 @@
+"""What a teacher gives: once, read back for nothing but its debt, and never for something else."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, embedder, split, weights
+
+from smallmodels import files, models, teachers
+from smallmodels.data.splits import Split
+from smallmodels.energy import EnergyReading
+from smallmodels.errors import DamagedError, PolicyError, RunInterruptedError, TrainingError
+from smallmodels.phases import Context
+from smallmodels.records import Component
+from smallmodels.teachers import Signals
+from smallmodels.training import TrainConfig
+
+CONFIG = TrainConfig(learning_rate=1e-2, max_steps=4, batch_size=8, num_evaluations=2)
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_model_folder):
+    return classifier(tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def train(teacher):
+    return split(teacher.tokenizer, 24)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of three shards per entry at 24 rows."""
+    monkeypatch.setattr(teachers, "_ROWS_PER_SHARD", 10)
+    return tmp_path / "cache"
+
+
+def store(teacher, rows, cache, **options):
+    return teachers.store_signals(teacher, rows, cache=cache, **{"compute": FP32, **options})
+
+
+class Passes:
+    """Counts the forward passes of a model while the block runs, and looks at it during each."""
+
+    def __init__(self, model):
+        self.model, self.training, self.gradients, self.count = model.model, set(), set(), 0
+
+    def __enter__(self):
+        self.handle = self.model.register_forward_hook(self.look)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+    def look(self, module, inputs, output):
+        self.count += 1
+        self.training.add(module.training)
+        self.gradients.add(torch.is_grad_enabled() or output.logits.requires_grad)
+
+
+def reading(joules, *, label="counter"):
+    return EnergyReading(joules, joules / 2, {"cpu": Component(energy_j=joules, label=label)})
+
+
+def energy_of(*joules):
+    """The energy of a phase at each time that it is asked."""
+    values = iter(joules)
+    return lambda: reading(next(values))
+
+
+def entries(cache):
+    return sorted(path for path in (cache / "signals").iterdir() if not path.name.startswith("."))
+
+
+def shards(cache):
+    (entry,) = entries(cache)
+    return sorted(entry.glob("shard-*"))
+
+
+# Signals are stored once
+
+
+@pytest.mark.parametrize("make", [classifier, embedder])
+def test_store_signals_gives_raw_logits_or_embeddings_of_every_row(tiny_model_folder, train, cache, make):
+    model = make(tiny_model_folder)
+    signals = store(model, train, cache)
+    expected = models.forward_all(model, train.tokens, compute=FP32)
+    np.testing.assert_allclose(signals.values, expected, atol=1e-6)
+    assert signals.values.shape == (24, 3 if make is classifier else 32)
+    assert len(shards(cache)) == 3
+
+
+def test_store_signals_reads_the_second_time_without_a_forward_pass(teacher, train, cache):
+    with Passes(teacher) as first:
+        built = store(teacher, train, cache)
+    with Passes(teacher) as second:
+        read = store(teacher, train, cache)
+    assert (first.count, second.count) == (3, 0)
+    assert np.array_equal(built.values, read.values)
+    assert (built.inputs, built.key) == (read.inputs, read.key)
+
+
+def test_store_signals_owes_what_an_earlier_run_paid(teacher, train, cache):
+    paying = Context(energy=energy_of(10.0, 130.0))
+    store(teacher, train, cache, context=paying)
+    assert (paying.counts.shared_energy_j, paying.counts.shared_cpu_s) == (0.0, 0.0)
+    assert paying.counts.num_examples == 24
+    events = Events()
+    owing = Context(event=events, energy=lambda: pytest.fail("nothing was built"))
+    store(teacher, train, cache, context=owing)
+    assert (owing.counts.shared_energy_j, owing.counts.shared_cpu_s) == (120.0, 60.0)
+    assert owing.counts.num_examples is None
+    kind, _, details = events.rows[0]
+    assert (kind, details["energy_j"], details["label"]) == ("cache", 120.0, "counter")
+
+
+def test_store_signals_owes_an_unknown_cost_as_unknown(teacher, train, cache):
+    store(teacher, train, cache)
+    context = Context()
+    store(teacher, train, cache, context=context)
+    assert (context.counts.shared_energy_j, context.counts.shared_cpu_s) == (None, None)
+
+
+def test_m8_teacher_is_in_evaluation_mode_and_gets_no_gradient(teacher, train, cache):
+    model = teacher.copy()
+    model.model.train()
+    with Passes(model) as passes:
+        store(model, train, cache)
+    assert passes.training == {False}
+    assert passes.gradients == {False}
+    assert all(p.grad is None for p in model.model.parameters())
+
+
+# What changes a signal is part of its address
+
+
+def other_weights(teacher):
+    model = teacher.copy()
+    with torch.no_grad():
+        model.model.classifier.bias += 0.5
+    return model
+
+
+def other_tokenizer(teacher):
+    from transformers import BertTokenizerFast
+
+    vocabulary = teacher.tokenizer.get_vocab()
+    tokenizer = BertTokenizerFast(vocab=vocabulary, do_lower_case=False, model_max_length=64)
+    return dataclasses.replace(teacher, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["weights", "tokenizer", "max_length", "one text", "order", "number format"],
+)
+def test_t5_another_part_is_another_entry(teacher, train, cache, change):
+    first = store(teacher, train, cache)
+    model, rows, compute = teacher, train, FP32
+    if change == "weights":
+        model = other_weights(teacher)
+    elif change == "tokenizer":
+        model = other_tokenizer(teacher)
+    elif change == "max_length":
+        rows = train.tokenize(teacher.tokenizer, max_length=33)
+    elif change == "one text":
+        rows = split(teacher.tokenizer, 23)
+    elif change == "order":
+        rows = train.take(range(23, -1, -1))
+    else:
+        compute = BF16
+    with Passes(model) as passes:
+        second = store(model, rows, cache, compute=compute)
+    assert passes.count == 3
+    assert second.key != first.key
+    assert len(entries(cache)) == 2
+
+
+def test_t5_labels_ids_and_the_last_call_of_the_tokenizer_are_no_part(teacher, train, cache):
+    first = store(teacher, train, cache)
+    teacher.tokenizer(["a card"], truncation=True, max_length=3, padding="max_length")
+    rows = dataclasses.replace(train, labels=None, ids=[f"other/{i}" for i in range(24)])
+    with Passes(teacher) as passes:
+        assert store(teacher, rows, cache).key == first.key
+    assert passes.count == 0
+
+
+# Damage
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_byte, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:-9])],
+    ids=["t2-flipped", "missing", "t4-empty", "torn"],
+)
+@pytest.mark.parametrize("name", ["shard-00001.safetensors", "entry.json", "manifest.json"])
+def test_t2_t4_a_damaged_entry_is_built_again(teacher, train, cache, damage, name):
+    built = store(teacher, train, cache)
+    (entry,) = entries(cache)
+    damage(entry / name)
+    events = Events()
+    with Passes(teacher) as passes:
+        again = store(teacher, train, cache, context=Context(event=events))
+    assert passes.count == 3
+    assert events.kinds == ["damaged cache"]
+    assert np.array_equal(again.values, built.values)
+    files.check_manifest(entry)
+
+
+def test_t1_t4_folders_of_killed_builders_are_ignored_and_removed(teacher, train, cache):
+    key = store(teacher, train, cache).key
+    (entry,) = entries(cache)
+    torn = entry.with_name(f".{key}.12345.tmp")
+    entry.rename(torn)
+    (torn / "shard-00002.safetensors").unlink()
+    with Passes(teacher) as passes:
+        store(teacher, train, cache)
+    assert passes.count == 3
+    assert not torn.exists()
+
+
+def test_t1_a_stopped_pass_leaves_nothing_and_starts_again(teacher, train, cache):
+    expected = store(teacher, train, cache / "other")
+    answers = iter([False, False, True])
+    with pytest.raises(RunInterruptedError):
+        store(teacher, train, cache, context=Context(should_stop=lambda: next(answers)))
+    assert entries(cache) == []
+    assert not list((cache / "signals").glob("*.tmp"))
+    assert np.array_equal(store(teacher, train, cache).values, expected.values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_t7_values_that_are_not_finite_are_refused(teacher, train, cache, value):
+    model = teacher.copy()
+    with torch.no_grad():
+        model.model.classifier.bias[1] = value
+    with pytest.raises(TrainingError, match="the teacher should give finite values, but does not for train/0"):
+        store(model, train, cache)
+    assert entries(cache) == []
+
+
+# Rows of a split
+
+
+def test_rows_for_follows_the_split_whatever_its_order(teacher, train, cache):
+    signals = store(teacher, train, cache)
+    order = np.random.default_rng(0).permutation(24)[:15]
+    shuffled = train.take(order).with_signals(signals)
+    assert np.array_equal(shuffled.teacher, signals.values[order])
+    assert len(np.unique(signals.values, axis=0)) == 24  # so that a wrong row would show
+
+
+def test_rows_for_gives_equal_texts_equal_rows(teacher, cache):
+    rows = Split("train", ["a", "b", "c"], ["good film", "bad film", "good film"])
+    rows = rows.tokenize(teacher.tokenizer, max_length=32)
+    values = rows.with_signals(store(teacher, rows, cache)).teacher
+    assert np.array_equal(values[0], values[2])
+    assert not np.array_equal(values[0], values[1])
+
+
+@pytest.mark.parametrize("change", ["text", "max_length"])
+def test_t6_a_changed_input_is_refused(teacher, train, cache, change):
+    signals = store(teacher, train, cache)
+    if change == "text":
+        changed = dataclasses.replace(train, texts=[*train.texts[:5], "open a bank", *train.texts[6:]])
+        changed = changed.tokenize(teacher.tokenizer, max_length=32)
+    else:
+        changed = train.tokenize(teacher.tokenizer, max_length=5)
+    with pytest.raises(
+        DamagedError, match="should have a row for train/" + ("5" if change == "text" else "0")
+    ) as caught:
+        changed.with_signals(signals)
+    assert caught.value.exit_code == 4
+
+
+def test_signals_are_read_back(teacher, train, cache, tmp_path):
+    signals = store(teacher, train, cache)
+    signals.save(tmp_path)
+    read = Signals.load(tmp_path)
+    assert np.array_equal(read.values, signals.values)
+    assert (read.inputs, read.key) == (signals.inputs, signals.key)
+
+
+# Two at once
+
+BUILD_SLOWLY = """
+import sys, time
+from pathlib import Path
+tests, model, cache, building, release = sys.argv[1:]
+sys.path.insert(0, tests)
+from small_data import FP32, classifier, split
+from smallmodels import models, teachers
+teachers._ROWS_PER_SHARD = 10
+original = models.forward_all
+
+def slow(*args, **kwargs):
+    Path(building).touch()
+    deadline = time.monotonic() + 60
+    while not Path(release).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return original(*args, **kwargs)
+
+models.forward_all = slow
+teacher = classifier(model)
+print(teachers.store_signals(teacher, split(teacher.tokenizer, 24), compute=FP32, cache=Path(cache)).key)
+"""
+
+
+def test_t10_two_builders_in_two_processes_build_once(teacher, train, cache, tiny_model_folder, tmp_path):
+    building, release = tmp_path / "building", tmp_path / "release"
+    arguments = [Path(__file__).parent, tiny_model_folder, cache, building, release]
+    command = [sys.executable, "-c", BUILD_SLOWLY, *map(str, arguments)]
+    events = Events()
+
+    def event(kind, message, **details):
+        events(kind, message, **details)
+        release.touch()  # the other may finish once this one waits
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        while not building.exists():
+            assert other.poll() is None, "the other builder failed"
+        with Passes(teacher) as passes:
+            signals = store(teacher, train, cache, context=Context(event=event))
+        assert other.stdout.read().strip() == signals.key
+    assert passes.count == 0
+    assert events.kinds == ["waiting", "cache"]
+    assert len(entries(cache)) == 1
+
+
+def test_t10_waiting_ends_after_a_while(teacher, train, cache, monkeypatch):
+    import fcntl
+
+    key = store(teacher, train, cache).key
+    monkeypatch.setattr(teachers, "_LOCK_WAIT_S", 0.0)
+    with (cache / "signals" / f".{key}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(PolicyError, match="another process holds it") as caught:
+            store(teacher, train, cache)
+    assert caught.value.exit_code == 3
+    assert store(teacher, train, cache).key == key  # free again
+
+
+# Fine-tuned teachers
+
+
+class Trained:
+    """A loss that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, model, batch):
+        self.calls += 1
+        return cross_entropy(model, batch)
+
+
+def fine_tune(base, train, cache, loss_fn=cross_entropy, config=CONFIG, **options):
+    validation = split(base.tokenizer, 9, name="validation", seed=1)
+    values = iter([0.2, 0.1])
+    defaults = {"validation": validation, "validate": lambda _: {"accuracy": next(values)}, "compute": FP32}
+    return teachers.fine_tune(base.copy(), train, loss_fn, config, cache=cache, **(defaults | options))
+
+
+def test_fine_tune_is_read_back_with_equal_weights(teacher, train, cache):
+    first_loss, second_loss = Trained(), Trained()
+    first = fine_tune(teacher, train, cache, first_loss, context=Context(energy=energy_of(0, 1, 1, 50.0)))
+    owing = Context()
+    second = fine_tune(teacher, train, cache, second_loss, context=owing)
+    assert (first_loss.calls, second_loss.calls) == (4, 0)
+    assert_same_bits(weights(first), weights(second))
+    assert first.weights_sha256() != teacher.weights_sha256()
+    assert second.notes["training"] == first.notes["training"]
+    assert second.notes["training"]["best_step"] == 2
+    assert (owing.counts.shared_energy_j, owing.counts.shared_cpu_s) == (50.0, 25.0)
+
+
+@pytest.mark.parametrize("change", ["seed", "config", "labels", "validation", "weights", "loss"])
+def test_t5_another_fine_tuning_is_another_entry(teacher, train, cache, change):
+    fine_tune(teacher, train, cache)
+    base, rows, options = teacher, train, {}
+    if change == "seed":
+        options["seed"] = 1
+    elif change == "config":
+        options["config"] = dataclasses.replace(CONFIG, weight_decay=0.5)
+    elif change == "labels":
+        rows = dataclasses.replace(train, labels=train.labels[::-1].copy())
+    elif change == "validation":
+        options["validation"] = split(teacher.tokenizer, 9, name="validation", seed=2)
+    elif change == "weights":
+        base = other_weights(teacher)
+    else:
+        options["loss_fn"] = Trained()
+    context = Context()
+    fine_tune(base, rows, cache, context=context, **options)
+    assert context.counts.num_examples == 4 * 8  # trained, not read back
+    assert len(list((cache / "fine-tuned-teacher").glob("[!.]*"))) == 2
+
+
+def test_r4_a_stopped_fine_tuning_goes_on_and_carries_the_cost_of_both_parts(teacher, train, cache, tmp_path):
+    expected = fine_tune(teacher, train, cache / "other")
+    folder = tmp_path / "phase"
+    stop = iter([False, True])
+    with pytest.raises(RunInterruptedError):
+        fine_tune(teacher, train, cache, context=Context(folder=folder, should_stop=lambda: next(stop)))
+    loss, so_far = Trained(), 30.0  # joules of the phase before it was stopped
+    resumed = Context(folder=folder, energy=energy_of(so_far, so_far + 10, so_far + 20))
+    tuned = fine_tune(teacher, train, cache, loss, context=resumed, validate=lambda _: {"accuracy": 0.1})
+    assert loss.calls == 2
+    assert_same_bits(weights(tuned), weights(expected))
+    owing = Context()
+    fine_tune(teacher, train, cache, Trained(), context=owing)
+    assert owing.counts.shared_energy_j == 50.0
+
+
+# Where the cache is
+
+
+def test_cache_folder_is_the_one_that_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "mine"))
+    assert teachers.cache_folder() == tmp_path / "mine"
+    monkeypatch.setenv("SMALLMODELS_CACHE", "~/mine")
+    assert teachers.cache_folder() == Path.home() / "mine"
+
+
+def test_store_signals_uses_the_cache_folder(teacher, train, monkeypatch, tmp_path):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "mine"))
+    signals = teachers.store_signals(teacher, train, compute=FP32)
+    assert [entry.name for entry in entries(tmp_path / "mine")] == [signals.key]
+
+
+@pytest.mark.parametrize(
+    ("platform", "folder"),
+    [("linux", ".cache/smallmodels"), ("darwin", "Library/Caches/smallmodels"), ("win32", "AppData/Local/smallmodels")],
+)
+def test_cache_folder_is_the_users_where_none_is_named(monkeypatch, platform, folder):
+    for name in ("SMALLMODELS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert teachers.cache_folder() == Path.home() / folder
+
+
+def test_cache_folder_follows_xdg(monkeypatch, tmp_path):
+    monkeypatch.delenv("SMALLMODELS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert teachers.cache_folder() == tmp_path / "smallmodels"
