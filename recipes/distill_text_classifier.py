@@ -40,6 +40,8 @@ class Config:
     """Split that is read once, at the end; a fifth of train if there is none."""
     drop_overlap: bool = False
     """Drop training texts that also stand in validation or test."""
+    max_train: int | None = None
+    """Train on so many texts only, drawn so that classes keep their shares."""
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
     num_layers: int = 3
@@ -71,6 +73,7 @@ class Config:
 
 SMOKE = replace(
     Config(),
+    max_train=1000,
     teacher_train=replace(Config().teacher_train, max_steps=2, num_evaluations=1),
     train=replace(Config().train, max_steps=2, num_evaluations=1),
 )
@@ -93,6 +96,7 @@ def main(config: Config, run: Run) -> None:
         test_split=config.test_split,
         split_seed=config.split_seed,
         drop_overlap=config.drop_overlap,
+        max_train=config.max_train,
     )
     run.add_source(splits.source)
     base, fetched, is_tuned = models.load_classifier(

@@ -39,6 +39,8 @@ class Config:
     """Split that is read once, at the end; a fifth of train if there is none."""
     drop_overlap: bool = False
     """Drop training texts that also stand in validation or test."""
+    max_train: int | None = None
+    """Train on so many texts only, drawn so that classes keep their shares."""
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id or local folder of an encoder."""
     num_layers: int | None = None
@@ -59,7 +61,7 @@ class Config:
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
 
 
-SMOKE = replace(Config(), train=replace(Config().train, max_steps=2, num_evaluations=1))
+SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 
 def main(config: Config, run: Run) -> None:
@@ -79,6 +81,7 @@ def main(config: Config, run: Run) -> None:
         test_split=config.test_split,
         split_seed=config.split_seed,
         drop_overlap=config.drop_overlap,
+        max_train=config.max_train,
     )
     run.add_source(splits.source)
     base_name = run.choose(f"commit of {config.base_model}", lambda: sources.pinned_name(config.base_model, "model"))

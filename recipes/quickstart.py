@@ -35,6 +35,8 @@ class Config:
     """Layers of the teacher that the student keeps."""
     max_length: int = 64
     """Tokens after which a text is cut."""
+    max_train: int | None = None
+    """Train on the first so many texts only."""
     pair_weight: float = 10.0
     """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.03
@@ -43,16 +45,17 @@ class Config:
     """Of the student's training."""
     split_seed: int = 0
     """Of which modules are held out."""
-    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=12, batch_size=64, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=8, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
+        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
-SMOKE = replace(Config(), train=replace(Config().train, max_steps=2, num_evaluations=1))
+SMOKE = replace(Config(), max_train=512, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 
 def main(config: Config, run: Run) -> None:
@@ -66,10 +69,11 @@ def main(config: Config, run: Run) -> None:
     teacher, fetched = models.load_embedder(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
+    texts = splits.train.take(range(min(len(splits.train), config.max_train or len(splits.train))))
     untrained = students.keep_layers(teacher, config.num_layers)
 
     # 2. The teacher's embeddings, paid once
-    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+    signals = run.phase("cache", teachers.store_signals, teacher, texts, compute=compute)
 
     # 3. The student
     def loss_fn(model: Model, batch: Batch) -> Tensor:
@@ -84,7 +88,7 @@ def main(config: Config, run: Run) -> None:
         "train",
         training.fit,
         untrained.copy(),
-        splits.train.with_signals(signals),
+        texts.with_signals(signals),
         loss_fn,
         config.train,
         seed=config.seed,

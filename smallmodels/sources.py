@@ -162,6 +162,11 @@ def _local_model(folder: Path, role: str) -> ModelFiles:
     return ModelFiles(folder, source)
 
 
+def is_packaged(repo_id: str) -> bool:
+    """Whether an installed package carries the files of this model of the hub."""
+    return repo_id in PACKAGED and _package_folder(PACKAGED[repo_id]) is not None
+
+
 def _package_folder(package: PackagedModel) -> Path | None:
     try:
         distribution = importlib.metadata.distribution(package.distribution)
@@ -471,7 +476,7 @@ def pinned_name(name: str, kind: Kind) -> str:
     if os.path.exists(os.path.expanduser(name)):
         return name
     repo_id, revision = parse_name(name, kind)
-    if kind == "model" and revision is None and repo_id in PACKAGED and _package_folder(PACKAGED[repo_id]):
+    if kind == "model" and revision is None and is_packaged(repo_id):
         return name
     return f"{repo_id}@{_pin(repo_id, revision, kind).commit}"
 

