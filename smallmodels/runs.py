@@ -550,7 +550,7 @@ class Run:
             ended_utc=_now(),
             smoke=self.smoke,
             config=privacy.values(records.to_json(self._config)),
-            sources=[self._published(source) for source in self._sources],
+            sources=[self._published(accounts.without_loopback_commit(source)) for source in self._sources],
             environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
             phases=accounts.phase_lines(
                 totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used

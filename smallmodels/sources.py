@@ -448,7 +448,7 @@ class _Pin:
     def notes(self) -> dict[str, Any]:
         """What the record should say beside the commit."""
         endpoint = urllib.parse.urlsplit(_endpoint())
-        notes: dict[str, Any] = {"revision": self.revision} if self.revision else {}
+        notes: dict[str, Any] = {"revision": self.revision} if self.revision not in (None, self.commit) else {}
         if f"{endpoint.scheme}://{endpoint.hostname}" != _HUB:  # without port, user name and password
             notes["endpoint"] = f"{endpoint.scheme}://{endpoint.hostname}"
         is_old = self.from_cache and self.revision != self.commit

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smallmodels import energy, environment, files, folders, memory, privacy, records, runs, values
+from smallmodels import accounts, energy, environment, files, folders, memory, privacy, records, runs, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT
 from smallmodels.runs import Run
@@ -745,3 +745,22 @@ def test_peak_memory_belongs_to_the_part_that_used_it():
             pass
     assert large.peak_mb > small.peak_mb + 150
     assert outer.peak_mb == pytest.approx(large.peak_mb, abs=20)
+
+
+def test_record_holds_no_commit_of_a_server_on_loopback():
+    source = records.Source(
+        role="dataset",
+        kind="dataset",
+        name="org/data",
+        revision="0" * 40,
+        sha256={},
+        license=None,
+        license_file_seen=False,
+        duties=[],
+        splits={},
+        fingerprint="f",
+        notes={"endpoint": "http://127.0.0.1:8000"},
+    )
+    assert accounts.without_loopback_commit(source).revision is None
+    elsewhere = dataclasses.replace(source, notes={"endpoint": "https://mirror.example"})
+    assert accounts.without_loopback_commit(elsewhere).revision == "0" * 40
