@@ -143,6 +143,7 @@ def test_predict_writes_labels_and_probabilities_for_a_file(runs, tickets, tmp_p
     assert {row["label"] for row in rows} <= set(small_data.LABELS)
 
 
+@pytest.mark.slow
 def test_lora_run_trains_adapters_and_saves_a_plain_model(tickets, tiny_model_folder, tmp_path):
     words = ["run", "finetune_text_classifier", "--smoke", "--lora-rank", "2", "--out", str(tmp_path)]
     words += ["--base-model", str(tiny_model_folder), "--dataset", str(tickets), "--max-length", "32"]
@@ -165,6 +166,7 @@ def test_teacher_with_another_number_of_labels_is_refused_before_anything_is_pai
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuned_teacher_is_used_as_it_is(runs, tickets, tmp_path):
     teacher = runs["finetune_text_classifier"] / "model"
     words = ["run", "distill_text_classifier", "--smoke", "--teacher", str(teacher), "--num-layers", "1"]
