@@ -185,11 +185,10 @@ def main(config: Config, run: Run) -> None:
     result = run.phase(
         "evaluate", evaluation.evaluate_classifiers, contenders, splits.test, splits.label_names, compute=compute
     )
-    measured = {role: contenders[role] for role in ("teacher", "student", "tfidf", "majority")}
     costs = run.phase(
         "inference",
         evaluation.measure_inference,
-        measured,
+        contenders,
         splits.test.texts[:512],
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,

@@ -127,7 +127,7 @@ def main(config: Config, run: Run) -> None:
     costs = run.phase(
         "inference",
         evaluation.measure_inference,
-        {role: contenders[role] for role in ("student", "tfidf", "majority")},
+        contenders,
         splits.test.texts[:512],
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,

@@ -108,7 +108,7 @@ def main(config: Config, run: Run) -> None:
     costs = run.phase(
         "inference",
         evaluation.measure_inference,
-        {role: contenders[role] for role in ("teacher", "student", "tfidf")},
+        contenders,
         splits.test.queries.texts[:512],
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,

@@ -3,6 +3,7 @@
 Legend: N examples, C classes, Q queries, D documents.
 """
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from smallmodels import files, metrics, models, records
+from smallmodels import energy, files, metrics, models, records
 from smallmodels.data.splits import RetrievalSplit, Split
-from smallmodels.energy import EnergyReading
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -270,7 +270,7 @@ def measure_inference(
     Three windows of a second or more per role (one in smoke), after a warm-up; `indicative`, never ranked.
 
     Args:
-        contenders: Models and baselines by role; leave out those of the same shape as another.
+        contenders: Models and baselines by role; of those with the same shape the first is measured for all.
         texts: Typical inputs; used again and again until the window is full.
         batch_size: Texts per call in the throughput windows.
         protocol: For the record.
@@ -279,36 +279,65 @@ def measure_inference(
         context: Of the run; its energy reading is taken at the edges of each window.
     """
     compute = compute or models.choose_compute()
-    num_windows = 1 if protocol == "smoke" else 3
-    measured = []
-    for number, (role, value) in enumerate(contenders.items()):
-        model = _contender(value).model
-        use = _use(model, compute)
-        latencies = _latencies(use, texts, compute, seconds=window_s / 2)
-        windows, label = _windows(use, texts, batch_size, num_windows, window_s, compute, context)
-        examples = sum(w.num_examples for w in windows)
-        joules = [w.energy_j for w in windows if w.energy_j is not None]
-        measured.append(
-            records.Inference(
-                role=role,
-                num_parameters=models.num_parameters(model.model)
-                if isinstance(model, TextModel)
-                else model.num_parameters,
-                size_bytes=models.size_bytes(model.model) if isinstance(model, TextModel) else model.size_bytes,
-                latency_p50_s=float(np.percentile(latencies, 50)),
-                latency_p95_s=float(np.percentile(latencies, 95)),
-                batch_size=batch_size,
-                throughput_per_s=examples / sum(w.duration_s for w in windows),
-                energy_j_per_1000=1000 * sum(joules) / examples if len(joules) == len(windows) else None,
-                cpu_s_per_1000=1000 * sum(w.cpu_s for w in windows) / examples,
-                label=label,
-                windows=windows,
-                number_format=compute.number_format if isinstance(model, TextModel) else "fp64",
-                protocol=protocol,
-            )
-        )
-        context.progress(number + 1, len(contenders))
-    return InferenceCosts(measured)
+    shapes = {role: _shape(_contender(value).model) for role, value in contenders.items()}
+    measured_as = {role: next(r for r in shapes if shapes[r] == shape) for role, shape in shapes.items()}
+    models_of = {role: _contender(contenders[role]).model for role in dict.fromkeys(measured_as.values())}
+    uses = {role: _use(model, compute) for role, model in models_of.items()}
+    latencies = {role: _latencies(use, texts, compute, seconds=window_s / 2) for role, use in uses.items()}
+    windows: dict[str, list[records.InferenceWindow]] = {role: [] for role in uses}
+    labels: dict[str, records.EnergyLabel] = dict.fromkeys(uses, "missing")
+    num_rounds = 1 if protocol == "smoke" else 3
+    for number in range(num_rounds):  # in turn, so that a machine that slows down slows all of them
+        for role, use in uses.items():
+            window, label = _window(use, texts, batch_size, number, window_s, compute, context)
+            windows[role].append(window)
+            labels[role] = label
+        context.progress(number + 1, num_rounds)
+    lines = {
+        role: _inference(role, model, compute, latencies[role], windows[role], labels[role], batch_size, protocol)
+        for role, model in models_of.items()
+    }
+    return InferenceCosts(
+        [dataclasses.replace(lines[like], role=role, measured_as=like) for role, like in measured_as.items()]
+    )
+
+
+def _shape(model: Any) -> Any:
+    """Equal for models whose uses cost the same: same architecture, other weights."""
+    if not isinstance(model, TextModel):
+        return id(model)
+    parameters = [(name, tuple(p.shape)) for name, p in model.model.named_parameters()]
+    return type(model.model).__name__, model.max_length, tuple(parameters)
+
+
+def _inference(
+    role: str,
+    model: Any,
+    compute: Compute,
+    latencies: list[float],
+    windows: list[records.InferenceWindow],
+    label: records.EnergyLabel,
+    batch_size: int,
+    protocol: Literal["indicative", "smoke"],
+) -> records.Inference:
+    examples = sum(w.num_examples for w in windows)
+    joules = [w.energy_j for w in windows if w.energy_j is not None]
+    is_text_model = isinstance(model, TextModel)
+    return records.Inference(
+        role=role,
+        num_parameters=models.num_parameters(model.model) if is_text_model else model.num_parameters,
+        size_bytes=models.size_bytes(model.model) if is_text_model else model.size_bytes,
+        latency_p50_s=float(np.percentile(latencies, 50)),
+        latency_p95_s=float(np.percentile(latencies, 95)),
+        batch_size=batch_size,
+        throughput_per_s=examples / sum(w.duration_s for w in windows),
+        energy_j_per_1000=1000 * sum(joules) / examples if len(joules) == len(windows) else None,
+        cpu_s_per_1000=1000 * sum(w.cpu_s for w in windows) / examples,
+        label=label,
+        windows=windows,
+        number_format=compute.number_format if is_text_model else "fp64",
+        protocol=protocol,
+    )
 
 
 def _use(model: Any, compute: Compute) -> Any:
@@ -331,38 +360,32 @@ def _latencies(use: Any, texts: Sequence[str], compute: Compute, *, seconds: flo
     return latencies[3:]
 
 
-def _windows(
+def _window(
     use: Any,
     texts: Sequence[str],
     batch_size: int,
-    num_windows: int,
+    number: int,
     window_s: float,
     compute: Compute,
     context: Context,
-) -> tuple[list[records.InferenceWindow], records.EnergyLabel]:
-    windows: list[records.InferenceWindow] = []
-    label: records.EnergyLabel = "missing"
-    calls = 0
-    for _ in range(num_windows):
-        before, begin, cpu, examples = context.energy(), time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - begin < window_s:
-            start = calls * batch_size % len(texts)
-            batch = texts[start : start + batch_size]
-            use(batch)
-            examples, calls = examples + len(batch), calls + 1
-        compute.synchronize()
-        duration, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
-        spent = _difference(before, context.energy())
-        if spent is not None and window_s >= 1.0:
-            label = spent.label
-        joules = spent.energy_j if spent is not None and window_s >= 1.0 else None
-        windows.append(
-            records.InferenceWindow(duration_s=duration, num_examples=examples, energy_j=joules, cpu_s=cpu_s)
-        )
-    return windows, label
+) -> tuple[records.InferenceWindow, records.EnergyLabel]:
+    """Use a model on batch after batch until the window is full."""
+    before, begin, cpu, examples, calls = context.energy(), time.perf_counter(), time.process_time(), 0, number
+    while time.perf_counter() - begin < window_s:
+        start = calls * batch_size % len(texts)
+        batch = texts[start : start + batch_size]
+        use(batch)
+        examples, calls = examples + len(batch), calls + 1
+    compute.synchronize()
+    duration, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
+    spent = _difference(before, context.energy()) if window_s >= energy.MIN_WINDOW_S else None
+    window = records.InferenceWindow(
+        duration_s=duration, num_examples=examples, energy_j=spent.energy_j if spent else None, cpu_s=cpu_s
+    )
+    return window, spent.label if spent else "missing"
 
 
-def _difference(before: EnergyReading | None, after: EnergyReading | None) -> EnergyReading | None:
+def _difference(before: energy.EnergyReading | None, after: energy.EnergyReading | None) -> energy.EnergyReading | None:
     return after - before if before is not None and after is not None else None
 
 

@@ -194,6 +194,8 @@ class Inference:
     windows: list[InferenceWindow]
     number_format: str
     protocol: Literal["indicative", "full", "smoke"]
+    measured_as: str | None = None
+    """Role whose measurement this is: models of one shape cost the same, so one of them is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,6 +248,13 @@ def test_measure_inference_of_a_smoke_run_has_every_field(tiny_model_folder):
         assert (inference.energy_j_per_1000, inference.label) == (None, "missing")
 
 
+def test_measure_inference_measures_models_of_one_shape_once(tiny_model_folder):
+    both = {"student": classifier(tiny_model_folder), "label_only": classifier(tiny_model_folder)}
+    first, second = measure(both, texts(10), protocol="smoke")
+    assert (second.role, second.measured_as, first.measured_as) == ("label_only", "student", "student")
+    assert dataclasses.replace(second, role="student") == first
+
+
 def test_measure_inference_takes_three_windows_and_single_texts_for_latency():
     sleeper = Sleeper()
     (inference,) = measure({"tfidf": Contender(sleeper)}, texts(10))
