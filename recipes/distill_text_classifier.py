@@ -152,7 +152,7 @@ def main(config: Config, run: Run) -> None:
     )
     budgets = {"label_only": run.cost("cache", "train")}
     if not is_tuned:
-        budgets["label_only_with_teacher_cost"] = run.cost("teacher", "cache", "train")
+        budgets["label_only_full_cost"] = run.cost("teacher", "cache", "train")
     spent = run.cost("train")
     controls = {}
     for role, budget in budgets.items():

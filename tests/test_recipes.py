@@ -68,7 +68,7 @@ def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
 
 ROLES = {
     "distill_text_classifier": {
-        *("teacher", "student", "untrained_student", "label_only", "label_only_with_teacher_cost", "tfidf", "majority")
+        *("teacher", "student", "untrained_student", "label_only", "label_only_full_cost", "tfidf", "majority")
     },
     "finetune_text_classifier": {"student", "untrained_student", "tfidf", "majority"},
 }
@@ -116,7 +116,7 @@ def test_controls_take_the_steps_that_cost_as_much_as_the_student(runs):
     choices = json.loads((runs["distill_text_classifier"] / "config.json").read_text())["choices"]
     expected = round(2 * (cost["cache"] + cost["train"]) / cost["train"])
     assert abs(choices["label_only_steps"] - expected) <= 1
-    assert choices["label_only_with_teacher_cost_steps"] >= choices["label_only_steps"]
+    assert choices["label_only_full_cost_steps"] >= choices["label_only_steps"]
 
 
 def test_second_run_takes_teacher_and_signal_from_the_cache_and_owes_its_share(
@@ -175,7 +175,7 @@ def test_fine_tuned_teacher_is_used_as_it_is(runs, tickets, tmp_path):
     (folder,) = (tmp_path / "distill_text_classifier").iterdir()
     record = records.read_record(folder)
     assert record.phase("teacher") is None
-    assert record.result("label_only_with_teacher_cost") is None
+    assert record.result("label_only_full_cost") is None
 
 
 def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(tmp_path, capsys):

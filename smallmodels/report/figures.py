@@ -36,7 +36,12 @@ PALETTE = {
     "plain": ("#6d7680", "#aab3bd"),
 }
 
-_ROLE_STYLE = {"student": ("student", "o"), "teacher": ("teacher", "s"), "label_only": ("control", "D")}
+_ROLE_STYLE = {
+    "student": ("student", "o"),
+    "teacher": ("teacher", "s"),
+    "label_only": ("control", "D"),
+    "label_only_full_cost": ("control", "D"),
+}
 _FONT_SIZE = 12.5
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _LABEL_CHARACTERS = 30

@@ -144,7 +144,7 @@ def _quality_section(record: RunRecord) -> Section | None:
         head=head,
         rows=rows,
         strong=_strong(record, rows),
-        note=f"{note}{MISSING} means that it was not measured.",
+        note=f"{note}{MISSING} means that it was not measured. {words.role_meanings(results)}",
     )
     return Section("Every model of this run", [table])
 

@@ -1,7 +1,7 @@
 """What a report says in words about a record: names, the summary, the payback, sources. Pages and cards share it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from smallmodels.records import COUNTED_LABELS, Carbon, Inference, Payback, Result, RunRecord, Source
@@ -14,9 +14,18 @@ ROLE_NAMES = {
     "student": "Student",
     "untrained_student": "Untrained student",
     "label_only": "Labels only",
+    "label_only_full_cost": "Labels, full cost",
     "tfidf": "TF-IDF",
     "majority": "Majority class",
 }
+
+ROLE_MEANINGS = {
+    "untrained_student": "the student before training",
+    "label_only": "the student's shape trained on labels alone, for what storing the teacher's signal and training cost",
+    "label_only_full_cost": "the same, for that and the teacher's fine-tuning",
+    "majority": "the most frequent class for every text",
+}
+"""What a row is, where its name does not say it."""
 
 LABEL_MEANINGS = {
     "wall": "read from a meter at the wall socket",
@@ -46,6 +55,12 @@ REBOUND = (
 def role_name(role: str) -> str:
     """A role as a reader sees it."""
     return ROLE_NAMES.get(role, formats.capital(role.replace("_", " ")))
+
+
+def role_meanings(results: Sequence[Result]) -> str:
+    """One sentence per row whose name does not say what it is."""
+    found = [(role_name(r.role), ROLE_MEANINGS[r.role]) for r in results if r.role in ROLE_MEANINGS]
+    return " ".join(f"{name}: {meaning}." for name, meaning in found)
 
 
 def ranking_unit(record: RunRecord) -> Unit:
