@@ -21,7 +21,7 @@ ROLE_NAMES = {
 
 ROLE_MEANINGS = {
     "untrained_student": "the student before training",
-    "label_only": "the student's shape trained on labels alone, for what storing the teacher's signal and training cost",
+    "label_only": "the student's shape, trained on labels alone for what the teacher's signal and the training cost",
     "label_only_full_cost": "the same, for that and the teacher's fine-tuning",
     "majority": "the most frequent class for every text",
 }
