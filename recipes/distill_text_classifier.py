@@ -40,6 +40,8 @@ class Config:
     """Split that is read once, at the end; a fifth of train if there is none."""
     drop_overlap: bool = False
     """Drop training texts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
     max_train: int | None = None
     """Train on so many texts only, drawn so that classes keep their shares."""
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
@@ -81,8 +83,6 @@ SMOKE = replace(
 
 def main(config: Config, run: Run) -> None:
     """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper."""
-    compute = run.phase("setup", models.choose_compute, run.device, config.train.number_format)
-
     # 1. Data
     splits = run.phase(
         "data",
@@ -96,6 +96,7 @@ def main(config: Config, run: Run) -> None:
         test_split=config.test_split,
         split_seed=config.split_seed,
         drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
         max_train=config.max_train,
     )
     run.add_source(splits.source)
@@ -108,6 +109,10 @@ def main(config: Config, run: Run) -> None:
     run.add_source(fetched.source)
     students.keep_layers(base, config.num_layers)  # refuses too many layers before anything is paid
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
+    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    num_classes = len(splits.label_names)
+    tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
+    majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
 
     def hard_loss(model: Model, batch: Batch) -> Tensor:
         return losses.cross_entropy(model(**batch.inputs).logits, batch.labels)
@@ -150,13 +155,16 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
-    budgets = {"label_only": run.cost("cache", "train")}
-    if not is_tuned:
-        budgets["label_only_full_cost"] = run.cost("teacher", "cache", "train")
-    spent = run.cost("train")
+    paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "cache", "train"]}
+    if is_tuned:
+        del paid_for["label_only_full_cost"]  # what its fine-tuning cost is not known
+        run.event(
+            "control", "the teacher came fine-tuned, so the control without it starts from its layers all the same"
+        )
     controls = {}
-    for role, budget in budgets.items():
-        count_steps = partial(training.steps_at_cost, splits.train, config.train, spent=spent, budget=budget)
+    for role, phases in paid_for.items():
+        ratio = run.cost_ratio(phases, to=["train"])
+        count_steps = partial(training.steps_at_cost, splits.train, config.train, ratio=ratio)
         controls[role] = run.phase(
             role,
             training.fit,
@@ -168,9 +176,6 @@ def main(config: Config, run: Run) -> None:
             validate=validate,
             compute=compute,
         )
-    num_classes = len(splits.label_names)
-    tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
-    majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
 
     # 4. The test split is read here, once
     of_teacher = () if is_tuned else ("teacher",)
@@ -204,7 +209,7 @@ def main(config: Config, run: Run) -> None:
         inference=costs.inference,
         predictions=result.predictions,
         curve=training.curve(student),
-        examples=evaluation.example_predictions(result, splits.test),
+        examples=evaluation.example_predictions(result, splits),
         model=models.describe(student, compute),
         languages=splits.languages,
         limits=[f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],

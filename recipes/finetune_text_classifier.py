@@ -39,6 +39,8 @@ class Config:
     """Split that is read once, at the end; a fifth of train if there is none."""
     drop_overlap: bool = False
     """Drop training texts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
     max_train: int | None = None
     """Train on so many texts only, drawn so that classes keep their shares."""
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
@@ -66,8 +68,6 @@ SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_step
 
 def main(config: Config, run: Run) -> None:
     """Fine-tune on labels and compare with what is cheaper."""
-    compute = run.phase("setup", models.choose_compute, run.device, config.train.number_format)
-
     # 1. Data and model
     splits = run.phase(
         "data",
@@ -81,6 +81,7 @@ def main(config: Config, run: Run) -> None:
         test_split=config.test_split,
         split_seed=config.split_seed,
         drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
         max_train=config.max_train,
     )
     run.add_source(splits.source)
@@ -90,6 +91,10 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(fetched.source)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
+    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    num_classes = len(splits.label_names)
+    tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
+    majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
     untrained = students.keep_layers(base, config.num_layers) if config.num_layers else base
 
     # 2. Train
@@ -110,9 +115,6 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
-    num_classes = len(splits.label_names)
-    tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
-    majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
 
     # 3. The test split is read here, once
     contenders = {
@@ -141,7 +143,7 @@ def main(config: Config, run: Run) -> None:
         inference=costs.inference,
         predictions=result.predictions,
         curve=training.curve(student),
-        examples=evaluation.example_predictions(result, splits.test),
+        examples=evaluation.example_predictions(result, splits),
         model=models.describe(student, compute),
         languages=splits.languages,
         limits=[f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],

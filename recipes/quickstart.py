@@ -60,8 +60,6 @@ SMOKE = replace(Config(), max_train=512, train=replace(Config().train, max_steps
 
 def main(config: Config, run: Run) -> None:
     """Embed the texts with the teacher once, teach the student to do the same, and compare what both find."""
-    compute = run.phase("setup", models.choose_compute, run.device, config.train.number_format)
-
     # 1. Data and models
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed)
     run.add_source(splits.source)
@@ -71,6 +69,7 @@ def main(config: Config, run: Run) -> None:
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     texts = splits.train.take(range(min(len(splits.train), config.max_train or len(splits.train))))
     untrained = students.keep_layers(teacher, config.num_layers)
+    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
 
     # 2. The teacher's embeddings, paid once
     signals = run.phase("cache", teachers.store_signals, teacher, texts, compute=compute)

@@ -5,6 +5,7 @@ The fitted objects are small, predict without torch, and are saved as safetensor
 Shapes: N texts, C classes, F features, Q queries, D documents.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class MajorityClassifier:
     def num_parameters(self) -> int:
         """One frequency per class."""
         return int(self.class_frequencies.size)
+
+    @property
+    def number_format(self) -> str:
+        """Of its sums."""
+        return "fp64"
 
     @property
     def size_bytes(self) -> int:
@@ -133,6 +139,11 @@ class TfidfClassifier:
         return int(self.weights.size + self.bias.size) + len(self.words) + len(self.characters)
 
     @property
+    def number_format(self) -> str:
+        """Of its sums."""
+        return "fp32"
+
+    @property
     def size_bytes(self) -> int:
         """Bytes on disk, vocabulary included."""
         return _num_bytes(self._contents())
@@ -184,6 +195,11 @@ class TfidfRetriever:
     def num_parameters(self) -> int:
         """Inverse document frequencies; the indexed documents are data, as the embeddings of a model's are."""
         return len(self.terms)
+
+    @property
+    def number_format(self) -> str:
+        """Of its sums."""
+        return "fp32"
 
     @property
     def size_bytes(self) -> int:
@@ -244,21 +260,21 @@ class Terms:
 
     @classmethod
     def fit(cls, kind: str, texts: Sequence[str], *, rarest: int) -> Self:
-        """Collect the terms that occur in `rarest` texts or more.
+        """Collect the terms that occur in `rarest` texts or more; if there are none, all terms.
 
         Raises:
             InputError: There are none.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizer = TfidfVectorizer(min_df=rarest, **_KINDS[kind])
-        try:
-            vectorizer.fit(texts)
-        except ValueError as error:  # what scikit-learn raises for an empty vocabulary
-            raise InputError(
-                f"the {len(texts)} texts should have {kind.replace('_', ' ')} in common to count, "
-                "found none: choose another data set"
-            ) from error
+        for least in dict.fromkeys((rarest, 1)):  # texts that share no term are told apart by their own, or not at all
+            vectorizer = TfidfVectorizer(min_df=least, **_KINDS[kind])
+            with contextlib.suppress(ValueError):  # what scikit-learn raises for an empty vocabulary
+                vectorizer.fit(texts)
+                break
+        else:
+            what = kind.replace("_", " ")
+            raise InputError(f"the {len(texts)} texts should have {what} to count, found none: choose another data set")
         return cls(kind, tuple(map(str, vectorizer.get_feature_names_out())), np.asarray(vectorizer.idf_, np.float64))
 
     def __len__(self) -> int:

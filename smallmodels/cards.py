@@ -97,8 +97,9 @@ def _base_model(record: RunRecord) -> str | None:
 
 
 def _on_hub(source: Source) -> bool:
-    """Whether the source has a commit and a name that the hub allows."""
-    return source.revision is not None and _HUB_ID.fullmatch(source.name) is not None
+    """Whether the source was read from a hub, by a name that the hub allows."""
+    from_hub = source.revision is not None or "endpoint" in source.notes
+    return from_hub and _HUB_ID.fullmatch(source.name) is not None
 
 
 def _license(record: RunRecord) -> str | None:

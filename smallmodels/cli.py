@@ -63,6 +63,8 @@ class RunOptions:
     """With --resume: start a new run from that run's config and these flags."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run."""
+    number_format: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of matrix products; auto measures what is fast here."""
     country: str | None = None
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None
@@ -396,10 +398,11 @@ def _with_past_options(options: RunOptions, flags: Sequence[str], past: dict[str
     if past is None or "recipe" not in past:
         return options
     given = {word.partition("=")[0] for word in flags}
-    names = [name for name in ("device", "smoke", "country", "carbon_intensity") if past.get(name) is not None]
+    kept_names = ("device", "number_format", "smoke", "country", "carbon_intensity")
+    names = [name for name in kept_names if past.get(name) is not None]
     if {"--country", "--carbon-intensity"} & given:
         names = [name for name in names if name not in ("country", "carbon_intensity")]
-    kept = {name: past[name] for name in names if f"--{name}" not in given}
+    kept = {name: past[name] for name in names if f"--{name.replace('_', '-')}" not in given}
     return configs.replace(options, configs.changes_from_json(RunOptions, kept))  # type: ignore[no-any-return]
 
 
@@ -415,7 +418,7 @@ def _execute(
     from smallmodels import runs
 
     _quiet_other_bars()
-    choices = past.get("choices") if past and not going_on and past["config"] == records.to_json(config) else None
+    choices = _past_choices(past, config) if past and not going_on else None
     if going_on and past is not None:
         runs.require_same_config(folder, past, recipe.name, config)
     run = runs.Run(
@@ -424,13 +427,13 @@ def _execute(
         resume=going_on,
         smoke=options.smoke,
         device=options.device,
+        number_format=options.number_format,
         country=options.country,
         carbon_intensity=options.carbon_intensity,
         choices=choices,
     )
     try:
         with run:
-            print(f"{'Going on with' if going_on else 'Running'} {recipe.name} in {folder}", file=sys.stderr)
             recipe.main(config, run)
             if run.record is None:
                 raise SmallmodelsError(f"recipe {recipe.name} should end with run.finish(…), but did not: add the call")
@@ -442,6 +445,14 @@ def _execute(
     print("The model with its card, record.json, and report.html for a browser are in")
     print(folder)
     return 0
+
+
+def _past_choices(past: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """What an earlier run measured and looked up; under another config only the commits that names stood for."""
+    choices: dict[str, Any] = past.get("choices") or {}
+    if past["config"] == records.to_json(config):
+        return choices
+    return {name: value for name, value in choices.items() if name.startswith("commit of ")}
 
 
 def _quiet_other_bars() -> None:

@@ -8,33 +8,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from smallmodels import energy, files, metrics, models, records
-from smallmodels.data.splits import RetrievalSplit, Split
+from smallmodels import energy, files, metrics, models, records, sources
+from smallmodels.data.splits import RetrievalSplit, Split, Splits
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
 Floats = npt.NDArray[np.float32]
-
-
-class Classifier(Protocol):
-    """A baseline that classifies texts without torch."""
-
-    def predict_proba(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """Probabilities of shape (N, C)."""
-
-
-class Retriever(Protocol):
-    """A baseline that compares texts without torch."""
-
-    def similarities(self, queries: Sequence[str]) -> npt.NDArray[Any]:
-        """Shape (Q, D): how well each document fits each query."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +28,8 @@ class Contender:
     """A model in a comparison, and the phases that were paid for it."""
 
     model: Any
-    """A `TextModel` or a baseline."""
+    """A `TextModel`, or a baseline with `predict_proba(texts)` for classes or `similarities(queries)` for retrieval,
+    and `num_parameters`, `size_bytes` and `number_format`."""
     built_by: tuple[str, ...] = ()
     teacher_phases: tuple[str, ...] = ()
 
@@ -282,7 +269,7 @@ def measure_inference(
     shapes = {role: _shape(_contender(value).model) for role, value in contenders.items()}
     measured_as = {role: next(r for r in shapes if shapes[r] == shape) for role, shape in shapes.items()}
     models_of = {role: _contender(contenders[role]).model for role in dict.fromkeys(measured_as.values())}
-    uses = {role: _use(model, compute) for role, model in models_of.items()}
+    uses = {role: _use(model, compute, context) for role, model in models_of.items()}
     latencies = {role: _latencies(use, texts, compute, seconds=window_s / 2) for role, use in uses.items()}
     windows: dict[str, list[records.InferenceWindow]] = {role: [] for role in uses}
     labels: dict[str, records.EnergyLabel] = dict.fromkeys(uses, "missing")
@@ -335,15 +322,15 @@ def _inference(
         cpu_s_per_1000=1000 * sum(w.cpu_s for w in windows) / examples,
         label=label,
         windows=windows,
-        number_format=compute.number_format if is_text_model else "fp64",
+        number_format=compute.number_format if is_text_model else str(model.number_format),
         protocol=protocol,
     )
 
 
-def _use(model: Any, compute: Compute) -> Any:
+def _use(model: Any, compute: Compute, context: Context) -> Any:
     """A function of a list of texts that uses the model once on them."""
     if isinstance(model, TextModel):
-        return lambda texts: models.forward_texts(model, texts, compute=compute)
+        return lambda texts: models.forward_texts(model, texts, compute=compute, context=context)
     return model.predict_proba if hasattr(model, "predict_proba") else model.similarities
 
 
@@ -410,9 +397,14 @@ def label_names(model: TextModel) -> list[str]:
     return [str(config.id2label[i]) for i in range(config.num_labels)]
 
 
-def example_predictions(evaluation: Evaluation, split: Split, *, count: int = 3) -> list[dict[str, Any]]:
-    """Test texts with the student's answer, spread over the split, for readers to judge."""
-    columns = evaluation.predictions
+def example_predictions(evaluation: Evaluation, splits: Splits, *, count: int = 3) -> list[dict[str, Any]]:
+    """Test texts with the student's answer, spread over the split, for readers to judge.
+
+    None of a user's own file: reports are passed on, and its texts may not be.
+    """
+    if splits.source.license == sources.USER_PROVIDED:
+        return []
+    split, columns = splits.test, evaluation.predictions
     chosen = [i * len(split) // count for i in range(min(count, len(split)))]
     return [
         {
@@ -453,9 +445,12 @@ class SearchIndex:
     embeddings_DE: Floats
 
     @classmethod
-    def build(cls, model: TextModel, documents: Split, *, compute: Compute | None = None) -> "SearchIndex":
+    def build(
+        cls, model: TextModel, documents: Split, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+    ) -> "SearchIndex":
         """Embed documents with a trained embedder."""
-        return cls(documents.ids, documents.texts, models.forward_texts(model, documents.texts, compute=compute))
+        embeddings_DE = models.forward_texts(model, documents.texts, compute=compute, context=context)
+        return cls(documents.ids, documents.texts, embeddings_DE)
 
     def search(self, model: TextModel, question: str, *, top: int = 5, compute: Compute | None = None) -> list[Hit]:
         """The documents nearest to a question, best first."""

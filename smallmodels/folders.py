@@ -30,7 +30,7 @@ class FolderLock:
         while self._file is None:
             file = self.path.open("a+", encoding="utf-8")
             try:
-                _lock(file)
+                lock_file(file)
             except OSError as error:
                 holder = _holder(file)
                 file.close()
@@ -59,7 +59,8 @@ class FolderLock:
         self._file = None
 
 
-def _lock(file: IO[str]) -> None:
+def lock_file(file: IO[str]) -> None:
+    """Take an open file's lock, which the system releases when the process ends; OSError if another holds it."""
     if sys.platform == "win32":
         import msvcrt
 

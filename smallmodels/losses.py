@@ -10,13 +10,11 @@ One convention for all of them:
 Shapes: N targets (examples or tokens), C classes, D dimensions of an embedding, L positions of a text.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import Tensor
 
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, require
 
 _NO_LABEL = -(2**62)
 """Never a label: PyTorch's own default, -100, would turn a forgotten mask into targets that cost nothing."""
@@ -81,7 +79,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature
     _check_equal_shapes(
         "logits", student_logits, teacher_logits, "choose a teacher fine-tuned on the labels that the student learns"
     )
-    require_positive("temperature", temperature)
+    require(temperature > 0, "temperature", "> 0", float(temperature))
     with _full_precision(student_logits):
         student_log_probs = F.log_softmax(_widened(student_logits) / temperature, dim=-1)
         teacher_log_probs = F.log_softmax(_widened(teacher_logits.detach()) / temperature, dim=-1)
@@ -192,26 +190,6 @@ def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_
         )
     real = attention_mask.bool()
     return embedding_mse(student_states[real], teacher_states[real])
-
-
-def require_positive(name: str, value: float) -> None:
-    """Check a temperature, or anything else that must be positive; a config calls it before any work.
-
-    Raises:
-        InputError: A ValueError; the value is not a positive, finite number.
-    """
-    if not 0 < value < math.inf:
-        raise InputError(f"{name} must be > 0, got {value}: choose a positive number")
-
-
-def require_share(name: str, value: float) -> None:
-    """Check a weight that shares one whole with another; a config calls it before any work.
-
-    Raises:
-        InputError: A ValueError; the value is not in [0, 1].
-    """
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} must be in [0, 1], got {value}: it is a share, 0 for none and 1 for all")
 
 
 def _embedding_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

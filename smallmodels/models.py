@@ -201,7 +201,7 @@ def load_embedder(name: str, *, max_length: int = 128, role: str = "teacher") ->
     fetched = sources.fetch_model(name, role=role)
     _require_mean_pooling(fetched.folder, name)
     transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED)
-    notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
+    notes = {"base_model": fetched.source.name}
     model = TextModel(Embedder(transformer).eval(), tokenizer, notes, _usable_length(transformer, max_length))
     return model, fetched
 
@@ -243,7 +243,7 @@ def load_classifier(
     )
     if order != list(range(len(order))):
         _reorder_head(model, order)
-    notes = {"base_model": fetched.source.name, "revision": fetched.source.revision}
+    notes = {"base_model": fetched.source.name}
     return TextModel(model.eval(), tokenizer, notes, _usable_length(model, max_length)), fetched, is_tuned
 
 
@@ -359,6 +359,11 @@ class Compute:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
 
+    def use_threads(self) -> None:
+        """Use as many threads as when this was chosen: a sum over other threads has other last bits."""
+        if torch.get_num_threads() != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+
     def synchronize(self) -> None:
         """Wait until the device has done what was asked of it."""
         if self.device == "cuda":
@@ -456,9 +461,12 @@ def forward_all(
     return result
 
 
-def forward_texts(model: TextModel, texts: Sequence[str], *, compute: Compute | None = None) -> npt.NDArray[np.float32]:
+def forward_texts(
+    model: TextModel, texts: Sequence[str], *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> npt.NDArray[np.float32]:
     """`forward_all` for texts that are not tokenised yet."""
-    return forward_all(model, tokenize(texts, model.tokenizer, max_length=model.max_length), compute=compute)
+    tokens = tokenize(texts, model.tokenizer, max_length=model.max_length)
+    return forward_all(model, tokens, compute=compute, context=context)
 
 
 # What a model is

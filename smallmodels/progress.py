@@ -77,12 +77,13 @@ class Display:
             parts = [share, *facts, *([f"{clock(left_s)} left"] if left_s is not None else [])]
             self.say(f"{self._phase}: {', '.join(parts)}")
 
-    def end(self, reading: energy.EnergyReading | None, *, failed: bool = False) -> None:
-        """Close the phase with one line: its time and joules."""
+    def end(self, reading: energy.EnergyReading | None, *, failed: bool = False, quiet: bool = False) -> None:
+        """Close the phase with one line, its time and joules, or without a word."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if not self._phase:
+        if not self._phase or quiet:
+            self._phase = ""
             return
         duration_s = reading.duration_s if reading is not None else time.monotonic() - self._started
         parts = [f"{'✗' if failed else '✓'} {self._phase:<18}", f"{clock(duration_s):>10}"]

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -317,11 +317,16 @@ class RunRecord:
 
     def cost_of(self, phase_names: list[str]) -> tuple[float | None, float]:
         """Joules (None if any is unknown) and CPU-seconds of these phases, shares of caches included."""
-        chosen = [p for p in self.phases if p.name in phase_names]
-        joules = [p.energy_j for p in chosen] + [p.shared_energy_j for p in chosen]
-        cpu_s = sum(p.cpu_s + (p.shared_cpu_s or 0.0) for p in chosen)
-        known = [j for j in joules if j is not None]
-        return (sum(known) if len(known) == len(joules) else None), cpu_s
+        return cost_of(self.phases, phase_names)
+
+
+def cost_of(phases: Sequence[Phase], names: Sequence[str]) -> tuple[float | None, float]:
+    """Joules (None if any is unknown) and CPU-seconds of the phases with these names, shares of caches included."""
+    chosen = [p for p in phases if p.name in names]
+    joules = [p.energy_j for p in chosen] + [p.shared_energy_j for p in chosen]
+    cpu_s = sum(p.cpu_s + (p.shared_cpu_s or 0.0) for p in chosen)
+    known = [j for j in joules if j is not None]
+    return (sum(known) if len(known) == len(joules) else None), cpu_s
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -64,6 +64,8 @@ class Run:
         smoke: A few steps only; the record says so.
         device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on as `run.device`; None is `auto`, or that of the
             run that is resumed.
+        number_format: `auto`, `bf16`, `fp16` or `fp32`, passed on as `run.number_format`; `auto` is replaced by what
+            the phase `setup` measured.
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
@@ -84,6 +86,7 @@ class Run:
         resume: bool = False,
         smoke: bool = False,
         device: str | None = None,
+        number_format: str | None = None,
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
@@ -91,7 +94,8 @@ class Run:
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
         self.device, self.smoke, self.resumed = device or "auto", smoke, resume
-        self._device_asked = device
+        self.number_format = number_format or "auto"
+        self._asked = {"device": device, "number_format": number_format}
         self.record = None
         self._meter = meter
         self._command, self._country, self._carbon_intensity = command, country, carbon_intensity
@@ -107,7 +111,7 @@ class Run:
         self._operations_per_s: float | None = None
         self._device_used: str | None = None
         self._used_names: set[str] = set()
-        self._phase = ""
+        self._phase, self._announced = "", False
         self._step: float | None = None
         self._stop_asked = threading.Event()
         self._pid = os.getpid()
@@ -214,6 +218,7 @@ class Run:
             "command": self._command,
             "smoke": self.smoke,
             "device": self.device,
+            "number_format": self.number_format,
             "country": self._country,
             "carbon_intensity": self._carbon_intensity,
             "versions": environment.versions(),
@@ -228,9 +233,12 @@ class Run:
             return
         past = files.read_json(self.folder / CONFIG_NAME)
         self._started_utc, self._run_id = past["started_utc"], past["run_id"]
-        self._command, self.smoke, self.device = past["command"], past["smoke"], past["device"]
-        if self._device_asked not in (None, self.device):
-            raise InputError(f"the run began with --device {self.device} and has to keep it: leave the flag out")
+        self._command, self.smoke = past["command"], past["smoke"]
+        for name, asked in self._asked.items():
+            setattr(self, name, past[name])
+            if asked not in (None, "auto", past[name]):
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"the run began with {flag} {past[name]} and has to keep it: leave the flag out")
         if self._country is None and self._carbon_intensity is None:
             self._country, self._carbon_intensity = past["country"], past["carbon_intensity"]
         self.choices = past["choices"]
@@ -296,13 +304,21 @@ class Run:
                 value = function(*args, **kwargs)
             self._counts[name], self._peaks_mb[name] = counts, memory.peak_mb
             self._save_phase(folder, value, counts, memory.peak_mb, self._sources[num_sources:])
-        except BaseException:
-            self._display.end(None, failed=True)
+        except BaseException as error:
+            refused = isinstance(error, (InputError, PolicyError))  # their sentence says all
+            self._display.end(None, failed=True, quiet=refused)
             raise
         finally:
             self._phase = outer
+        self._announce()
         self._display.end(measured.reading)
         return value
+
+    def _announce(self) -> None:
+        """Say once what runs and where, after the first phase: until then bad input may leave no folder."""
+        if not self._announced:
+            self._display.say(f"{'Going on with' if self.resumed else 'Running'} {self._recipe} in {self.folder}")
+            self._announced = True
 
     def _context(self, name: str, folder: Path, counts: Counts) -> Context:
         before = self._past.phases.get(name, energy.EnergyReading()) if self._past else energy.EnergyReading()
@@ -357,6 +373,7 @@ class Run:
         self._peaks_mb[name] = content["peak_memory_mb"]
         for source in sources:
             self.add_source(source)
+        self._announce()
         self._display.kept(name)
         return (value,)
 
@@ -366,6 +383,15 @@ class Run:
             self.meter.set_synchronize(synchronize)
             self._operations_per_s = float(rate)
             self._device_used = getattr(value, "device", None)
+            self._keep_number_format(str(getattr(value, "number_format", self.number_format)))
+            getattr(value, "use_threads", lambda: None)()
+
+    def _keep_number_format(self, chosen: str) -> None:
+        """Write the measured number format into `config.json`, so that a repeat of the run uses it again."""
+        if chosen != self.number_format:
+            self.number_format = chosen
+            content = files.read_json(self.folder / CONFIG_NAME)
+            files.write_json(self.folder / CONFIG_NAME, {**content, "number_format": chosen})
 
     def _require_not_stopped(self) -> None:
         if self._stop_asked.is_set():
@@ -406,17 +432,17 @@ class Run:
         now = self.meter.read()
         return self._past.total + now if self._past else now
 
-    def cost(self, *phases: str) -> float:
-        """What finished phases cost, with the share of caches that earlier runs paid: the measure of equal cost.
+    def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
+        """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.
 
-        In joules where the energy of processor and GPU is counted or sampled here, else in CPU-seconds.
+        In joules where processor or GPU count them here and all are known, else in CPU-seconds.
         """
         totals = self._totals()
         lines = accounts.phase_lines(totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used)
-        chosen = [line for line in lines if line.name in phases]
-        if records.is_counted(self.meter.labels) and all(line.energy_j is not None for line in chosen):
-            return sum((line.energy_j or 0.0) + (line.shared_energy_j or 0.0) for line in chosen)
-        return sum(line.cpu_s + (line.shared_cpu_s or 0.0) for line in chosen)
+        (joules, cpu_s), (other_joules, other_cpu_s) = records.cost_of(lines, phases), records.cost_of(lines, to)
+        if records.is_counted(self.meter.labels) and joules is not None and other_joules:
+            return joules / other_joules
+        return cpu_s / max(other_cpu_s, 1e-9)
 
     def keep(self, name: str, value: Saves) -> Path:
         """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""

@@ -440,6 +440,8 @@ class _Pin:
     revision: str | None
     commit: str
     files: dict[str, _File]
+    endpoint: str
+    """The server that was asked, without port, user name and password."""
     resolved_utc: str
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Files by split for each configuration that was asked for."""
@@ -447,10 +449,9 @@ class _Pin:
 
     def notes(self) -> dict[str, Any]:
         """What the record should say beside the commit."""
-        endpoint = urllib.parse.urlsplit(_endpoint())
         notes: dict[str, Any] = {"revision": self.revision} if self.revision not in (None, self.commit) else {}
-        if f"{endpoint.scheme}://{endpoint.hostname}" != _HUB:  # without port, user name and password
-            notes["endpoint"] = f"{endpoint.scheme}://{endpoint.hostname}"
+        if self.endpoint != _HUB:
+            notes["endpoint"] = self.endpoint
         is_old = self.from_cache and self.revision != self.commit
         return notes | ({"commit_resolved_utc": self.resolved_utc} if is_old else {})
 
@@ -508,9 +509,14 @@ def _pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin:
     }
     configs = known.configs if known and known.commit == info.sha else {}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    pin = _Pin(repo_id, kind, revision, str(info.sha), listed, now, configs)
+    pin = _Pin(repo_id, kind, revision, str(info.sha), listed, _server(), now, configs)
     _write_pin(pin)
     return pin
+
+
+def _server() -> str:
+    endpoint = urllib.parse.urlsplit(_endpoint())
+    return f"{endpoint.scheme}://{endpoint.hostname}"
 
 
 def _pin_path(repo_id: str, revision: str | None, kind: Kind) -> Path:
@@ -526,8 +532,8 @@ def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin | None:
     try:
         value = files.read_json(_pin_path(repo_id, revision, kind))
         listed = {name: _File(**row) for name, row in value["files"].items()}
-        commit, resolved = str(value["commit"]), str(value["resolved_utc"])
-        return _Pin(repo_id, kind, revision, commit, listed, resolved, dict(value["configs"]), from_cache=True)
+        commit, server, resolved = (str(value[key]) for key in ("commit", "endpoint", "resolved_utc"))
+        return _Pin(repo_id, kind, revision, commit, listed, server, resolved, dict(value["configs"]), from_cache=True)
     except (DamagedError, OSError, KeyError, TypeError, AttributeError, ValueError):
         return None  # absent, or not ours: the hub is asked again
 
@@ -535,7 +541,8 @@ def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> _Pin | None:
 def _write_pin(pin: _Pin) -> None:
     """Note it under the name that was asked for, and under the commit, which a record repeats."""
     listed = {name: vars(file) for name, file in pin.files.items()}
-    value = {"commit": pin.commit, "resolved_utc": pin.resolved_utc, "files": listed, "configs": pin.configs}
+    value: dict[str, Any] = {"commit": pin.commit, "endpoint": pin.endpoint, "resolved_utc": pin.resolved_utc}
+    value |= {"files": listed, "configs": pin.configs}
     with suppress(OSError):  # a cache that cannot be written costs the offline use, not this run
         for revision in (pin.revision, pin.commit):
             files.write_json(_pin_path(pin.repo_id, revision, pin.kind), value)

@@ -6,6 +6,7 @@ costs nothing now and still owes its share.
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.numpy import load_file, save_file
 
-from smallmodels import files, models, training
+from smallmodels import files, folders, models, training
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import DamagedError, PolicyError, TrainingError
 from smallmodels.models import Compute, TextModel
@@ -29,6 +31,8 @@ from smallmodels.phases import NO_CONTEXT, Context
 _ROWS_PER_SHARD = 4096
 _LOCK_WAIT_S = 3600.0
 _ENTRY = "entry.json"
+_FORMAT = "1"
+"""Of the addresses and of what is kept under them; raise it when a fix changes what a teacher gives."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,7 @@ def store_signals(
     inputs = input_hashes(split.tokens)
     key = {
         "what": "signals",
-        "weights": teacher.weights_sha256(),
-        "tokenizer": _tokenizer_sha256(teacher),
+        **_address(teacher),
         "max_length": split.tokens.max_length,
         "number_format": compute.number_format,
         "device": compute.device,
@@ -150,7 +153,7 @@ def fine_tune(
     Args:
         base: The model to fine-tune; trained in place.
         train: Tokenised, with labels.
-        loss_fn: As `training.fit` takes it; part of the address by its name only.
+        loss_fn: As `training.fit` takes it; its source and the numbers that it closes over are part of the address.
         config: As `training.fit` takes it.
         seed: The teacher's own seed.
         validation: What `validate` reads; part of the address, because it chooses the weights.
@@ -159,15 +162,16 @@ def fine_tune(
         context: Of the run.
         cache: Folder of the cache; `cache_folder()` if None.
     """
-    compute = compute or models.choose_compute(number_format=config.number_format)
+    compute = compute or models.choose_compute()
     key = {
         "what": "fine-tuned teacher",
-        "weights": base.weights_sha256(),
-        "tokenizer": _tokenizer_sha256(base),
+        **_address(base),
         "max_length": base.max_length,
         "train": train.fingerprint(),
         "validation": validation.fingerprint(),
-        "loss": getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
+        "loss": _code_sha256(loss_fn),
+        "validate": _code_sha256(validate),
+        "torch": torch.__version__,
         "config": dataclasses.asdict(config),
         "seed": seed,
         "device": compute.device,
@@ -191,6 +195,32 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "smallmodels"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smallmodels"
+
+
+def _address(model: TextModel) -> dict[str, str]:
+    """What makes a model give what it gives: weights, config, the names of its classes, tokenizer."""
+    config: Any = model.model.config
+    settings = config.to_dict()
+    kept = {name: value for name, value in settings.items() if not name.startswith("_") and name != "name_or_path"}
+    return {
+        "format": _FORMAT,
+        "kind": type(model.model).__name__,
+        "weights": model.weights_sha256(),
+        "config": files.sha256_json(json.loads(json.dumps(kept, default=str))),
+        "tokenizer": _tokenizer_sha256(model),
+    }
+
+
+def _code_sha256(function: Any) -> str:
+    """A function's source and the plain values that it closes over; of anything else its class's source."""
+    code = function if hasattr(function, "__code__") else type(function)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):  # typed into a console
+        source = getattr(function, "__code__", code).__repr__()
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    plain = [value if isinstance(value, (bool, int, float, str)) else type(value).__qualname__ for value in cells]
+    return files.sha256_json([source, plain])
 
 
 def _tokenizer_sha256(model: TextModel) -> str:
@@ -220,24 +250,32 @@ def _entry(
     with _lock(parent / f".{folder.name}.lock", context):
         if _is_whole(folder, context):
             made = files.read_json(folder / _ENTRY)
+            if made["builder"] is not None and made["builder"] == _builder(context):
+                return folder  # built in this phase before it was interrupted: its cost is in this run already
             context.counts.add_shared(energy_j=made["energy_j"], cpu_s=made["cpu_s"])
             cost = {name: made[name] for name in ("energy_j", "cpu_s", "label")}
             context.event("cache", f"{key['what']} read back", key=folder.name, **cost)
             return folder
         for torn in parent.glob(f".{folder.name}.*.tmp"):  # left by a builder that was killed
             shutil.rmtree(torn)
-        begin = context.energy()
+        begin, cpu_s = context.energy(), time.process_time()
         with files.atomic_folder(folder) as temporary:
             build(temporary)
             end = context.energy()
             spent = (end if can_resume else end - begin) if begin and end else None
             made = {
                 "energy_j": spent.energy_j if spent else None,
-                "cpu_s": spent.cpu_s if spent else None,
+                "cpu_s": spent.cpu_s if spent else time.process_time() - cpu_s,
                 "label": spent.label if spent else "missing",
+                "builder": _builder(context),
             }
             files.write_json(temporary / _ENTRY, {**made, "key": key})
     return folder
+
+
+def _builder(context: Context) -> str | None:
+    """Which phase of which run pays for an entry; None outside a run."""
+    return files.sha256_bytes(str(context.folder.resolve()).encode()) if context.folder else None
 
 
 def _is_whole(folder: Path, context: Context) -> bool:
@@ -259,13 +297,11 @@ def _lock(path: Path, context: Context) -> Iterator[None]:
 
     Raises: PolicyError after an hour of waiting.
     """
-    import fcntl
-
     with path.open("w") as file:
         deadline, told = time.monotonic() + _LOCK_WAIT_S, False
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folders.lock_file(file)
                 break
             except OSError:
                 if not told:

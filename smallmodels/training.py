@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradScalerKwargs
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from smallmodels import files, models, records
 from smallmodels.data.batches import Batch, Indices, collate, plan_epoch
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError, require
-from smallmodels.models import Compute, Model, NumberFormat, TextModel
+from smallmodels.models import Compute, Model, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
 LossFn = Callable[[Model, Batch], Tensor]
@@ -66,8 +67,6 @@ class TrainConfig:
     """Validations during training, evenly spaced, the last step included."""
     checkpoint_steps: int = 200
     """Steps between checkpoints."""
-    number_format: NumberFormat = "auto"
-    """Of matrix products: bf16, fp16, fp32, or auto to measure what is fastest here."""
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "num_epochs", "batch_size", "num_evaluations", "checkpoint_steps")
@@ -98,16 +97,15 @@ def num_steps(num_examples: int, config: TrainConfig) -> int:
     return config.max_steps or config.num_epochs * math.ceil(num_examples / config.batch_size)
 
 
-def steps_at_cost(train: Split, config: TrainConfig, *, spent: float, budget: float) -> int:
+def steps_at_cost(train: Split, config: TrainConfig, *, ratio: float) -> int:
     """Optimizer steps that a control may take to cost as much as what it is compared with.
 
     Args:
         train: Split that was trained on.
         config: How it was trained.
-        spent: Cost of that training, in the unit of `budget`.
-        budget: What the control may cost.
+        ratio: What the control may cost, over what that training cost.
     """
-    return max(1, round(num_steps(len(train), config) * budget / max(spent, 1e-9)))
+    return max(1, round(num_steps(len(train), config) * ratio))
 
 
 def curve(student: TextModel) -> list[records.CurvePoint]:
@@ -146,7 +144,7 @@ def fit(
 
     Raises: TrainingError if a value is not finite or nothing can be trained; RunInterruptedError when asked to stop.
     """
-    compute = compute or models.choose_compute(number_format=config.number_format)
+    compute = compute or models.choose_compute()
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
     assert train.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
@@ -182,7 +180,7 @@ class _Loop:
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
         self.parameters = _trainable(student.model, loss_fn, config)
-        self.before = {name: float(p.detach().double().sum()) for name, p in self.parameters.items()}
+        self.before = {name: float(p.detach().cpu().double().sum()) for name, p in self.parameters.items()}
         self.accelerator = _accelerator(compute)
         self.model = self.accelerator.prepare_model(compute.place(student.model))
         if isinstance(loss_fn, nn.Module):
@@ -300,7 +298,7 @@ class _Loop:
 
     def finish(self) -> TextModel:
         """Put the best weights back, fold adapters in, and describe the training in the model's notes."""
-        moved = any(float(p.detach().double().sum()) != self.before[name] for name, p in self.parameters.items())
+        moved = any(float(p.detach().cpu().double().sum()) != self.before[name] for name, p in self.parameters.items())
         if not moved and self.progress.step:
             raise TrainingError("training should change weights, but none moved: check the learning rate and loss_fn")
         if self.best is not None:
@@ -380,7 +378,9 @@ def _accelerator(compute: Compute) -> Accelerator:
     """An accelerator for this device and number format; accelerate keeps one state per process, which is renewed."""
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = {"fp32": "no"}.get(compute.number_format, compute.number_format)
-    return Accelerator(cpu=compute.device == "cpu", mixed_precision=mixed)
+    # Losses are summed, not averaged, before the scaler of fp16 sees them: its usual 65,536 would overflow at once.
+    scaler = GradScalerKwargs(init_scale=128.0)
+    return Accelerator(cpu=compute.device == "cpu", mixed_precision=mixed, kwargs_handlers=[scaler])
 
 
 def _unwrap(model: nn.Module) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from smallmodels import energy, evaluation, files, models, records
+from smallmodels.data.tables import Table, read_table
 from smallmodels.data.text_classification import TEXT_COLUMNS
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel
 from smallmodels.text import shorten
 
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
 
@@ -104,20 +106,18 @@ def read_texts(text_or_file: str, text_column: str | None = None) -> list[str]:
     Raises: InputError if the file has no such column, no texts, or cannot be read; or if the text is empty.
     """
     path = Path(text_or_file)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None or not _is_file(path):
-        if reader is not None and " " not in text_or_file:
+    suffix = path.suffix.lower()
+    if suffix not in FILE_SUFFIXES or not _is_file(path):
+        if suffix in FILE_SUFFIXES and " " not in text_or_file:
             raise InputError(f"there is no file {text_or_file}: check the path")
         if not text_or_file.strip():
             raise InputError("the text to classify should have words, but is empty: give a text or a file")
         return [text_or_file]
-    try:
-        rows = reader(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} should be a readable {path.suffix} file, but is not: {error}") from error
-    texts = rows if path.suffix.lower() == ".txt" else _column(rows, text_column, path)
+    texts = _read_lines(path) if suffix == ".txt" else _column(read_table(path), text_column, path)
     if not texts:
         raise InputError(f"{path} should hold texts, but holds none: check the file")
+    if blank := [number for number, text in enumerate(texts, start=1) if not text.strip()]:
+        raise InputError(f"every row of {path} should hold a text, but {len(blank)} are empty (row {blank[0]} first)")
     return texts
 
 
@@ -128,47 +128,20 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _column(rows: Sequence[dict[str, Any]], name: str | None, path: Path) -> list[str]:
-    if not rows:
-        return []
-    names = list(rows[0])
+def _column(table: Table, name: str | None, path: Path) -> list[str]:
+    names = list(table.columns)
     chosen = name or next((usual for usual in TEXT_COLUMNS if usual in names), None)
     if chosen is None or chosen not in names:
         wanted = f"a column {name!r}" if name else "a column called text"
-        raise InputError(f"{path} should have {wanted}, but has {', '.join(map(str, names))}: set --text-column")
-    return ["" if row.get(chosen) is None else str(row[chosen]) for row in rows]
+        raise InputError(f"{path} should have {wanted}, but has {', '.join(names)}: set --text-column")
+    return ["" if value is None else str(value) for value in table.columns[chosen]]
 
 
-def _read_txt(path: Path) -> list[Any]:
-    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-
-
-def _read_csv(path: Path) -> list[Any]:
-    csv.field_size_limit(2**31 - 1)  # a text may be a megabyte long
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _read_jsonl(path: Path) -> list[Any]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("every line must be a JSON object")
-    return rows
-
-
-def _read_parquet(path: Path) -> list[Any]:
-    import pyarrow.parquet as pq
-
-    rows: list[Any] = pq.read_table(path).to_pylist()
-    return rows
-
-
-_READERS: dict[str, Callable[[Path], list[Any]]] = {
-    ".txt": _read_txt,
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} should be a readable text file in UTF-8, but is not: {error}") from error
 
 
 # Labels out

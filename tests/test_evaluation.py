@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from sample_records import classifier_record
 from small_data import FP32, LABELS, classifier, embedder, retrieval_split, split, texts
 
-from smallmodels import evaluation, models
-from smallmodels.data.splits import RetrievalSplit, Split
+from smallmodels import evaluation, models, sources
+from smallmodels.data.splits import RetrievalSplit, Split, Splits
 from smallmodels.energy import EnergyReading
 from smallmodels.evaluation import Contender, Evaluation, Hit, InferenceCosts, SearchIndex
 from smallmodels.phases import Context
@@ -22,7 +23,7 @@ ANSWERS = [0, 1, 1, 1, 2, 0]
 class Fixed:
     """Answers with one class per text, sure to 80 %."""
 
-    num_parameters, size_bytes = 7, 28
+    num_parameters, size_bytes, number_format = 7, 28, "fp64"
 
     def __init__(self, answers):
         self.answers = answers
@@ -127,7 +128,7 @@ def test_evaluation_is_read_back(rows, tmp_path):
 class Known:
     """Similarities that are given."""
 
-    num_parameters, size_bytes = 0, 0
+    num_parameters, size_bytes, number_format = 0, 0, "fp64"
 
     def __init__(self, similarities):
         self.values = np.array(similarities, dtype=np.float64)
@@ -313,7 +314,7 @@ def test_inference_costs_are_read_back(tmp_path):
 def test_predict_texts_gives_probabilities_in_the_order_of_the_texts(tiny_model_folder):
     model, rows = classifier(tiny_model_folder), texts(11)
     with torch.no_grad():
-        model.model.classifier.weight *= 300  # a random head alone hardly tells texts apart
+        model.model.classifier.weight *= 1000  # a random head alone hardly tells texts apart
     expected = evaluation.softmax(models.forward_texts(model, rows, compute=FP32))
     np.testing.assert_allclose(evaluation.predict_texts(model, rows, batch_size=4, compute=FP32), expected, atol=1e-5)
     assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-4
@@ -324,14 +325,25 @@ def test_label_names_follow_the_logits(tiny_model_folder):
     assert evaluation.label_names(model) == ["z", "a", "m"]
 
 
+def splits_of(test, declared):
+    source = classifier_record().sources[0]
+    return Splits(test, test, test, LABELS, dataclasses.replace(source, license=declared))
+
+
 def test_example_predictions_are_spread_over_the_split(rows):
     result = evaluate({"student": Contender(Fixed(ANSWERS))}, rows)
-    examples = evaluation.example_predictions(result, rows)
+    splits = splits_of(rows, "mit")
+    examples = evaluation.example_predictions(result, splits)
     assert [example["input"] for example in examples] == ["text 0", "text 2", "text 4"]
     assert examples[1] == {"input": "text 2", "answers": [{"text": "film", "score": 0.8}], "label": "film"}
-    assert len(evaluation.example_predictions(result, rows, count=50)) == 6
-    long = dataclasses.replace(rows, texts=["x" * 10_000] * 6)
+    assert len(evaluation.example_predictions(result, splits, count=50)) == 6
+    long = splits_of(dataclasses.replace(rows, texts=["x" * 10_000] * 6), "mit")
     assert len(evaluation.example_predictions(result, long)[0]["input"]) == 300
+
+
+def test_example_predictions_show_no_text_of_a_users_own_file(rows):
+    result = evaluate({"student": Contender(Fixed(ANSWERS))}, rows)
+    assert evaluation.example_predictions(result, splits_of(rows, sources.USER_PROVIDED)) == []
 
 
 # Search

@@ -169,14 +169,6 @@ def test_c2_kl_divergence_refuses_a_temperature_that_is_not_positive(temperature
         losses.kl_divergence(randn(2, 3), randn(2, 3), temperature=temperature)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, 2, NAN])
-def test_c2_require_share_refuses_what_is_no_share(share: float) -> None:
-    with pytest.raises(ValueError, match=r"soft_weight must be in \[0, 1\], got"):
-        losses.require_share("soft_weight", share)
-    losses.require_share("soft_weight", 0.0)
-    losses.require_share("soft_weight", 1.0)
-
-
 def test_kl_divergence_refuses_another_number_of_classes() -> None:
     with pytest.raises(ValueError, match=r"same shape, got \(2, 3\) and \(2, 1\)"):
         losses.kl_divergence(randn(2, 3), randn(2, 1), temperature=1.0)  # would broadcast

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +62,17 @@ def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
     of_data = ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team"]
     model = {"distill_text_classifier": "--teacher", "finetune_text_classifier": "--base-model"}
     found = {}
-    for name, flag in model.items():
-        words = ["run", name, "--smoke", "--out", str(out), flag, str(tiny_model_folder), *of_data]
-        assert cli.main([*words, "--max-length", "32", "--num-layers", "2"]) == 0
-        (found[name],) = (out / name).iterdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", no_network)
+        for name, flag in model.items():
+            words = ["run", name, "--smoke", "--out", str(out), flag, str(tiny_model_folder), *of_data]
+            assert cli.main([*words, "--max-length", "32", "--num-layers", "2"]) == 0
+            (found[name],) = (out / name).iterdir()
     return found
+
+
+def no_network(*_) -> None:
+    raise AssertionError("a run on local files should open no connection")
 
 
 ROLES = {
@@ -197,3 +206,37 @@ def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(
     capsys.readouterr()
     assert cli.main(["search", str(folder), "split a string at commas"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+ON_THE_HUB = {
+    "PolyAI/banking77": [],
+    "SetFit/sst2": ["--text-column", "text", "--label-column", "label"],
+    "Davlan/sib200": ["--dataset-config", "swh_Latn", "--label-column", "category"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+@pytest.mark.parametrize("dataset", ON_THE_HUB)
+def test_s8_data_sets_of_the_hub_run_and_again_offline_without_their_commit_in_the_record(
+    hub, hub_home, tiny_model_folder, tmp_path, dataset
+):
+    words = [*("run", "distill_text_classifier", "--smoke", "--max-train", "300", "--max-length", "32")]
+    words += ["--dataset", dataset, *ON_THE_HUB[dataset], "--teacher", str(tiny_model_folder), "--out", str(tmp_path)]
+    for changes in ({}, {"HF_HUB_OFFLINE": "1"}):
+        command = [sys.executable, "-m", "smallmodels", *words]
+        environment = hub.environment(hub_home, **changes)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for folder in (tmp_path / "distill_text_classifier").iterdir():
+        record = records.read_record(folder)
+        (source,) = (source for source in record.sources if source.kind == "dataset")
+        assert (source.name, source.revision) == (dataset, None)
+        (commit,) = {
+            value.partition("@")[2]
+            for name, value in json.loads((folder / "config.json").read_text())["choices"].items()
+            if name == f"commit of {dataset}"
+        }
+        published = [(folder / name).read_text() for name in ("record.json", "report.html", "model/README.md")]
+        assert not any(commit in text for text in published)
+        assert dataset in ModelCard.load(folder / "model" / "README.md").data.datasets

@@ -289,12 +289,9 @@ def test_num_steps_counts_the_last_partial_batch():
     assert training.num_steps(25, TrainConfig(batch_size=8, num_epochs=2, max_steps=3)) == 3
 
 
-@pytest.mark.parametrize(
-    ("spent", "budget", "expected"), [(10.0, 10.0, 6), (10.0, 15.0, 9), (10.0, 0.1, 1), (0.0, 1.0, None)]
-)
-def test_steps_at_cost_scales_steps_with_the_budget(train, spent, budget, expected):
-    steps = training.steps_at_cost(train, TrainConfig(batch_size=8, num_epochs=2), spent=spent, budget=budget)
-    assert steps == expected or (expected is None and steps >= 1)
+@pytest.mark.parametrize(("ratio", "expected"), [(1.0, 6), (1.5, 9), (0.01, 1)])
+def test_steps_at_cost_scales_steps_with_the_budget(train, ratio, expected):
+    assert training.steps_at_cost(train, TrainConfig(batch_size=8, num_epochs=2), ratio=ratio) == expected
 
 
 # Interrupted and resumed

@@ -5,12 +5,8 @@ every split. What is missing is made from train and said so: validation, and tes
 """
 
 import contextlib
-import csv
 import dataclasses
-import io
-import json
 import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +19,7 @@ import numpy.typing as npt
 
 from smallmodels import files, sources
 from smallmodels.data.splits import Split, Splits
+from smallmodels.data.tables import Table, read_table, table_of
 from smallmodels.errors import InputError
 
 TEXT_COLUMNS = ("text", "sentence", "content", "utterance", "question", "review", "document", "body", "message")
@@ -86,16 +83,8 @@ _LANGUAGES = {
 """ISO 639-3 to 639-1, for configurations that are named after a language, such as `swh_Latn`."""
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One split as it lies in its file."""
-
-    columns: dict[str, list[Any]]
-    class_names: dict[str, list[str]]
-    """Names of the columns that are ClassLabels."""
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), []))
+_LONGEST_TEXT = 1_000_000
+"""Characters; what is longer is a file that got into a column, not a text."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +111,7 @@ def load_text_classification(
     test_split: str = "test",
     split_seed: int = 0,
     drop_overlap: bool = False,
+    drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = None,
 ) -> Splits:
@@ -138,6 +128,8 @@ def load_text_classification(
             stands in.
         split_seed: Seed of every such draw.
         drop_overlap: Whether rows of train whose text also stands in validation or test are dropped.
+        drop_bad_texts: Whether rows whose text is empty, null or a megabyte long are dropped and counted; they are
+            refused otherwise.
         max_train: At most so many rows of train, drawn so that classes keep their shares; None is all.
         max_test: At most so many rows of test, in the same way.
 
@@ -154,7 +146,9 @@ def load_text_classification(
     notes: dict[str, Any] = {}
     text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
     chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
-    rows = {role: _rows_of(tables[name], name, text_column, label_column) for role, name in chosen.items()}
+    rows = {
+        role: _rows_of(tables[name], name, text_column, label_column, drop_bad_texts) for role, name in chosen.items()
+    }
     _note_dropped(rows, notes)
     parts = _fill_in(rows, dataset, chosen, split_seed, notes)
     names = _label_names(parts["train"].labels, tables[chosen["train"]], label_column, dataset)
@@ -188,26 +182,17 @@ def _finish(
 # Files to tables
 
 
-def _read_tables(fetched: sources.DatasetFiles) -> dict[str, _Table]:
+def _read_tables(fetched: sources.DatasetFiles) -> dict[str, Table]:
     if fetched.source.revision is not None:
         return _read_hub(fetched)
     path = fetched.data_files["train"][0]
-    readers = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-        ".jsonl": _read_json,
-        ".json": _read_json,
-        ".parquet": _read_parquet,
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path.name} should end in .csv, .tsv, .jsonl, .json or .parquet: rename or convert it")
-    table = readers[path.suffix.lower()](path)
+    table = read_table(path)
     if not len(table):
         raise InputError(f"{path.name} should have rows, found none")
     return {"train": table}
 
 
-def _read_hub(fetched: sources.DatasetFiles) -> dict[str, _Table]:
+def _read_hub(fetched: sources.DatasetFiles) -> dict[str, Table]:
     """Read the files that were compared with their hashes; `datasets` keeps no copy of its own that could rot."""
     import datasets
 
@@ -225,12 +210,7 @@ def _read_hub(fetched: sources.DatasetFiles) -> dict[str, _Table]:
             raise InputError(
                 f"the files of {fetched.source.name} should make a data set, but {type(error).__name__}: {first_line}"
             ) from error
-        return {str(name): _table_of(split.features, split[:]) for name, split in loaded.items()}
-
-
-def _table_of(features: Any, columns: dict[str, list[Any]]) -> _Table:
-    names = {name: list(feature.names) for name, feature in features.items() if hasattr(feature, "int2str")}
-    return _Table({name: list(values) for name, values in columns.items()}, names)
+        return {str(name): table_of(split.features, split[:]) for name, split in loaded.items()}
 
 
 @contextlib.contextmanager
@@ -246,80 +226,11 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path.name} should be UTF-8, found byte {error.start} that is not: save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path.name} should be readable, but {error.strerror}") from error
-
-
-def _read_csv(path: Path) -> _Table:
-    """All values as strings: a label `01` stays `01`, and a text `NA` stays a text."""
-    text = _read_text(path)
-    if not text.strip():
-        raise InputError(f"{path.name} should begin with a line of column names, found an empty file")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # of a C long, which is 32 bits on Windows
-    try:
-        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path.name} should be CSV, but {error}: check its quotes") from error
-    _check_header(header, path)
-    for number, row in enumerate(rows, start=2):
-        if row and len(row) != len(header):
-            raise InputError(
-                f"{path.name} should have {len(header)} values per row, found {len(row)} in row {number}: "
-                "put quotes around texts that contain the separator"
-            )
-    return _Table({name: [row[i] for row in rows if row] for i, name in enumerate(header)}, {})
-
-
-def _check_header(header: list[str], path: Path) -> None:
-    if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise InputError(f"{path.name} should name each column once, found {twice[0]!r} twice")
-
-
-def _read_json(path: Path) -> _Table:
-    """One object per line, or one array of objects."""
-    text = _read_text(path)
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if text.lstrip().startswith("["):
-        numbered = [(1, text)]
-    rows: list[Any] = []
-    for number, line in numbered:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path.name} should have one JSON object per line, line {number} is not JSON") from error
-        rows += value if isinstance(value, list) else [value]
-    if wrong := [row for row in rows if not isinstance(row, dict)]:
-        raise InputError(f"{path.name} should have JSON objects, found {type(wrong[0]).__name__}")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return _Table({name: [row.get(name) for row in rows] for name in columns}, {})
-
-
-def _read_parquet(path: Path) -> _Table:
-    import datasets
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-        return _table_of(datasets.Features.from_arrow_schema(table.schema), table.to_pydict())
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path.name} should be a Parquet file, found {type(error).__name__} when reading it"
-        ) from error
-
-
 # Columns and splits
 
 
 def _pick_columns(
-    tables: dict[str, _Table], dataset: str, text: str | None, label: str | None, notes: dict[str, Any]
+    tables: dict[str, Table], dataset: str, text: str | None, label: str | None, notes: dict[str, Any]
 ) -> tuple[str, str]:
     existing = list(dict.fromkeys(name for table in tables.values() for name in table.columns))
     picked = []
@@ -338,7 +249,7 @@ def _pick_columns(
 
 
 def _pick_splits(
-    tables: dict[str, _Table], dataset: str, train: str, validation: str | None, test: str
+    tables: dict[str, Table], dataset: str, train: str, validation: str | None, test: str
 ) -> dict[str, str]:
     """The name of the split for each role; a role that has to be made is absent."""
     chosen = {"train": train, "test": test}
@@ -354,8 +265,8 @@ def _pick_splits(
     return chosen
 
 
-def _rows_of(table: _Table, split_name: str, text_column: str, label_column: str) -> _Rows:
-    """Rows with a text and a label; everything else is counted."""
+def _rows_of(table: Table, split_name: str, text_column: str, label_column: str, drop_bad_texts: bool) -> _Rows:
+    """Rows with a text and a label; everything else is counted, or refused if it is a bad text."""
     missing = [name for name in (text_column, label_column) if name not in table.columns]
     if missing == [label_column] and text_column in table.columns:
         return _Rows(Split(split_name, [], []), [], {"unlabelled": len(table)})
@@ -369,14 +280,26 @@ def _rows_of(table: _Table, split_name: str, text_column: str, label_column: str
     for row, (raw_text, raw_label) in enumerate(zip(texts, labels, strict=True)):
         text = _clean_text(raw_text, text_column, split_name, row, dropped)
         label = _clean_label(raw_label, label_column, split_name, row)
-        if not text.strip():
-            dropped["blank_text"] += 1
+        if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= _LONGEST_TEXT else "":
+            if not drop_bad_texts:
+                raise _bad_text(texts, split_name, row, bad)
+            dropped[bad] += 1
         elif label is None or (_is_minus_one(label) and (is_class or all_minus_one)):
             dropped["unlabelled"] += 1
         else:
             kept.append((f"{split_name}/{row}", text, label))
     split = Split(split_name, [item[0] for item in kept], [item[1] for item in kept])
     return _Rows(split, [item[2] for item in kept], dict(dropped))
+
+
+def _bad_text(texts: Sequence[Any], split_name: str, row: int, bad: str) -> InputError:
+    """Says how many texts are empty, or that one is a megabyte long."""
+    blank = sum(value is None or (isinstance(value, str) and not value.strip()) for value in texts)
+    found = f"{blank} that are empty" if bad == "blank_text" else f"one of {len(str(texts[row])):,} characters"
+    return InputError(
+        f"every row of split {split_name} should hold a text below a million characters, found {found} "
+        f"(row {row + 1} is the first): mend the data, or add --drop-bad-texts to leave such rows out"
+    )
 
 
 def _clean_text(value: Any, column: str, split_name: str, row: int, counts: Counter[str]) -> str:
@@ -497,7 +420,7 @@ def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
 # Labels
 
 
-def _label_names(labels: Sequence[Any], table: _Table, column: str, dataset: str) -> dict[Any, str]:
+def _label_names(labels: Sequence[Any], table: Table, column: str, dataset: str) -> dict[Any, str]:
     """Label to name, in the order in which they are numbered."""
     kinds = {type(label) for label in labels}
     if column in table.class_names:
@@ -510,7 +433,7 @@ def _label_names(labels: Sequence[Any], table: _Table, column: str, dataset: str
     return {value: described.get(value, str(value)) for value in values}
 
 
-def _described(table: _Table, column: str, values: list[Any]) -> dict[Any, str]:
+def _described(table: Table, column: str, values: list[Any]) -> dict[Any, str]:
     """Names for integer labels from a column beside them such as `label_text`, if each has one name of its own."""
     beside = table.columns.get(f"{column}_text") or table.columns.get(f"{column}_name")
     if beside is None or not all(isinstance(value, int) for value in values):

@@ -107,7 +107,9 @@ def terminal_table(record: RunRecord) -> "Table":
         row = [
             formats.clean(words.role_name(result.role)).replace("\n", " ")[:17],
             formats.quality(record.metric, found.value if found else None),
-            formats.interval(record.metric, found.low if found else None, found.high if found else None),
+            formats.interval(record.metric, found.low if found else None, found.high if found else None).removesuffix(
+                "\u00a0%"
+            ),
             formats.size(use.size_bytes if use else None, 2),
             formats.duration(use.latency_p50_s if use else None, 2),
             *(cells if unit == "CPU-s" else reversed(cells)),

@@ -44,6 +44,7 @@ _ROLE_STYLE = {
 }
 _FONT_SIZE = 12.5
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+_SHARED_LABEL_DISTANCE = 14.0
 _LABEL_CHARACTERS = 30
 _KEEP_SHARE = 0.6  # points below this share of the best quality are drawn at the edge, or they would flatten the rest
 # Offsets of a label from its point and its alignment, in the order of preference.
@@ -244,8 +245,9 @@ def _place_labels(axes: "Axes", points: Sequence[Point], front: Sequence[Point],
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in centres] + _line_boxes(axes, points, front)
     taken.append((0.0, 56.0, 55.0, height))  # the names of the ticks of quality
     frame = (2.0, 50.0, width - 2, height - 22)
-    for point, (x, y) in zip(points, centres, strict=True):
-        text = clean(point.label, _LABEL_CHARACTERS)
+    for together in _clusters(centres):
+        (x, y), point = centres[together[0]], points[together[0]]
+        text = ", ".join(clean(points[i].label, _LABEL_CHARACTERS) for i in together)
         long = len(text) * _FONT_SIZE * 0.56
         places: list[tuple[float, int, tuple[int, int], str, tuple[float, float, float, float]]] = []
         for dx, dy, align in _LABEL_PLACES:
@@ -268,6 +270,18 @@ def _place_labels(axes: "Axes", points: Sequence[Point], front: Sequence[Point],
             parse_math=False,
             zorder=5,
         )
+
+
+def _clusters(centres: Sequence[tuple[float, ...]]) -> list[list[int]]:
+    """Points whose signs all but cover each other; they share one label."""
+    clusters: list[list[int]] = []
+    for i, (x, y) in enumerate(centres):
+        near = (c for c in clusters if math.hypot(x - centres[c[0]][0], y - centres[c[0]][1]) < _SHARED_LABEL_DISTANCE)
+        if (cluster := next(near, None)) is not None:
+            cluster.append(i)
+        else:
+            clusters.append([i])
+    return clusters
 
 
 def _line_boxes(

@@ -229,10 +229,13 @@ def _runs_section(records: Sequence[RunRecord]) -> Section:
         value = formats.quality(r.metric, words.metric_value(main, r.metric))
         quality = f"{words.role_name(main.role)} {value} {formats.metric_name(r.metric)}" if main else MISSING
         cost = [formats.duration(r.duration_s), number(r.cpu_s), formats.energy(r.energy_j), r.energy_label]
-        rows.append([r.run_id, r.recipe, words.plain(r.config.get("seed")), quality, *cost, r.environment.processor])
-    head = ["Run", "recipe", "seed", "result", "time", "CPU-s", "energy", "joules are", "machine"]
+        data = ", ".join(dict.fromkeys(s.name for s in r.sources if s.kind == "dataset"))
+        rows.append(
+            [r.run_id, r.recipe, data, words.plain(r.config.get("seed")), quality, *cost, r.environment.processor]
+        )
+    head = ["Run", "recipe", "data", "seed", "result", "time", "CPU-s", "energy", "joules are", "machine"]
     note = cut_note(len(records), len(rows))
-    table = Table(caption="Runs", head=head, rows=rows, text_columns=(1, 3, 7, 8), note=note)
+    table = Table(caption="Runs", head=head, rows=rows, text_columns=(1, 2, 4, 8, 9), note=note)
     return Section("The runs", [table])
 
 

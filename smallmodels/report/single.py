@@ -338,8 +338,11 @@ def _build_section(record: RunRecord, unit: Unit) -> Section | None:
 
 def _payback_section(record: RunRecord) -> Section | None:
     payback = record.payback
-    if payback is None or record.smoke:
+    if record.smoke:
         return None
+    if payback is None:
+        none = "No point of payback: this run measured the use of no other model that the student would replace."
+        return Section("When it has paid for itself", [Text(none)])
     reason = formats.capital(words.reason_words(payback))
     if payback.uses is None:
         return Section("When it has paid for itself", [Text(f"Never. {reason}.")])
