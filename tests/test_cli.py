@@ -511,11 +511,11 @@ def test_texts_are_read_from_every_kind_of_file(tmp_path):
 
     (tmp_path / "a.txt").write_text("one\n\n two \n")
     (tmp_path / "a.csv").write_text('\ufefftext,x\n"one, 1",a\ntwo,b\n', encoding="utf-8")
-    (tmp_path / "a.jsonl").write_text('{"sentence": "one"}\n{"sentence": null}\n')
+    (tmp_path / "a.jsonl").write_text('{"sentence": "one"}\n{"sentence": "two"}\n')
     pq.write_table(pa.table({"note": ["one"], "text": ["two"]}), tmp_path / "a.parquet")
     assert usage.read_texts(str(tmp_path / "a.txt")) == ["one", " two "]
     assert usage.read_texts(str(tmp_path / "a.csv")) == ["one, 1", "two"]
-    assert usage.read_texts(str(tmp_path / "a.jsonl")) == ["one", ""]
+    assert usage.read_texts(str(tmp_path / "a.jsonl")) == ["one", "two"]
     assert usage.read_texts(str(tmp_path / "a.parquet")) == ["two"]
     assert usage.read_texts(str(tmp_path / "a.parquet"), "note") == ["one"]
     assert usage.read_texts("just a text about report.csv") == ["just a text about report.csv"]
@@ -534,9 +534,11 @@ def test_megabyte_cell_of_a_csv_is_read_d4(tmp_path):
         ("a.csv", "text\na\n", "txt", "should have a column 'txt', but has text"),
         ("a.csv", "text\n", None, "should hold texts, but holds none"),
         ("a.txt", "\n", None, "should hold texts, but holds none"),
-        ("a.jsonl", "[1]\n", None, "every line must be a JSON object"),
-        ("a.jsonl", "{\n", None, "should be a readable .jsonl file"),
-        ("a.parquet", "no", None, "should be a readable .parquet file"),
+        ("a.jsonl", "[1]\n", None, "should have JSON objects, found int"),
+        ("a.jsonl", "{\n", None, "line 1 is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n{"text": null}\n', None, "1 are empty (row 2 first)"),
+        ("a.csv", "text;x\na;b\n;c\n", None, "1 are empty (row 2 first)"),
+        ("a.parquet", "no", None, "should be a Parquet file"),
     ],
 )
 def test_file_without_texts_is_refused(tmp_path, name, content, column, sentence):
@@ -708,7 +710,7 @@ def test_predict_prints_labels_with_probabilities(classifier_run, capsys):
 @pytest.mark.parametrize("batch_size", ["1", "2", "100"])
 def test_predict_writes_the_same_labels_in_any_batch(classifier_run, capsys, tmp_path, batch_size):
     texts = tmp_path / "texts.csv"
-    texts.write_text('text\nwhere is my card\n""\nthe bank lost it\n' + "card " * 5000 + "\n=1+1\n")
+    texts.write_text('text\nwhere is my card\n"?"\nthe bank lost it\n' + "card " * 5000 + "\n=1+1\n")
     for name in ("out.csv", "out.jsonl"):
         arguments = ["predict", str(classifier_run), str(texts), "--output", str(tmp_path / name)]
         assert cli.main([*arguments, "--batch-size", batch_size]) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from smallmodels import data
+from smallmodels.data.tables import Table
 from smallmodels.errors import InputError
 
 load = data.load_text_classification
@@ -174,19 +175,37 @@ def test_a_missing_split_names_those_that_exist(csv_file):
 def test_d4_texts_of_every_kind_are_kept_dropped_or_repaired_and_counted(tmp_path):
     odd = [None, "", " \n\t", "x" * 1_000_000, "lone \ud800 surrogate", "nul \0 byte"]
     rows = rows_of() + [{"text": text, "label": "yes"} for text in odd] + [{"text": "no label", "label": None}]
-    splits = load(write_jsonl(tmp_path / "d.jsonl", rows))
+    splits = load(write_jsonl(tmp_path / "d.jsonl", rows), drop_bad_texts=True)
     texts = splits.train.texts + splits.validation.texts + splits.test.texts
-    assert splits.notes["num_dropped"] == {"train/blank_text": 3, "train/unlabelled": 1}
+    assert splits.notes["num_dropped"] == {"train/blank_text": 3, "train/megabyte_text": 1, "train/unlabelled": 1}
     assert splits.notes["num_repaired"] == {"train/repaired_surrogates": 1}
-    assert splits.notes["num_long_texts"] == 1
-    assert len(texts) == 63
-    assert {"lone ? surrogate", "nul \0 byte", "x" * 1_000_000} <= set(texts)
+    assert len(texts) == 62
+    assert {"lone ? surrogate", "nul \0 byte"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, "1 that are empty"),
+        ("", "1 that are empty"),
+        (" \n", "1 that are empty"),
+        ("x" * 1_000_000, "1,000,000 ch"),
+    ],
+)
+def test_d4_a_bad_text_is_refused_with_its_row_and_the_way_out(tmp_path, text, found):
+    rows = [*rows_of(), {"text": text, "label": "yes"}]
+    with pytest.raises(InputError) as refused:
+        load(write_jsonl(tmp_path / "d.jsonl", rows))
+    message = str(refused.value)
+    assert found in message
+    assert f"(row {len(rows)} is the first)" in message
+    assert "--drop-bad-texts" in message
 
 
 def test_d4_texts_of_every_kind_can_be_tokenised(tmp_path, tiny_model_folder):
     from transformers import AutoTokenizer
 
-    rows = rows_of() + [{"text": text, "label": "yes"} for text in ("x y " * 250_000, "lone \ud800 surrogate", "\0")]
+    rows = rows_of() + [{"text": text, "label": "yes"} for text in ("x y " * 200_000, "lone \ud800 surrogate", "\0")]
     splits = load(write_jsonl(tmp_path / "d.jsonl", rows))
     tokenised = splits.tokenize(AutoTokenizer.from_pretrained(tiny_model_folder), max_length=16)
     for split in (tokenised.train, tokenised.validation, tokenised.test):
@@ -225,7 +244,7 @@ def test_d5_a_text_that_occurs_twice_is_not_drawn_for_test(tmp_path):
         ("d.csv", "", "should begin with a line of column names"),
         ("d.csv", "text,label\n", "should have rows, found none"),
         ("d.jsonl", "\n\n", "should have rows, found none"),
-        ("d.csv", "text,label\n,a\n ,b\n", "rows with a text and a label to train on, found none"),
+        ("d.csv", "text,label\n,a\n ,b\n", "hold a text below a million characters, found 2 that are empty"),
         ("d.csv", "text,label\na,b\na,b,c\n", "2 values per row, found 3 in row 3"),
         ("d.csv", "text,text\na,b\n", "'text' twice"),
         ("d.csv", 'text,label\n"a,b\n', "should be CSV, but"),
@@ -279,9 +298,7 @@ def serve_tables(monkeypatch, tables, names=None):
 
     class_names = {} if names is None else {"label": names}
     found = {
-        split: text_classification._Table(
-            {"text": [row[0] for row in rows], "label": [row[1] for row in rows]}, class_names
-        )
+        split: Table({"text": [row[0] for row in rows], "label": [row[1] for row in rows]}, class_names)
         for split, rows in tables.items()
     }
     source = sources._source("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)

@@ -29,8 +29,6 @@ VALIDATION_SPLITS = ("validation", "dev", "valid", "val", "development")
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
 """Of train, where the data set has no such split."""
-LONG_TEXT = 100_000
-"""Characters from which a text is counted as unusually long; it is kept, and the tokenizer cuts it."""
 
 _LANGUAGES = {
     "amh": "am",
@@ -166,9 +164,6 @@ def _finish(
     _check_classes(splits, label_names)
     fingerprints = {role: split.fingerprint() for role, split in splits.items()}
     notes |= {"split_fingerprints": fingerprints, "label_map_sha256": files.sha256_json(label_names)}
-    long_texts = sum(len(text) >= LONG_TEXT for split in splits.values() for text in split.texts)
-    if long_texts:
-        notes["num_long_texts"] = long_texts
     source = dataclasses.replace(
         fetched.source,
         splits={role: len(split) for role, split in splits.items()},
