@@ -45,7 +45,7 @@ class Config:
     """Of the student's training."""
     split_seed: int = 0
     """Of which modules are held out."""
-    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=8, batch_size=64, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=12, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)

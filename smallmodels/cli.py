@@ -519,6 +519,8 @@ def _show(record: records.RunRecord, console: "Console") -> None:
     console.print()
     console.print(report.terminal_table(record))
     console.print(report.summary(record))
+    if record.smoke:
+        console.print("A smoke run of a few steps shows that everything works; its numbers mean nothing.")
     for example in record.examples[:SHOWN_EXAMPLES]:
         console.print()
         for line in example_lines(example):

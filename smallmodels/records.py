@@ -110,7 +110,10 @@ class Phase:
     num_operations: float | None
     """Floating-point operations of the models, without padding's share."""
     utilisation: float | None
-    """Operations per second over the matmul rate measured on this machine in the same number format."""
+    """Operations per second over the matmul rate measured on this machine in the same number format.
+
+    The time of validations during training counts, their operations do not.
+    """
     peak_memory_mb: float | None
     """Highest resident memory of the process while the phase ran."""
     shared_energy_j: float | None
