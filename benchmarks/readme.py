@@ -18,14 +18,14 @@ PICTURE = "energy-and-quality.svg"
 
 
 def results_text(found: dict[str, RunRecord]) -> str:
-    """The Markdown between the markers.
+    """The Markdown between the markers; the picture stands further up.
 
     Args:
         found: Records by the name of their folder in benchmarks/results.
     """
     if not found:
         return "No results yet."
-    parts = [f"![{_picture_words(found)}](benchmarks/results/{PICTURE})", _front_words(found)]
+    parts = [_front_words(found)]
     for name, record in found.items():
         parts += [f"### {formats.markdown(record.title)}", formats.markdown(words.summary(record)), _table(record)]
         parts.append(_origin(name, record))
@@ -72,7 +72,8 @@ def _origin(name: str, record: RunRecord) -> str:
     virtual = ", virtual machine" if machine.virtual_machine else ""
     commit = f"commit {record.git_commit[:12]}" if record.git_commit else "no commit known"
     changed = " with changes on top" if record.git_dirty else ""
-    made = f"{machine.processor}, {machine.num_cores} cores{virtual}; joules are {record.energy_label}"
+    labels = ", ".join(f"{part} {label}" for part, label in machine.energy_labels.items())
+    made = f"{machine.processor}, {machine.num_cores} cores{virtual}; where joules come from: {labels}"
     text = formats.markdown(f"{made}; {commit}{changed};")
     return f"{text} [record](benchmarks/results/{name}/record.json)\n\n{formats.fenced(record.command)}"
 

@@ -44,7 +44,7 @@ _ROLE_STYLE = {
 }
 _FONT_SIZE = 12.5
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-_SHARED_LABEL_DISTANCE = 14.0
+_SHARED_LABEL_DISTANCE = 10.0
 _LABEL_CHARACTERS = 30
 _KEEP_SHARE = 0.6  # points below this share of the best quality are drawn at the edge, or they would flatten the rest
 # Offsets of a label from its point and its alignment, in the order of preference.
@@ -247,7 +247,7 @@ def _place_labels(axes: "Axes", points: Sequence[Point], front: Sequence[Point],
     frame = (2.0, 50.0, width - 2, height - 22)
     for together in _clusters(centres):
         (x, y), point = centres[together[0]], points[together[0]]
-        text = ", ".join(clean(points[i].label, _LABEL_CHARACTERS) for i in together)
+        text = " · ".join(clean(points[i].label, _LABEL_CHARACTERS) for i in together)
         long = len(text) * _FONT_SIZE * 0.56
         places: list[tuple[float, int, tuple[int, int], str, tuple[float, float, float, float]]] = []
         for dx, dy, align in _LABEL_PLACES:
