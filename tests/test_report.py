@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hostile import MARKUP, Reader, with_attack, with_hostile_classes
 from markdown_it import MarkdownIt
-from sample_records import classifier_record, counted_record, inference, metric, retriever_record
+from sample_records import classifier_record, counted_record, inference, metric, result, retriever_record
 
 from benchmarks import readme
 from smallmodels import records, report
@@ -99,6 +99,12 @@ def test_summary_is_two_sentences_with_quality_and_cost() -> None:
         "it takes 52 % of the processor time. The run took 5 min 14 s, 596 CPU-s and an estimated 2.44 Wh (a model, "
         "not a measurement); building the student pays for itself after about 120,000 uses."
     )
+
+
+def test_summary_calls_a_difference_that_rounds_to_nothing_level() -> None:
+    results = [result("teacher", 0.92377, []), result("student", 0.92349, [])]
+    said = report.summary(classifier_record(results=results)).replace("\u00a0", " ")
+    assert "92.3 % accuracy on 3,080 test items, level with the teacher (92.4 %)" in said
 
 
 def test_summary_says_never_and_why() -> None:

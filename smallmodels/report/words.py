@@ -129,9 +129,10 @@ def _quality_sentence(record: RunRecord) -> str:
     theirs = f"the {_lower(other.role)} ({formats.quality(key, reference)})"
     if formats.quality(key, value) == formats.quality(key, reference):
         words += f", the same as {theirs}"
+    elif not set("123456789") & set(distance := formats.difference(key, value - reference)):
+        words += f", level with {theirs}"
     else:
-        side = "below" if value < reference else "above"
-        words += f", {formats.difference(key, value - reference)} {side} {theirs}"
+        words += f", {distance} {'below' if value < reference else 'above'} {theirs}"
     unit = ranking_unit(record)
     ratio = _use_ratio(record, unit)
     if ratio is not None and not record.smoke:
