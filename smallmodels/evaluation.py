@@ -100,8 +100,7 @@ def evaluate_classifiers(
 
 def _probabilities(model: Any, split: Split, compute: Compute, context: Context) -> npt.NDArray[np.float64]:
     if isinstance(model, TextModel):
-        assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
-        return softmax(models.forward_all(model, split.tokens, compute=compute, context=context))
+        return softmax(models.forward_all(model, split.require_tokens(), compute=compute, context=context))
     return np.asarray(model.predict_proba(split.texts), dtype=np.float64)
 
 
@@ -139,9 +138,8 @@ def _classifier_result(
 
 def accuracy(model: TextModel, split: Split, *, compute: Compute | None = None) -> float:
     """Share of right answers of a classifier on a tokenised split with labels."""
-    assert split.tokens is not None
     assert split.labels is not None
-    logits_NC = models.forward_all(model, split.tokens, compute=compute)
+    logits_NC = models.forward_all(model, split.require_tokens(), compute=compute)
     return float((logits_NC.argmax(1) == split.labels).mean())
 
 
@@ -183,10 +181,9 @@ def evaluate_retrieval(
 
 def _similarities(model: Any, split: RetrievalSplit, compute: Compute, context: Context) -> npt.NDArray[Any]:
     if isinstance(model, TextModel):
-        assert split.queries.tokens is not None
-        assert split.documents.tokens is not None
-        queries_QE = models.forward_all(model, split.queries.tokens, compute=compute, context=context)
-        documents_DE = models.forward_all(model, split.documents.tokens, compute=compute, context=context)
+        queries, documents = split.queries.require_tokens(), split.documents.require_tokens()
+        queries_QE = models.forward_all(model, queries, compute=compute, context=context)
+        documents_DE = models.forward_all(model, documents, compute=compute, context=context)
         return np.asarray(queries_QE @ documents_DE.T)
     return np.asarray(model.similarities(split.queries.texts))
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,6 @@ from smallmodels.data.splits import Tokens, tokenize
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT, Context
 
-NumberFormat = Literal["auto", "bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NOTES_NAME = "smallmodels.json"
 INFERENCE_TOKENS = 8192

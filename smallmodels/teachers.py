@@ -51,9 +51,8 @@ class Signals:
 
         Raises: DamagedError if an example has no row, because the data changed since the signal was stored.
         """
-        assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
         position = {digest: i for i, digest in enumerate(self.inputs)}
-        wanted = input_hashes(split.tokens)
+        wanted = input_hashes(split.require_tokens())
         for example, digest in zip(split.ids, wanted, strict=True):
             if digest not in position:
                 raise DamagedError(
@@ -98,13 +97,13 @@ def store_signals(
 
     Raises: TrainingError if the teacher gives values that are not finite.
     """
-    assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+    tokens = split.require_tokens()
     compute = compute or models.choose_compute()
-    inputs = input_hashes(split.tokens)
+    inputs = input_hashes(tokens)
     key = {
         "what": "signals",
         **_address(teacher),
-        "max_length": split.tokens.max_length,
+        "max_length": tokens.max_length,
         "number_format": compute.number_format,
         "device": compute.device,
         "inputs": files.sha256_json(inputs),
@@ -123,8 +122,7 @@ def store_signals(
 def _store_shard(
     teacher: TextModel, split: Split, rows: npt.NDArray[np.int64], compute: Compute, context: Context, path: Path
 ) -> None:
-    assert split.tokens is not None
-    values = models.forward_all(teacher, split.tokens.take(rows), compute=compute, context=context)
+    values = models.forward_all(teacher, split.require_tokens().take(rows), compute=compute, context=context)
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if bad.any():
         example = split.ids[rows[int(bad.argmax())]]

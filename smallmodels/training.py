@@ -147,7 +147,7 @@ def fit(
     compute = compute or models.choose_compute()
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
-    assert train.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
+    train.require_tokens()
     loop = _Loop(student, train, loss_fn, config, seed, compute, context)
     try:
         loop.resume()
@@ -210,10 +210,9 @@ class _Loop:
 
     def batch_indices(self, step: int) -> Indices:
         """The examples of a step; a pure function of seed and step."""
-        assert self.train.tokens is not None
         epoch, position = divmod(step, math.ceil(len(self.train) / self.config.batch_size))
         if epoch not in self.plans:
-            lengths, size = self.train.tokens.lengths, self.config.batch_size
+            lengths, size = self.train.require_tokens().lengths, self.config.batch_size
             self.plans = {epoch: plan_epoch(lengths, batch_size=size, seed=self.seed, epoch=epoch)}
         return self.plans[epoch][position]
 

@@ -8,6 +8,7 @@ from small_data import retrieval_split, split, texts
 
 from smallmodels import records
 from smallmodels.data.splits import Split, Splits, tokenize
+from smallmodels.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,11 @@ def test_split_refuses_columns_of_different_lengths():
         Split("train", ["a"], ["x", "y"])
     with pytest.raises(AssertionError):
         Split("train", ["a"], ["x"], np.array([0, 1]))
+
+
+def test_a_split_that_is_not_tokenised_says_how(tokenizer):
+    with pytest.raises(InputError, match=r"split train should be tokenised: call split\.tokenize"):
+        Split("train", ["a"], ["x"]).require_tokens()
 
 
 def test_with_signals_asks_for_rows_of_this_split(tokenizer):

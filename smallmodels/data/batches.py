@@ -111,9 +111,9 @@ def collate(split: Split, indices: Indices, *, device: "torch.device | str" = "c
     """The tensors of these examples of a tokenised split."""
     import torch
 
-    assert split.tokens is not None, "tokenise the split first: split.tokenize(tokenizer, max_length=…)"
-    inputs = {name: tensor.to(device) for name, tensor in pad(split.tokens, indices).items()}
+    tokens = split.require_tokens()
+    inputs = {name: tensor.to(device) for name, tensor in pad(tokens, indices).items()}
     labels = None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device)
     teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices]).to(device)
-    num_tokens = int(split.tokens.lengths[indices].sum())
+    num_tokens = int(tokens.lengths[indices].sum())
     return Batch(inputs, [split.ids[i] for i in indices], num_tokens, labels, teacher)

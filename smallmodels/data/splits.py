@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from smallmodels import records
+from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +36,7 @@ class Tokens:
     pad_id: int
     max_length: int
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens per text, special tokens included."""
         return np.diff(self.offsets)
@@ -67,6 +69,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def require_tokens(self) -> Tokens:
+        """The tokens.
+
+        Raises: InputError if the split was not tokenised.
+        """
+        if self.tokens is None:
+            raise InputError(
+                f"split {self.name} should be tokenised: call split.tokenize(tokenizer, max_length=…) first"
+            )
+        return self.tokens
 
     def fingerprint(self) -> str:
         """SHA-256 over texts and labels in order; ids do not count."""
