@@ -301,7 +301,7 @@ def serve_tables(monkeypatch, tables, names=None):
         split: Table({"text": [row[0] for row in rows], "label": [row[1] for row in rows]}, class_names)
         for split, rows in tables.items()
     }
-    source = sources._source("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)
+    source = sources.cards.source_of("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)
     fetched = sources.DatasetFiles(None, None, None, None, {}, ["en"], source)
     monkeypatch.setattr(sources, "fetch_dataset", lambda *_, **__: fetched)
     monkeypatch.setattr(text_classification, "_read_hub", lambda _: found)

@@ -10,7 +10,7 @@ from conftest import serving
 
 pytestmark = pytest.mark.hub
 
-QUICK = "sources.RETRY_SECONDS, sources.FIRST_WAIT_S = 5.0, 0.05"
+QUICK = "sources.asking.RETRY_SECONDS, sources.asking.FIRST_WAIT_S = 5.0, 0.05"
 """Waits as short as tests need; what is bounded is the same."""
 
 MODEL = "vars(sources.fetch_model({name!r}).source)"

@@ -182,7 +182,7 @@ def package(monkeypatch, model, tmp_path):
     """The tiny model, as if an installed package carried it under the name org/tiny."""
     hashes = sources.fetch_model(str(model)).source.sha256
     carried = sources.PackagedModel("carrier", "carrier/model", hashes)
-    monkeypatch.setattr(sources, "PACKAGED", {"org/tiny": carried})
+    monkeypatch.setattr(sources.packages, "PACKAGED", {"org/tiny": carried})
     site = tmp_path / "site"
     shutil.copytree(model, site / "carrier" / "model")
     (site / "carrier" / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -222,8 +222,8 @@ def test_s9_a_package_with_a_file_more_or_less_is_refused(package):
 def test_a_revision_or_an_absent_package_leads_to_the_hub(package, monkeypatch):
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE"):
         sources.fetch_model("org/tiny@main")
-    absent = dataclasses.replace(sources.PACKAGED["org/tiny"], distribution="not-installed-anywhere")
-    monkeypatch.setattr(sources, "PACKAGED", {"org/tiny": absent})
+    absent = dataclasses.replace(sources.packages.PACKAGED["org/tiny"], distribution="not-installed-anywhere")
+    monkeypatch.setattr(sources.packages, "PACKAGED", {"org/tiny": absent})
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE"):
         sources.fetch_model("org/tiny")
 

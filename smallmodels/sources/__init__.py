@@ -1,0 +1,33 @@
+"""A name to a commit, its licence, its safety checks, its files on disk.
+
+`fetch_model` and `fetch_dataset` take a hub id (`org/name` or `org/name@revision`), a local folder or file, or a name
+that an installed package carries. A hub name is resolved to a commit once; everything is then read at that commit,
+compared with the hashes that the hub lists for it, and noted beside the hub's cache, so that the same name works
+offline afterwards. Weights are safetensors or nothing; no repository's code is run.
+"""
+
+from smallmodels.sources.cards import USER_PROVIDED, Card, duties_of, read_card
+from smallmodels.sources.checks import check_model
+from smallmodels.sources.dataset_files import DatasetFiles, fetch_dataset
+from smallmodels.sources.hub import pinned_name
+from smallmodels.sources.model_files import ModelFiles, fetch_model
+from smallmodels.sources.names import Kind, parse_name
+from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
+
+__all__ = [
+    "PACKAGED",
+    "USER_PROVIDED",
+    "Card",
+    "DatasetFiles",
+    "Kind",
+    "ModelFiles",
+    "PackagedModel",
+    "check_model",
+    "duties_of",
+    "fetch_dataset",
+    "fetch_model",
+    "is_packaged",
+    "parse_name",
+    "pinned_name",
+    "read_card",
+]
