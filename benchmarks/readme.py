@@ -1,12 +1,20 @@
 """Write the results in README.md from the records in benchmarks/results, so that no figure there is typed by hand.
 
-Run:    python benchmarks/readme.py            rewrites README.md between its two markers, and the picture
+Run:    python benchmarks/readme.py            rewrites README.md between its markers, and the picture
         python benchmarks/readme.py --check    changes nothing; exits with 1 if README.md is not what the records say
+        python benchmarks/readme.py --check --faults FILE
+                                               also exits with 1 if a fault that the tests survived when README.md was
+                                               written is not survived in FILE, which pytest --faults-report FILE wrote
 """
 
 import argparse
+import json
+import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from smallmodels import files, records
 from smallmodels.records import RunRecord
@@ -14,7 +22,10 @@ from smallmodels.report import figures, formats, single, words
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-PICTURE = "energy-and-quality.svg"
+FAULTS_BEGIN, FAULTS_END = "<!-- faults:begin -->", "<!-- faults:end -->"
+PICTURE, FAULTS = "energy-and-quality.svg", "faults.json"
+FaultsReport = dict[str, dict[str, dict[str, dict[str, Any]]]]
+"""Marker expression of a test run, id of a fault, name of a test: its counts of `passed`, `failed` and `skipped`."""
 
 
 def results_text(found: dict[str, RunRecord]) -> str:
@@ -94,32 +105,105 @@ def read_results(folder: Path) -> dict[str, RunRecord]:
     return {path.parent.name: records.read_record(path) for path in paths}
 
 
-def rewritten(readme: str, text: str) -> str:
-    """README with the part between the markers replaced.
+# Faults
+
+
+@dataclass(frozen=True)
+class Group:
+    """A section of tests/faults.md."""
+
+    title: str
+    rows: dict[str, str]
+    """What happens, by id."""
+    examples: list[str]
+    """Ids that the README shows."""
+
+
+def read_groups(text: str) -> list[Group]:
+    """The sections of tests/faults.md."""
+    groups = []
+    for section in text.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        rows = dict(re.findall(r"^\| ([A-Z]\d+) \| (.+?) \|", body, re.M))
+        examples = re.search(r"^In the README: (.+)$", body, re.M)
+        groups.append(Group(title, rows, examples[1].split(", ") if examples else []))
+    return groups
+
+
+def read_faults(path: Path) -> FaultsReport:
+    """What pytest --faults-report wrote; nothing where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def survived(report: FaultsReport) -> set[str]:
+    """Ids of the faults with a test that passed and none that failed."""
+    outcomes: dict[str, set[str]] = {}
+    for fault, _, counts in _tests_of(report):
+        outcomes.setdefault(fault, set()).update(counts)
+    return {fault for fault, found in outcomes.items() if "passed" in found and "failed" not in found}
+
+
+def _tests_of(report: FaultsReport) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Id, test and counts; a test stands once for each part of the report in which it ran."""
+    for part, faults in report.items():
+        for fault, tests in faults.items():
+            yield from ((fault, f"{test} {part}", counts) for test, counts in tests.items())
+
+
+def faults_text(groups: list[Group], report: FaultsReport) -> str:
+    """The table of faults survived, in Markdown."""
+    if not report:
+        return "No report yet."
+    rows = []
+    for group in groups:
+        examples = "; ".join(group.rows[fault] for fault in group.examples)
+        rows.append([group.title, *_counts(set(group.rows), report), formats.capital(examples.replace("`", ""))])
+    total = _counts({fault for group in groups for fault in group.rows}, report)
+    head = ["", "faults survived", "tests passed", "for example"]
+    return formats.markdown_table(head, [*rows, ["Together", *total, ""]], text_columns=(3,))
+
+
+def _counts(faults: set[str], report: FaultsReport) -> list[str]:
+    """Faults survived and tests passed; a test that carries several of the ids counts once."""
+    passed = {test: counts.get("passed", 0) for fault, test, counts in _tests_of(report) if fault in faults}
+    return [f"{len(faults & survived(report))} of {len(faults)}", f"{sum(passed.values()):,}"]
+
+
+# README.md
+
+
+def rewritten(readme: str, text: str, begin: str = BEGIN, end: str = END) -> str:
+    """README with the part between two markers replaced.
 
     Raises: ValueError if it does not hold both markers once, in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
         raise ValueError(
-            f"README.md should hold {BEGIN} and, after it, {END}, each once: put them where results belong"
+            f"README.md should hold {begin} and, after it, {end}, each once: put them where results belong"
         )
-    before, _, rest = readme.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}"
+    before, _, rest = readme.partition(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Rewrite or check README.md; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README.md is out of date")
+    parser.add_argument("--faults", type=Path, help="with --check, a report of faults that must be as good as ours")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     readme, results = options.root / "README.md", options.root / "benchmarks" / "results"
-    found = read_results(results)
+    found, faults = read_results(results), read_faults(results / FAULTS)
+    groups = read_groups((options.root / "tests" / "faults.md").read_text(encoding="utf-8"))
     before = readme.read_text(encoding="utf-8")
     after = rewritten(before, results_text(found))
+    after = rewritten(after, faults_text(groups, faults), FAULTS_BEGIN, FAULTS_END)
     if options.check:
         if before != after or bool(found) != (results / PICTURE).is_file():
             print("README.md is not what benchmarks/results says: run python benchmarks/readme.py", file=sys.stderr)
+            return 1
+        if options.faults and (lost := sorted(survived(faults) - survived(read_faults(options.faults)))):
+            print(f"{options.faults} should show these faults survived, as README.md says: {lost}", file=sys.stderr)
             return 1
         return 0
     files.write_text(readme, after)

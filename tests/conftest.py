@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["faults_report"]
+
 # Read when huggingface_hub is imported, so set before any test module is.
 _HOME = tempfile.TemporaryDirectory(prefix="smallmodels-tests-")
 os.environ |= {

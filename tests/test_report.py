@@ -663,7 +663,10 @@ def make_clone(folder: Path) -> Path:
     for name, record in (("banking77", classifier_record()), ("quickstart", retriever_record())):
         (folder / "benchmarks" / "results" / name).mkdir(parents=True)
         records.write_record(folder / "benchmarks" / "results" / name, record)
-    (folder / "README.md").write_text(f"# Before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nAfter\n")
+    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
+    (folder / "README.md").write_text(f"# Before\n\n{results}\n\nAfter\n")
+    (folder / "tests").mkdir()
+    (folder / "tests" / "faults.md").write_text("# Faults\n")
     return folder
 
 
