@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source
+from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source, statement_sha256
 from smallmodels.report import formats, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
@@ -15,15 +15,9 @@ _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_LABELS = 200
 
 
-def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -> str:
-    """The card of a run's model: YAML front matter and text, valid for `huggingface_hub.ModelCard`.
-
-    Args:
-        record: The run that made the model.
-        label_names: Names of the classes in the order of the model's outputs, if it has any.
-    """
-    main = words.main_result(record)
-    names = list(label_names or [])
+def model_card(record: RunRecord) -> str:
+    """The card of a run's model: YAML front matter and text, valid for `huggingface_hub.ModelCard`."""
+    main, names = words.main_result(record), record.label_names
     template = formats.environment("markdown").get_template("card.md.j2")
     text = template.render(
         record=record,
@@ -46,6 +40,8 @@ def model_card(record: RunRecord, *, label_names: Sequence[str] | None = None) -
         ],
         machine=_machine_words(record),
         coverage=words.COVERAGE,
+        where=_where(record),
+        statement_sha256=statement_sha256(record),
     )
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -180,6 +176,14 @@ def _scalar(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(formats.clean(value, 500), ensure_ascii=False)
     return json.dumps(value)
+
+
+def _where(record: RunRecord) -> Any:
+    """What to write into the code that loads the model: not escaped, so nothing but a valid id."""
+    from markupsafe import Markup
+
+    name = record.published_as or ""
+    return Markup(name if _HUB_ID.fullmatch(name) else "path/to/this/folder")
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The commands: `smallmodels list`, `run`, `show`, `report`, `predict`, `search`. The only importer of tyro.
+"""The commands: `smallmodels list`, `run`, `show`, `report`, `predict`, `search`, `verify`. The only importer of tyro.
 
 Nothing heavy is imported here: torch comes with a recipe, or with `predict` and `search`.
 """
@@ -38,6 +38,7 @@ COMMANDS = {
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
+    "verify": ("RUN", "check every file against the record"),
 }
 
 SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
@@ -494,23 +495,9 @@ def _first_line(path: Path) -> str:
 def _show_command(arguments: list[str]) -> int:
     parser = _Parser("show", "Print the record of a run.")
     parser.add_argument("run", metavar="RUN", help="run folder or record.json")
-    record = read_run(parser.parse(arguments).run)
+    record = records.read_run(Path(parser.parse(arguments).run))
     _show(record, _console())
     return 0
-
-
-def read_run(name: str) -> records.RunRecord:
-    """The record of a run.
-
-    Raises: InputError if there is none.
-    """
-    path = Path(name)
-    file = path / records.RECORD_NAME if path.is_dir() else path
-    if (path / "config.json").is_file() and not file.exists():
-        raise InputError(f"the run in {path} is not complete: go on with `smallmodels run --resume {path}`")
-    if not file.is_file():
-        raise InputError(f"{name} should be a run folder with a {records.RECORD_NAME}, but has none: check the path")
-    return records.read_record(file)
 
 
 def _show(record: records.RunRecord, console: "Console") -> None:
@@ -548,7 +535,7 @@ def _report_command(arguments: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders or record.json files")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the report")
     options = parser.parse(arguments)
-    found = [read_run(name) for name in options.runs]
+    found = [records.read_run(Path(name)) for name in options.runs]
     from smallmodels import folders, report
 
     folders.make_folder(options.out)
@@ -579,6 +566,17 @@ def _search_command(arguments: list[str]) -> int:
     from smallmodels import usage
 
     return usage.search(options.run, options.question, options.top)
+
+
+def _verify_command(arguments: list[str]) -> int:
+    parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run, or a copy of a published model")
+    folder = Path(parser.parse(arguments).run)
+    from smallmodels import verification
+
+    record = verification.verify(folder)
+    print(f"{folder} is whole: its record, its {len(record.files):,} other files, and what card and page say")
+    return 0
 
 
 def _positive(text: str) -> int:
@@ -616,6 +614,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "report": _report_command,
     "predict": _predict_command,
     "search": _search_command,
+    "verify": _verify_command,
 }
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,9 +71,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON in UTF-8 as `write_json` writes it; NaN and infinity are refused."""
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON as `write_bytes` does; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path: Path) -> Any:
@@ -81,7 +88,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path} should be a readable JSON file, but {error}: delete it or restore it") from error
 
 
@@ -106,6 +113,46 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(path.parent)
+
+
+def entries(folder: Path) -> dict[str, Path]:
+    """Everything below a folder that is no folder, links and special files included, by sorted relative path.
+
+    Links are not followed. Folders count only by what is in them: copies by way of git or the hub lose empty ones.
+
+    Raises: OSError if a folder cannot be listed.
+    """
+    found = {}
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for path in (Path(parent, name) for name in [*names, *links]):
+            found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def is_plain(path: Path) -> bool:
+    """Whether this is a regular file, not a link to one."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process of ours left of files and folders that it had begun to write.
+
+    Nobody else may be writing into the folder.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in filter(_LEFTOVER.fullmatch, names):
+            Path(parent, name).unlink(missing_ok=True)
+        for name in list(filter(_LEFTOVER.fullmatch, folders)):
+            folders.remove(name)
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
 
 
 def write_manifest(folder: Path) -> None:

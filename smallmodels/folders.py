@@ -13,6 +13,8 @@ from typing import IO
 from smallmodels.errors import InputError, PolicyError, SmallmodelsError
 
 LOCK_NAME = ".lock"
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+"""What the system says when another process has the lock."""
 
 
 class FolderLock:
@@ -34,7 +36,7 @@ class FolderLock:
             except OSError as error:
                 holder = _holder(file)
                 file.close()
-                if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                if error.errno not in _HELD:
                     raise PolicyError(
                         f"{self.path.parent} should be on a file system with locks, but {error}: use a local disk"
                     ) from error
@@ -70,6 +72,19 @@ def lock_file(file: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def holder(folder: Path) -> str | None:
+    """The process that holds a folder's lock, in words; None if none does."""
+    try:
+        with (folder / LOCK_NAME).open(encoding="utf-8") as file:
+            try:
+                lock_file(file)
+            except OSError as error:
+                return _holder(file) if error.errno in _HELD else None
+    except OSError:  # there is none, or it cannot be read
+        return None
+    return None
 
 
 def _holder(file: IO[str]) -> str:

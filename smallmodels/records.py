@@ -5,6 +5,7 @@ never 0. A record is validated when it is written and when it is read: every key
 """
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from smallmodels import files
-from smallmodels.errors import DamagedError
+from smallmodels.errors import DamagedError, InputError
 
 SCHEMA_VERSION = 1
-RECORD_NAME = "record.json"
+RECORD_NAME, PAGE_NAME, CARD_NAME = "record.json", "report.html", "model/README.md"
+"""In a run folder. In a published model, whose files are not in a folder of their own, the card is README.md."""
 
 EnergyLabel = Literal["wall", "counter", "sampled", "user", "modelled", "constant", "unknown", "missing"]
 """How a number of joules was obtained; `smallmodels.energy` says what each means."""
@@ -298,8 +300,14 @@ class RunRecord:
     model: dict[str, Any] = field(default_factory=dict)
     """The student: base model, layers, parameters, number format, how to load it."""
     events: list[Event] = field(default_factory=list)
+    label_names: list[str] = field(default_factory=list)
+    """Names of the classes in the order of the model's outputs; empty for other tasks and in older records."""
+    published_as: str | None = None
+    """Name on the hub, in the record that is published with the model; None in that of a run folder."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the files in the run folder, by relative path."""
+    """SHA-256 of every other file beside the record, by relative path."""
+    record_sha256: str | None = None
+    """SHA-256 of `record.json` as it is with null here; None in older records."""
 
     @property
     def energy_is_counted(self) -> bool:
@@ -332,11 +340,63 @@ def cost_of(phases: Sequence[Phase], names: Sequence[str]) -> tuple[float | None
     return (sum(known) if len(known) == len(joules) else None), cpu_s
 
 
-def write_record(folder: Path, record: RunRecord) -> None:
-    """Validate and write `record.json` into a run folder, atomically."""
-    value = to_json(record)
-    from_json(RunRecord, value)
-    files.write_json(folder / RECORD_NAME, value)
+def as_read(record: RunRecord) -> RunRecord:
+    """The record as it will be read back: plain values alone, and a float where the schema has one.
+
+    Raises: DamagedError if it would not be valid.
+    """
+    return from_json(RunRecord, to_json(record))
+
+
+def statement(record: RunRecord) -> RunRecord:
+    """What card and page are made from: the record without the hashes, which are known only after them."""
+    return dataclasses.replace(record, files={}, record_sha256=None)
+
+
+def statement_sha256(record: RunRecord) -> str:
+    """SHA-256 of all that a record says but for its hashes; card and page carry it. The same for equal `as_read`."""
+    return files.sha256_json(to_json(statement(record)))
+
+
+def sealed(record: RunRecord) -> RunRecord:
+    """The record as it will be read back, with the SHA-256 of its own file."""
+    value = to_json(dataclasses.replace(as_read(record), record_sha256=None))
+    return from_json(RunRecord, value | {"record_sha256": _seal(value)})
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether the bytes of a `record.json` are those that were written, to the last space."""
+    try:
+        value = json.loads(content)
+        return files.json_bytes(value) == content and value["record_sha256"] == _seal(value)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return files.sha256_bytes(files.json_bytes({**value, "record_sha256": None}))
+
+
+def write_record(folder: Path, record: RunRecord) -> RunRecord:
+    """Validate, seal and write `record.json` into a folder, atomically; returns the record as it will be read."""
+    written = sealed(record)
+    files.write_json(folder / RECORD_NAME, to_json(written))
+    return written
+
+
+def read_run(path: Path) -> RunRecord:
+    """The record of a complete run, by its folder or by its file.
+
+    Raises:
+        InputError: There is none, or the run is not complete.
+        DamagedError: See `read_record`.
+    """
+    file = path / RECORD_NAME if path.is_dir() else path
+    if (path / "config.json").is_file() and not file.exists():
+        raise InputError(f"the run in {path} is not complete: go on with `smallmodels run --resume {path}`")
+    if not file.is_file():
+        raise InputError(f"{path} should be a run folder with a {RECORD_NAME}, but has none: check the path")
+    return read_record(file)
 
 
 def read_record(path: Path) -> RunRecord:

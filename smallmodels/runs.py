@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from smallmodels import __version__, accounts, energy, environment, files, privacy, records, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
-from smallmodels.folders import FolderLock, make_folder
+from smallmodels.folders import LOCK_NAME, FolderLock, make_folder
 from smallmodels.memory import PeakMemory
 from smallmodels.phases import Context, Counts
 from smallmodels.progress import Display
@@ -36,7 +36,6 @@ CONFIG_NAME = "config.json"
 JOURNAL_NAME = "journal.jsonl"
 METRICS_NAME = "metrics.jsonl"
 PREDICTIONS_NAME = "predictions.parquet"
-REPORT_NAME = "report.html"
 MODEL_NAME = "model"
 _RESULT_NAME = "result.json"
 _VALUE_NAME = "value"
@@ -538,14 +537,15 @@ class Run:
             model=dict(model or {}),
             languages=list(languages),
             limits=list(limits),
+            label_names=list(label_names or []),
         )
-        record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
-        self._write_pages(record, label_names)
-        record = dataclasses.replace(record, files=self._file_hashes())
-        records.write_record(self.folder, record)
+        record = records.as_read(dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces)))
+        self._write_pages(record)
         self._remove_checkpoints()
-        self.record = record
-        return record
+        files.remove_leftovers(self.folder)
+        record = dataclasses.replace(record, files=self._file_hashes())
+        self.record = records.write_record(self.folder, record)
+        return self.record
 
     def _totals(self) -> energy.JournalTotals:
         """What the run cost, from its journal; without one (a child of a process that measures), from the meter."""
@@ -598,21 +598,19 @@ class Run:
         """A source or event without folders and secrets."""
         return records.from_json(type(line), privacy.sentences(records.to_json(line), [self.folder]))
 
-    def _write_pages(self, record: records.RunRecord, label_names: Sequence[str] | None) -> None:
+    def _write_pages(self, record: records.RunRecord) -> None:
         from smallmodels import cards, report
 
-        names = list(label_names) if label_names is not None else None
-        files.write_text(self.folder / MODEL_NAME / "README.md", cards.model_card(record, label_names=names))
-        files.write_text(self.folder / REPORT_NAME, report.run_page(record))
+        files.write_text(self.folder / records.CARD_NAME, cards.model_card(record))
+        files.write_text(self.folder / records.PAGE_NAME, report.run_page(record))
 
     def _file_hashes(self) -> dict[str, str]:
-        """SHA-256 of what the run leaves behind; kept values of phases are not part of the result."""
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        names = {path.relative_to(self.folder).as_posix(): path for path in found}
+        """SHA-256 of every file of the run but its lock and its record."""
+        own = (LOCK_NAME, records.RECORD_NAME)
         return {
             name: files.sha256_file(path)
-            for name, path in names.items()
-            if not name.startswith(("phases/", ".")) and name != records.RECORD_NAME
+            for name, path in files.entries(self.folder).items()
+            if name not in own and files.is_plain(path)
         }
 
     def _remove_checkpoints(self) -> None:

@@ -106,9 +106,9 @@ def test_card_shows_every_role_with_intervals() -> None:
 
 
 def test_card_lists_classes_and_counts_those_it_leaves_out() -> None:
-    text = model_card(classifier_record(), label_names=CLASSES)
+    text = model_card(classifier_record(label_names=CLASSES))
     assert "Classes: activate\\_my\\_card, age\\_limit" in text
-    many = model_card(classifier_record(), label_names=[f"label {i}" for i in range(100_000)])
+    many = model_card(classifier_record(label_names=[f"label {i}" for i in range(100_000)]))
     assert "and 99,800 more." in many
     assert len(many) < 30_000
 
@@ -183,8 +183,8 @@ def test_p2_hostile_strings_add_no_markup_to_the_card() -> None:
     parser = MarkdownIt("commonmark").enable("table")
     tags = []
     for record in (counted_record(), with_attack(counted_record(model={}), MARKUP + "\n# x\n```\n| y |")):
-        record = dataclasses.replace(record, model={})
-        page = Reader(parser.render(model_card(record, label_names=[MARKUP]).split("---\n", 2)[2]))
+        record = dataclasses.replace(record, model={}, label_names=[MARKUP], published_as=MARKUP)
+        page = Reader(parser.render(model_card(record).split("---\n", 2)[2]))
         tags.append(
             {tag: page.tags[tag] for tag in ("table", "tr", "td", "th", "h1", "h2", "a", "img", "script", "pre")}
         )

@@ -123,7 +123,7 @@ GROUPS = (
     {"models", "students", "baselines"},
     {"teachers", "training", "evaluation", "report", "cards", "accounts", "progress", "values"},
     {"runs"},
-    {"usage"},
+    {"usage", "verification"},
     {"cli"},
     {"__main__"},
 )

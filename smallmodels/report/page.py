@@ -3,10 +3,12 @@
 A page is plain data until the very end, so both forms say the same, and a test can read it without parsing anything.
 """
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from smallmodels import __version__
 from smallmodels.report import figures, formats
 
 if TYPE_CHECKING:
@@ -141,7 +143,9 @@ def to_html(page: Page) -> str:
         return Markup(figures.to_svg(panel.figure, title=panel.alt, salt=panel.name))  # escaped where it is drawn
 
     palette = {theme: {n: v[i] for n, v in figures.PALETTE.items()} for i, theme in enumerate(("light", "dark"))}
-    return formats.environment("html").get_template("page.html.j2").render(page=page, svg=svg, palette=palette)
+    made_by = f"smallmodels {__version__}, matplotlib {importlib.metadata.version('matplotlib')}"
+    template = formats.environment("html").get_template("page.html.j2")
+    return template.render(page=page, svg=svg, palette=palette, made_by=made_by)
 
 
 def to_markdown(page: Page, pictures: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from smallmodels.records import Inference, Payback, Result, RunRecord
+from smallmodels.records import Inference, Payback, Result, RunRecord, statement_sha256
 from smallmodels.report import details, figures, formats, fronts, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
@@ -43,7 +43,8 @@ def page(record: RunRecord) -> Page:
         facts=_facts(record, unit),
         notices=words.notices(record),
         sections=[s for s in sections if s is not None],
-        footer=f"Written by smallmodels {record.library_version} from record.json alone.",
+        footer=f"Written by smallmodels {record.library_version} from record.json alone; SHA-256 of what it says: "
+        f"{statement_sha256(record)}.",
     )
 
 

@@ -1,0 +1,137 @@
+"""Whether a run folder, or a copy of a published model, is still what its record says, to the last byte.
+
+The record lists the SHA-256 of every other file and carries that of its own. Card and page carry the SHA-256 of what
+the record says, and are rendered again and compared, so an edited record is found even if its own hash was made anew.
+This finds accidents and edits. It is no signature: whoever writes all files anew has written another run.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallmodels import __version__, cards, environment, files, folders, records, report
+from smallmodels.errors import DamagedError, InputError, PolicyError
+from smallmodels.records import RunRecord
+from smallmodels.text import printable
+
+_OF_THE_HUB = re.compile(r"\.gitattributes|\.cache/huggingface/.*")
+"""What the hub and its client put beside the files of a published model."""
+_GENERATOR = re.compile(r'<meta name="generator" content="[^"]*">')
+_DRAWING = re.compile(r"(<svg[^>]*><title>[^<]*</title>).*?</svg>", re.DOTALL)
+_NOT_PLAIN = "should be a file and is a link or something else"
+_REMEDY = "take the folder from a copy, or make the run again"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not what it should be."""
+
+    file: str
+    """Relative to the folder."""
+    sentence: str
+    """What is the matter, as the part of a sentence that follows the file's name."""
+
+
+def verify(folder: Path) -> RunRecord:
+    """Check every file of a run folder against its record, and card and page against what it says.
+
+    Empty folders count for nothing, because copies by way of git or the hub lose them.
+
+    Args:
+        folder: Of a complete run, or a copy of a model that `publishing.push` published.
+
+    Returns: The record.
+
+    Raises:
+        InputError: There is no complete run.
+        PolicyError: The run is in use.
+        DamagedError: A file was added, removed, renamed or altered; names the first and counts the others.
+    """
+    record = records.read_run(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a record alone, which says nothing of the files: name the folder that holds it")
+    if holder := folders.holder(folder):
+        raise PolicyError(f"{folder} is in use by {holder}: wait for it or stop it first")
+    if found := list(_file_problems(folder, record)) or list(_page_problems(folder, record)):
+        others = len(found) - 1
+        more = f" (and {others:,} more {'file' if others == 1 else 'files'})" if others else ""
+        first = found[0]
+        raise DamagedError(f"{printable(str(folder / first.file))} {first.sentence}{more}: {_REMEDY}")
+    return record
+
+
+def _file_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
+    """Every file that is not what was written, the record itself first."""
+    try:
+        entries = files.entries(folder)
+    except OSError as error:
+        raise DamagedError(f"{folder} should be a folder that can be read, but {error}: {_REMEDY}") from error
+    if not files.is_plain(folder / records.RECORD_NAME):
+        yield Problem(records.RECORD_NAME, _NOT_PLAIN)
+    elif not records.is_sealed((folder / records.RECORD_NAME).read_bytes()):
+        yield Problem(records.RECORD_NAME, _seal_words(record))
+    ignored = _OF_THE_HUB if record.published_as else re.compile(r"(?!)")
+    entries = {name: path for name, path in entries.items() if not ignored.fullmatch(name)}
+    for name in sorted({*entries, *record.files} - {records.RECORD_NAME}):
+        if sentence := _file_words(entries.get(name), record.files.get(name)):
+            yield Problem(name, sentence)
+
+
+def _seal_words(record: RunRecord) -> str:
+    if record.record_sha256 is None:
+        return "should carry its own SHA-256 and has none, because an older version wrote it or somebody removed it"
+    return "is not what was written: its SHA-256 of itself is another"
+
+
+def _file_words(path: Path | None, expected: str | None) -> str:
+    """What is wrong with a file, or nothing."""
+    if path is None:
+        return "should be there and is missing"
+    if expected is None:
+        left = " (left by a process that was killed; it can be removed)" if path.name == folders.LOCK_NAME else ""
+        return f"is there and not in {records.RECORD_NAME}{left}"
+    try:
+        if not files.is_plain(path):
+            return _NOT_PLAIN
+        found = files.sha256_file(path)
+    except OSError as error:
+        return f"should be a file that can be read, and is not ({error.strerror})"
+    return "" if found == expected else f"should have SHA-256 {expected[:12]}…, and has {found[:12]}…"
+
+
+# Card and page
+
+
+def _page_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
+    """What card and page say that the record does not."""
+    says, digest = records.statement(record), records.statement_sha256(record)
+    card = Path(records.CARD_NAME).name if record.published_as else records.CARD_NAME
+    for name, render in ((card, cards.model_card), (records.PAGE_NAME, report.run_page)):
+        if name not in record.files:
+            yield Problem(name, f"should be there and listed in {records.RECORD_NAME}")
+            continue
+        text = (folder / name).read_bytes().decode(errors="replace")
+        is_theirs = digest in text
+        if is_theirs and _is_of_this_code(record):  # another version may say the same in other words
+            is_theirs = _is_same(text, render(says))
+        if not is_theirs:
+            yield Problem(name, f"does not say what {records.RECORD_NAME} says")
+
+
+def _is_of_this_code(record: RunRecord) -> bool:
+    """Whether this very code wrote card and page; what is published may be written by another than the run's."""
+    if record.published_as or record.library_version != __version__:
+        return False
+    return environment.git_state()[0] == record.git_commit
+
+
+def _is_same(text: str, rendered: str) -> bool:
+    """Whether two renderings are equal; drawings by two versions of matplotlib need only say the same in words."""
+    if text == rendered or _GENERATOR.findall(text) == _GENERATOR.findall(rendered):
+        return text == rendered
+    return _without_drawings(text) == _without_drawings(rendered)
+
+
+def _without_drawings(page: str) -> str:
+    return _GENERATOR.sub("", _DRAWING.sub(r"\1", page))

@@ -1,0 +1,411 @@
+"""A run folder is what its record says, to the last byte, or verification fails and names the file."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_records import classifier_record
+
+from smallmodels import cards, cli, files, folders, records, report, verification
+from smallmodels.errors import DamagedError, InputError, PolicyError
+from smallmodels.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    learning_rate: float = 1  # an integer where the schema says a number, as flags and files can bring it
+    steps: tuple[int, ...] = (1, 2)
+    seed: int = 3
+
+
+class Student:
+    def save(self, folder: Path) -> None:
+        (folder / "weights.bin").write_bytes(bytes(range(256)))
+        (folder / "2_Normalize").mkdir()  # empty, as an embedder has one
+
+
+class Index:
+    def save(self, folder: Path) -> None:
+        (folder / "documents.json").write_text("{}")
+
+
+def finish(run: Run, **changes) -> records.RunRecord:
+    """End a run with figures for every part of a page, drawings included."""
+    sample = classifier_record()
+    about = {name: getattr(sample, name) for name in ("title", "task", "metric", "results", "inference", "curve")}
+    predictions = {"id": ["a", "b"], "student/score": np.array([0.5, 0.25])}
+    return run.finish(
+        Student(),
+        examples=sample.examples,
+        label_names=["no", "yes"],
+        predictions=predictions,
+        model={"num_layers": np.int64(3)},
+        **(about | changes),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A complete run; to be copied before anything is done to it."""
+    folder = tmp_path_factory.mktemp("runs") / "a run"
+    with Run(folder, meter="fake", carbon_intensity=56) as run:
+        run.begin("toy", Config())
+        run.phase("train", lambda: {"weights": np.arange(3)})
+        run.keep("index", Index())
+        run.log({"train/loss": 0.5})
+        finish(run)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    return shutil.copytree(whole, tmp_path / "copy", symlinks=True)
+
+
+def every_file(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def refuse(folder: Path) -> str:
+    with pytest.raises(DamagedError) as refused:
+        verification.verify(folder)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 4
+    return str(refused.value)
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit, wherever the place is in the file."""
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1
+    path.write_bytes(content)
+
+
+def reseal(folder: Path, change: Callable[[dict], object]) -> None:
+    """Edit the record as somebody would who knows of its own hash, and leave the other files alone."""
+    value = json.loads((folder / "record.json").read_text())
+    change(value)
+    value["record_sha256"] = None
+    value["record_sha256"] = files.sha256_bytes(files.json_bytes(value))
+    files.write_json(folder / "record.json", value)
+    assert records.is_sealed((folder / "record.json").read_bytes())
+
+
+# A whole run
+
+
+def test_whole_run_is_verified_by_the_command_in_one_line(whole, capsys):
+    before = {name: (whole / name).stat().st_mtime_ns for name in every_file(whole)}
+    assert cli.main(["verify", str(whole)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 1
+    assert f"{whole} is whole" in captured.out
+    assert captured.err == ""
+    assert {name: (whole / name).stat().st_mtime_ns for name in every_file(whole)} == before
+
+
+def test_record_lists_every_other_file_of_the_run(whole):
+    record = verification.verify(whole)
+    assert sorted([*record.files, "record.json"]) == every_file(whole)
+    assert "phases/train/result.json" in record.files
+    assert {"index/documents.json", "config.json", "journal.jsonl", "metrics.jsonl"} <= set(record.files)
+
+
+def test_run_that_was_resumed_after_a_kill_is_whole_and_without_leftovers(tmp_path):
+    folder = tmp_path / "r"
+
+    def interrupted():
+        with Run(folder, meter="fake") as run:
+            run.begin("toy", Config())
+            run.phase("train", lambda: 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (folder / ".model.4242.tmp").mkdir()
+    (folder / ".model.4242.tmp" / "weights.bin").write_bytes(b"half")
+    (folder / ".record.json.4242.tmp").write_text("{")
+    (folder / "phases" / "train" / ".result.json.4242.tmp").write_text("{")
+    (folder / "notes.4242.tmp").write_text("not ours")
+    with Run(folder, meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        run.phase("train", pytest.fail)
+        finish(run)
+    assert "notes.4242.tmp" in verification.verify(folder).files
+    assert not [name for name in every_file(folder) if "4242" in name and "notes" not in name]
+
+
+def test_copy_that_lost_empty_folders_is_whole(folder):
+    (folder / "model" / "2_Normalize").rmdir()
+    (folder / "new and empty").mkdir()
+    verification.verify(folder)
+
+
+def test_fresh_process_renders_the_same_card_and_page(whole):
+    command = [sys.executable, "-m", "smallmodels", "verify", str(whole)]
+    style = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "COLUMNS": "20"}
+    done = subprocess.run(command, capture_output=True, text=True, env=style, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# S9: any file added, removed, renamed or altered
+
+
+def test_s9_one_bit_of_any_file_is_found_and_the_file_named(whole, folder):
+    for name in every_file(whole):
+        size = (whole / name).stat().st_size
+        for place in {0, size // 2, size - 1}:
+            flip(folder / name, place)
+            assert f"{folder / name} " in refuse(folder), (name, place)
+            shutil.copy2(whole / name, folder / name)
+    verification.verify(folder)
+
+
+def test_s9_any_byte_of_the_record_is_found(whole, folder):
+    """Also where the JSON means the same afterwards, such as a blank more or a key of another order."""
+    content = (whole / "record.json").read_bytes()
+    path = folder / "record.json"
+    for altered in (
+        content + b"\n",
+        content[:-1],
+        content.replace(b": 3", b": 3.0", 1),
+        content.replace(b"\n  ", b"\n   ", 1),
+        content.replace(b'"smoke": false', b'"smoke": true, "smoke": false'),
+        b"\xef\xbb\xbf" + content,
+        json.dumps(json.loads(content)).encode(),
+        files.json_bytes(dict(reversed(json.loads(content).items()))),
+    ):
+        assert altered != content
+        path.write_bytes(altered)
+        assert "record.json" in refuse(folder)
+    path.write_bytes(content)
+    step = max(len(content) // 199, 1)
+    for place in range(0, len(content), step):
+        flip(path, place)
+        assert "record.json" in refuse(folder), place
+        path.write_bytes(content)
+
+
+def test_s9_removed_file_is_named_and_others_counted(whole, folder):
+    for name in every_file(whole):
+        if name == "record.json":
+            continue
+        (folder / name).unlink()
+        assert f"{folder / name} should be there and is missing:" in refuse(folder)
+        shutil.copy2(whole / name, folder / name)
+    for name in ("model/weights.bin", "config.json", "predictions.parquet"):
+        (folder / name).unlink()
+    assert f"{folder / 'config.json'} should be there and is missing (and 2 more files)" in refuse(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x", ".hidden", "model/extra.json", "phases/train/x", ".x.tmp", ".lock", "new/deep/x", "phases/y/result.json"],
+)
+def test_s9_added_file_is_named(folder, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+    assert f"{folder / name} is there and not in record.json" in refuse(folder)
+
+
+def test_s9_renamed_file_is_named(folder):
+    (folder / "model" / "weights.bin").rename(folder / "model" / "weights.safetensors")
+    assert "weights.bin should be there and is missing (and 1 more file)" in refuse(folder)
+
+
+def test_s9_swapped_files_are_found(folder):
+    one, two = folder / "config.json", folder / "metrics.jsonl"
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    assert "config.json should have SHA-256" in refuse(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "record.json", "report.html"])
+def test_s9_link_to_the_same_bytes_is_no_file_of_the_run(folder, tmp_path, name):
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert f"{name} should be a file and is a link" in refuse(folder)
+
+
+def test_s9_links_and_special_files_beside_the_others_are_named(folder, tmp_path):
+    for name, make in {
+        "dangling": lambda path: path.symlink_to("nowhere"),
+        "loop": lambda path: path.symlink_to(folder),
+        "away": lambda path: path.symlink_to(tmp_path),
+        "fifo": os.mkfifo,
+    }.items():
+        make(folder / name)
+        assert f"{folder / name} is there and not in record.json" in refuse(folder)
+        (folder / name).unlink()
+
+
+def test_s9_record_cannot_send_verification_outside_its_folder(folder, tmp_path):
+    (tmp_path / "outside").write_bytes(b"x")
+    reseal(folder, lambda value: value["files"].update({"../outside": files.sha256_bytes(b"x")}))
+    assert "outside should be there and is missing" in refuse(folder)
+
+
+def test_s9_name_with_control_characters_stays_one_line(folder):
+    (folder / "a\nb\x1b[2J").touch()
+    assert "a b [2J is there and not in record.json" in refuse(folder)
+
+
+# Card and page say what the record says
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["results"][1]["metrics"]["accuracy"].update(value=0.99),
+        lambda value: value.update(energy_j=1.0),
+        lambda value: value["environment"].update(memory_mb=1),
+        lambda value: value["sources"].clear() or value.update(margin=0.5),
+        lambda value: value["curve"][0].update(step=7),
+        lambda value: value.update(label_names=["yes", "no"]),
+    ],
+    ids=["quality", "energy", "memory", "margin", "curve", "labels"],
+)
+def test_s9_record_that_was_edited_and_given_its_hash_anew_is_not_what_card_and_page_say(folder, change):
+    reseal(folder, change)
+    assert "model/README.md does not say what record.json says (and 1 more file)" in refuse(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("report.html", "92.1", "99.1"),
+        ("report.html", "<path", "<path class='x'"),
+        ("model/README.md", "92.1", "99.1"),
+        ("report.html", "</footer>", "</footer><script>alert(1)</script>"),
+    ],
+)
+def test_s9_page_or_card_that_was_edited_and_listed_anew_is_found(folder, name, before, after):
+    text = (folder / name).read_text()
+    assert before in text
+    (folder / name).write_text(text.replace(before, after, 1))
+    reseal(folder, lambda value: value["files"].update({name: files.sha256_file(folder / name)}))
+    assert f"{name} does not say what record.json says:" in refuse(folder)
+
+
+@pytest.mark.parametrize("name", ["report.html", "model/README.md"])
+def test_s9_run_without_card_or_page_is_not_whole(folder, name):
+    (folder / name).unlink()
+    reseal(folder, lambda value: value["files"].pop(name))
+    assert f"{name} should be there and listed in record.json" in refuse(folder)
+
+
+def test_card_and_page_by_another_version_are_held_to_the_hash_of_what_the_record_says(folder):
+    """Another version says the same in other words; that it speaks of this record shows in the hash that it carries."""
+
+    def as_of_another_version(value: dict) -> None:
+        value["library_version"] = "0.0.1"
+
+    reseal(folder, as_of_another_version)
+    record = records.read_record(folder)
+    digest = records.statement_sha256(record)
+    for name in ("report.html", "model/README.md"):
+        (folder / name).write_text(f"In other words, of the record {digest}.")
+        reseal(folder, lambda value, name=name: value["files"].update({name: files.sha256_file(folder / name)}))
+    verification.verify(folder)
+    reseal(folder, lambda value: value.update(energy_j=1.0))
+    assert "does not say what record.json says" in refuse(folder)
+
+
+def test_drawings_by_another_matplotlib_may_differ_but_their_words_may_not(folder):
+    def list_anew() -> None:
+        reseal(folder, lambda value: value["files"].update({"report.html": files.sha256_file(page)}))
+
+    page = folder / "report.html"
+    text = page.read_text()
+    other = text.replace("matplotlib ", "matplotlib 0.", 1).replace("<path", "<path class='x'", 1)
+    page.write_text(other)
+    list_anew()
+    verification.verify(folder)
+    page.write_text(other.replace('class="chart"><title>Accuracy', 'class="chart"><title>Inaccuracy', 1))
+    assert page.read_text() != other
+    list_anew()
+    assert "report.html does not say what record.json says" in refuse(folder)
+
+
+def test_record_survives_the_round_trip_exactly(whole):
+    record = records.read_record(whole)
+    assert records.as_read(record) == record
+    assert records.sealed(record) == record
+    assert record.config["learning_rate"] == 1
+    assert cards.model_card(records.statement(record)) == (whole / "model" / "README.md").read_text()
+    assert report.run_page(records.statement(record)) == (whole / "report.html").read_text()
+
+
+# What cannot be verified
+
+
+def test_unfinished_run_says_how_to_go_on(folder, capsys):
+    (folder / "record.json").unlink()
+    assert cli.main(["verify", str(folder)]) == 2
+    assert f"is not complete: go on with `smallmodels run --resume {folder}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_folder_without_a_run_is_bad_input(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="should be a run folder"):
+        verification.verify(tmp_path / name)
+
+
+def test_record_alone_says_nothing_of_the_files(folder):
+    with pytest.raises(InputError, match="a record alone"):
+        verification.verify(folder / "record.json")
+
+
+def test_record_of_an_older_version_loads_and_cannot_be_verified(folder):
+    value = json.loads((folder / "record.json").read_text())
+    for name in ("label_names", "published_as", "record_sha256"):
+        del value[name]
+    files.write_json(folder / "record.json", value)
+    assert records.read_record(folder).record_sha256 is None
+    assert "record.json should carry its own SHA-256 and has none" in refuse(folder)
+
+
+@pytest.mark.parametrize("folder_name", ["quickstart", "distill_text_classifier"])
+def test_records_that_are_kept_still_load(folder_name):
+    kept = Path(__file__).parents[1] / "benchmarks" / "results" / folder_name
+    assert records.read_record(kept).files
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"schema_version": 2}', "should have schema version 1, found 2"),
+        (b"", "should be a readable JSON file"),
+        (b"[" * 100_000, "should be a readable JSON file"),
+        (b"\xff", "should be a readable JSON file"),
+        (b"[]", "should have schema version 1, found None"),
+    ],
+)
+def test_record_that_cannot_be_read_is_one_sentence(folder, content, words):
+    (folder / "record.json").write_bytes(content)
+    assert words in refuse(folder)
+
+
+def test_run_that_is_in_use_is_refused(folder):
+    lock = folders.FolderLock(folder)
+    lock.acquire()
+    try:
+        with pytest.raises(PolicyError, match=f"in use by process {os.getpid()}"):
+            verification.verify(folder)
+    finally:
+        lock.release()
+    verification.verify(folder)
+
+
+def test_lock_that_a_killed_process_left_is_named_as_such(folder):
+    (folder / ".lock").write_text('{"pid": 1, "host": "x"}')
+    assert "left by a process that was killed; it can be removed" in refuse(folder)
