@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
+from smallmodels import baselines, cli, data, evaluation, losses, models, students, teachers, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -83,11 +83,12 @@ SMOKE = replace(
 
 def main(config: Config, run: Run) -> None:
     """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper."""
-    # 1. Data
+    # 1. Data and models: names to commits, licences checked, then everything is read
+    dataset_name, teacher_name = run.pin(config.dataset, "dataset"), run.pin(config.teacher, "model")
     splits = run.phase(
         "data",
         data.load_text_classification,
-        run.choose(f"commit of {config.dataset}", lambda: sources.pinned_name(config.dataset, "dataset")),
+        dataset_name,
         config=config.dataset_config,
         text_column=config.text_column,
         label_column=config.label_column,
@@ -101,10 +102,7 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(splits.source)
     base, fetched, is_tuned = models.load_classifier(
-        run.choose(f"commit of {config.teacher}", lambda: sources.pinned_name(config.teacher, "model")),
-        splits.label_names,
-        max_length=config.max_length,
-        seed=config.teacher_seed,
+        teacher_name, splits.label_names, max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
     students.keep_layers(base, config.num_layers)  # refuses too many layers before anything is paid

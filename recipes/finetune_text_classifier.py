@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, training
+from smallmodels import baselines, cli, data, evaluation, losses, models, students, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -68,11 +68,12 @@ SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_step
 
 def main(config: Config, run: Run) -> None:
     """Fine-tune on labels and compare with what is cheaper."""
-    # 1. Data and model
+    # 1. Data and model: names to commits, licences checked, then everything is read
+    dataset_name, base_name = run.pin(config.dataset, "dataset"), run.pin(config.base_model, "model")
     splits = run.phase(
         "data",
         data.load_text_classification,
-        run.choose(f"commit of {config.dataset}", lambda: sources.pinned_name(config.dataset, "dataset")),
+        dataset_name,
         config=config.dataset_config,
         text_column=config.text_column,
         label_column=config.label_column,
@@ -85,7 +86,6 @@ def main(config: Config, run: Run) -> None:
         max_train=config.max_train,
     )
     run.add_source(splits.source)
-    base_name = run.choose(f"commit of {config.base_model}", lambda: sources.pinned_name(config.base_model, "model"))
     base, fetched, _ = models.load_classifier(
         base_name, splits.label_names, max_length=config.max_length, seed=config.seed, role="base_model"
     )

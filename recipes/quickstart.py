@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
+from smallmodels import baselines, cli, data, evaluation, losses, models, students, teachers, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -61,9 +61,9 @@ SMOKE = replace(Config(), max_train=512, train=replace(Config().train, max_steps
 def main(config: Config, run: Run) -> None:
     """Embed the texts with the teacher once, teach the student to do the same, and compare what both find."""
     # 1. Data and models
+    teacher_name = run.pin(config.teacher, "model")
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed)
     run.add_source(splits.source)
-    teacher_name = run.choose(f"commit of {config.teacher}", lambda: sources.pinned_name(config.teacher, "model"))
     teacher, fetched = models.load_embedder(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)

@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smallmodels import licenses
 from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source, statement_sha256
 from smallmodels.report import formats, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
-_LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_LABELS = 200
@@ -53,10 +53,9 @@ def _metadata(record: RunRecord, main: Result | None) -> dict[str, Any]:
     """The fields that the hub defines, each only where the record knows it."""
     base = _base_model(record)
     data = [s for s in record.sources if s.kind == "dataset"]
-    license_id = _license(record)
     values: dict[str, Any] = {
         "language": [code for code in record.languages if _LANGUAGE.fullmatch(code)],
-        "license": license_id,
+        **_license_fields(record),
         "base_model": base,
         "base_model_relation": "finetune" if base else None,
         "datasets": list(dict.fromkeys(s.name for s in data if _on_hub(s))),
@@ -98,11 +97,16 @@ def _on_hub(source: Source) -> bool:
     return from_hub and _HUB_ID.fullmatch(source.name) is not None
 
 
-def _license(record: RunRecord) -> str | None:
-    """The identifier of the licence that the weights come under: that of the base model."""
-    source = _base_source(record)
-    declared = source.license if source else None
-    return declared if declared and _LICENSE_ID.fullmatch(declared) else None
+def _license_fields(record: RunRecord) -> dict[str, str]:
+    """The licence that the weights come under: one that binds them, else that of the base model."""
+    found = licenses.license_of_result(_base_source(record), record.sources)
+    if found is None:
+        return {}
+    return (
+        {"license": found}
+        if licenses.is_known(found)
+        else {"license": "other", "license_name": found.removeprefix("other:")}
+    )
 
 
 def _metric_id(key: str) -> str:
@@ -198,13 +202,24 @@ def _license_words(record: RunRecord) -> str:
         said = (
             f"{source.name}, where the weights come from, declares no licence: ask its authors before you share them."
         )
-    elif _license(record) is None:
+    elif not (ids := licenses.ids_of(source)) or not all(map(licenses.is_known, ids)):
         said = f"The weights come from {source.name}; its licence: {source.license}."
     else:
         seen = "its licence file was seen" if source.license_file_seen else "as its own card declares"
         said = f"The weights come from {source.name}, which is under {source.license} ({seen})."
     data = [f"{s.name}: {s.license or 'no licence declared'}" for s in record.sources if s.kind == "dataset"]
-    return said + (f" Data: {'; '.join(data)}." if data else "")
+    said += f" Data: {'; '.join(data)}." if data else ""
+    return " ".join([said, *_binding_words(record, source), *words.acceptance(record)])
+
+
+def _binding_words(record: RunRecord, base: Source | None) -> list[str]:
+    """What the licences of other sources make of that of the base model."""
+    found = licenses.license_of_result(base, record.sources)
+    if base is None or not licenses.ids_of(base) or found == base.license:
+        return []
+    if found is None:
+        return ["No single licence can be named for this model, because of what it learned from."]
+    return [f"Because of what it learned from, this model comes under {found}."]
 
 
 def _quality_table(record: RunRecord) -> Any:

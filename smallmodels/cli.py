@@ -70,6 +70,8 @@ class RunOptions:
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None
     """Grams of CO2e per kWh, instead of --country."""
+    accept_license: tuple[str, ...] = ()
+    """Ids of licences that would be refused and that you may use, as the refusal names them."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -224,7 +226,9 @@ def _split_into_flags(
                 hint = configs.suggestion(flag, [*by_flag, *short], prefix="--")
                 hint = hint or f": `smallmodels run {recipe.name} --help` lists its flags"
                 raise InputError(f"{name} is not a flag of {recipe.name}{hint}")
-            groups.append((leaf, [f"--{flag}", *([value] if equals else [])]))
+            earlier = [words for before, words in groups if before is leaf and _is_list(leaf)]
+            groups = [group for group in groups if group[1] not in earlier]  # `--flag a --flag b` is `--flag a b`
+            groups.append((leaf, [*(earlier[0] if earlier else [f"--{flag}"]), *([value] if equals else [])]))
         elif groups and _takes_more(*groups[-1]):
             groups[-1][1].append(word)
         else:
@@ -242,7 +246,11 @@ def _is_number(word: str) -> bool:
 def _takes_more(leaf: configs.Leaf, words: Sequence[str]) -> bool:
     if leaf.kind is bool:
         return False
-    return len(words) == 1 or "tuple" in str(leaf.kind) or "list" in str(leaf.kind)
+    return len(words) == 1 or _is_list(leaf)
+
+
+def _is_list(leaf: configs.Leaf) -> bool:
+    return "tuple" in str(leaf.kind) or "list" in str(leaf.kind)
 
 
 def _parse_with_tyro(
@@ -404,6 +412,7 @@ def _with_past_options(options: RunOptions, flags: Sequence[str], past: dict[str
     if {"--country", "--carbon-intensity"} & given:
         names = [name for name in names if name not in ("country", "carbon_intensity")]
     kept = {name: past[name] for name in names if f"--{name.replace('_', '-')}" not in given}
+    kept["accept_license"] = [*past.get("accepted_licenses", []), *options.accept_license]
     return configs.replace(options, configs.changes_from_json(RunOptions, kept))  # type: ignore[no-any-return]
 
 
@@ -432,6 +441,7 @@ def _execute(
         country=options.country,
         carbon_intensity=options.carbon_intensity,
         choices=choices,
+        accept_licenses=options.accept_license,
     )
     try:
         with run:

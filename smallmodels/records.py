@@ -50,7 +50,7 @@ class Source:
     sha256: dict[str, str]
     """SHA-256 of the files that were read, by name, where the bytes were at hand."""
     license: str | None
-    """As declared by the source (an SPDX id in lower case), `user-provided, not checked`, or None."""
+    """As declared by the source (an id of the hub, or several with commas), `user-provided, not checked`, or None."""
     license_file_seen: bool
     duties: list[str]
     """What follows from the licence in plain words, such as attribution."""
@@ -277,6 +277,8 @@ class RunRecord:
     """Sentences on what the model is not for and what was not tested."""
     config: dict[str, Any]
     sources: list[Source]
+    accepted_licenses: list[str] = field(default_factory=list)
+    """Ids of licences that would have been refused and that whoever ran this accepted, named as `licenses` does."""
     environment: Environment
     # What came out
     phases: list[Phase]

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
-from smallmodels import __version__, accounts, energy, environment, files, privacy, records, values
+from smallmodels import __version__, accounts, energy, environment, files, licenses, privacy, records, sources, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.folders import LOCK_NAME, FolderLock, make_folder
 from smallmodels.memory import PeakMemory
@@ -68,6 +68,8 @@ class Run:
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
+        accept_licenses: Ids of licences that would be refused (see `licenses`) and that the user accepts; a resumed run
+            has those of before as well.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -89,6 +91,7 @@ class Run:
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
+        accept_licenses: Sequence[str] = (),
     ) -> None:
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
@@ -99,10 +102,12 @@ class Run:
         self._meter = meter
         self._command, self._country, self._carbon_intensity = command, country, carbon_intensity
         self.choices = dict(choices or {})
+        self.accepted_licenses = list(dict.fromkeys(accept_licenses))
         self._recipe = ""
         self._config: Any = None
         self._started_utc, self._run_id = _now(), ""
         self._sources: list[records.Source] = []
+        self._licensed: list[licenses.Licensed] = []
         self._events: list[records.Event] = []
         self._past: energy.JournalTotals | None = None
         self._counts: dict[str, Counts] = {}
@@ -222,6 +227,7 @@ class Run:
             "carbon_intensity": self._carbon_intensity,
             "versions": environment.versions(),
             "choices": self.choices,
+            "accepted_licenses": self.accepted_licenses,
             "config": records.to_json(self._config),
         }
         files.write_json(self.folder / CONFIG_NAME, content)
@@ -241,6 +247,10 @@ class Run:
         if self._country is None and self._carbon_intensity is None:
             self._country, self._carbon_intensity = past["country"], past["carbon_intensity"]
         self.choices = past["choices"]
+        accepted = past.get("accepted_licenses", [])
+        if further := [license_id for license_id in self.accepted_licenses if license_id not in accepted]:
+            files.write_json(self.folder / CONFIG_NAME, {**past, "accepted_licenses": [*accepted, *further]})
+        self.accepted_licenses = [*accepted, *further]
         if (self.folder / JOURNAL_NAME).exists():
             self._past = energy.read_journal(self.folder / JOURNAL_NAME)
             self._events = list(self._past.events)
@@ -417,10 +427,30 @@ class Run:
         self._events.append(self.meter.journal_event(kind, message, details))
         self._display.say(f"! {message}", style="yellow")
 
+    def pin(self, name: str, kind: sources.Kind) -> str:
+        """The name of a model or data set with the commit that it means now, which a resume or repeat uses again.
+
+        Its licence is checked first, together with those before, while nothing else of it has been read.
+
+        Raises: PolicyError if a licence has to be accepted and was not.
+        """
+        pinned = self.choose(f"commit of {name}", lambda: sources.pinned_name(name, kind))
+        if declared := sources.declared_license(pinned, kind):
+            self._check_license(declared)
+        return pinned
+
     def add_source(self, source: records.Source) -> None:
-        """Note a model or data set that went into the run; the same one twice counts once."""
+        """Note a model or data set that went into the run; the same one twice counts once.
+
+        Raises: PolicyError if a licence has to be accepted and was not.
+        """
+        self._check_license(source)
         if source not in self._sources:
             self._sources.append(source)
+
+    def _check_license(self, source: licenses.Licensed) -> None:
+        self._licensed.append(licenses.Declared(source.name, source.license))
+        licenses.require_accepted(self._licensed, self.accepted_licenses)
 
     def _progress(self, done: float, total: float | None = None, **fields: Any) -> None:
         self._step = done
@@ -577,6 +607,7 @@ class Run:
             smoke=self.smoke,
             config=privacy.values(records.to_json(self._config)),
             sources=[self._published(accounts.without_loopback_commit(source)) for source in self._sources],
+            accepted_licenses=[i for i in licenses.needing_acceptance(self._sources) if i in self.accepted_licenses],
             environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
             phases=accounts.phase_lines(
                 totals, self._counts, self._peaks_mb, self._operations_per_s, self._device_used

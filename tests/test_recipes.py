@@ -210,7 +210,7 @@ def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(
 
 ON_THE_HUB = {
     "PolyAI/banking77": [],
-    "SetFit/sst2": ["--text-column", "text", "--label-column", "label"],
+    "SetFit/sst2": ["--text-column", "text", "--label-column", "label", "--accept-license", "unknown:SetFit/sst2"],
     "Davlan/sib200": ["--dataset-config", "swh_Latn", "--label-column", "category"],
 }
 
@@ -240,3 +240,4 @@ def test_s8_data_sets_of_the_hub_run_and_again_offline_without_their_commit_in_t
         published = [(folder / name).read_text() for name in ("record.json", "report.html", "model/README.md")]
         assert not any(commit in text for text in published)
         assert dataset in ModelCard.load(folder / "model" / "README.md").data.datasets
+        assert record.accepted_licenses == [word for word in ON_THE_HUB[dataset] if word.startswith("unknown:")]

@@ -210,7 +210,7 @@ def test_events_and_sources_reach_the_record_and_the_journal(tmp_path, capsys):
         name="org/name",
         revision=None,
         sha256={},
-        license=None,
+        license="mit",
         license_file_seen=False,
         duties=[],
         splits={},

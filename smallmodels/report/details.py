@@ -166,6 +166,7 @@ def _sources_section(record: RunRecord) -> Section | None:
     duties = list(dict.fromkeys(f"{s.name}: {duty}" for s in record.sources for duty in s.duties))
     notes = [f"{s.name}: {_notes_words(s.notes)}" for s in record.sources if s.notes]
     for lead, lines in (
+        ("Accepted by whoever made this run:", words.acceptance(record)),
         ("What the licences ask of you:", duties),
         ("Worth knowing about the sources:", notes),
         ("Limits of the result:", record.limits),

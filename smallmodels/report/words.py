@@ -261,6 +261,17 @@ def source_cells(source: Source) -> list[str]:
     return [source.role, source.name, version, declared, rows]
 
 
+def acceptance(record: RunRecord) -> list[str]:
+    """One sentence if somebody accepted licences that would have been refused."""
+    if not record.accepted_licenses:
+        return []
+    shown = ", ".join(formats.clean(license_id, 200) for license_id in record.accepted_licenses)
+    return [
+        "These licences do not let everybody train a model and share it; whoever made this run accepted them "
+        f"(--accept-license): {shown}."
+    ]
+
+
 def plain(value: Any) -> str:
     """A JSON value in words."""
     if isinstance(value, bool):

@@ -6,9 +6,11 @@ compared with the hashes that the hub lists for it, and noted beside the hub's c
 offline afterwards. Weights are safetensors or nothing; no repository's code is run.
 """
 
-from smallmodels.sources.cards import USER_PROVIDED, Card, duties_of, read_card
+from smallmodels.licenses import USER_PROVIDED
+from smallmodels.sources.cards import Card, read_card
 from smallmodels.sources.checks import check_model
 from smallmodels.sources.dataset_files import DatasetFiles, fetch_dataset
+from smallmodels.sources.declared import declared_license
 from smallmodels.sources.hub import pinned_name
 from smallmodels.sources.model_files import ModelFiles, fetch_model
 from smallmodels.sources.names import Kind, parse_name
@@ -23,7 +25,7 @@ __all__ = [
     "ModelFiles",
     "PackagedModel",
     "check_model",
-    "duties_of",
+    "declared_license",
     "fetch_dataset",
     "fetch_model",
     "is_packaged",

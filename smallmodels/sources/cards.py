@@ -1,4 +1,4 @@
-"""What a repository's card declares, and what follows from its licence."""
+"""What a repository's card declares."""
 
 import re
 from collections.abc import Mapping
@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import files, records
+from smallmodels import files, licenses, records
 from smallmodels.sources.names import Kind
 
-USER_PROVIDED = "user-provided, not checked"
-"""Licence of local files and folders."""
 CARD_FILES = re.compile(r"README\.md|(?:LICEN[CS]E|NOTICE|COPYING)[\w.-]*", re.IGNORECASE)
 
 
@@ -39,28 +37,11 @@ def read_card(folder: Path, kind: Kind) -> Card:
         return Card(None, [], seen, {"card": f"not readable: {type(error).__name__}"})
     declared = [value.strip().lower() for value in _strings(data.get("license"))]
     if declared == ["other"] and (named := _strings(data.get("license_name"))):
-        declared = [f"other ({named[0]})"]
+        declared = [f"other:{re.sub(r'[^a-z0-9.+-]+', '-', named[0].strip().lower()).strip('-')}"]
     known = [value for value in declared if value not in ("", "unknown")]
     notes = {"license_declared": "unknown"} if "unknown" in declared else {}
     languages = [value for value in _strings(data.get("language")) if re.fullmatch(r"[a-z]{2,3}", value)]
     return Card(", ".join(known) or None, languages, seen, notes)
-
-
-def duties_of(license_name: str | None) -> list[str]:
-    """What follows from a declared licence, in plain words; not legal advice."""
-    name = license_name or ""
-    duties = []
-    if name.startswith(("apache", "mit", "bsd", "psf")):
-        duties.append("keep the copyright notice and the licence with copies")
-    if name.startswith("cc-by"):
-        duties.append("name the authors and the licence, and say what was changed")
-    if re.search(r"-sa\b|^a?gpl|^lgpl", name):
-        duties.append("share adapted versions under the same licence")
-    if re.search(r"-nc\b|non-?commercial", name):
-        duties.append("no commercial use")
-    if re.search(r"-nd\b", name):
-        duties.append("no adapted versions")
-    return duties
 
 
 def _strings(value: Any) -> list[str]:
@@ -93,7 +74,7 @@ def source_of(
         sha256=hashes,
         license=license_name,
         license_file_seen=license_file_seen,
-        duties=duties_of(license_name),
+        duties=licenses.duties_of(licenses.Declared(name, license_name)),
         splits={},
         fingerprint=files.sha256_json(weights) if weights else None,
         notes=dict(notes or {}),

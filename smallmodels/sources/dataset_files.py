@@ -9,8 +9,9 @@ from typing import Any
 
 from smallmodels import files, records
 from smallmodels.errors import InputError, PolicyError
+from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.asking import ask
-from smallmodels.sources.cards import CARD_FILES, USER_PROVIDED, read_card, source_of
+from smallmodels.sources.cards import CARD_FILES, read_card, source_of
 from smallmodels.sources.hub import Pin, download, is_offline, not_cached, resolve, write_pin
 from smallmodels.sources.names import parse_name
 

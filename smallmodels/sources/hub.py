@@ -157,6 +157,11 @@ def download(pin: Pin, names: Sequence[str]) -> Path:
     return path.parents[len(Path(anchor).parts) - 1]
 
 
+def cached(pin: Pin, names: Sequence[str]) -> bool:
+    """Whether these files of a commit are on disk with the bytes that the hub lists."""
+    return all(_is_intact(pin, name) for name in names)
+
+
 def _fetch(pin: Pin, names: Sequence[str]) -> None:
     from huggingface_hub import snapshot_download
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from smallmodels import files, records
 from smallmodels.errors import PolicyError
-from smallmodels.sources.cards import USER_PROVIDED, is_license, read_card, source_of
+from smallmodels.licenses import USER_PROVIDED
+from smallmodels.sources.cards import is_license, read_card, source_of
 from smallmodels.sources.checks import check_configs, check_model, files_to_read
 from smallmodels.sources.hub import download, is_offline, resolve
 from smallmodels.sources.names import parse_name
