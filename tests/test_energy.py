@@ -112,7 +112,7 @@ def test_carbon_is_in_grams_with_value_year_and_source():
     assert energy.carbon(None, country=None, intensity_g_per_kwh=475).emissions_g is None
 
 
-def test_carbon_is_never_assumed():
+def test_e7_carbon_is_never_assumed():
     assert energy.carbon(1.0, country=None, intensity_g_per_kwh=None) is None
 
 
@@ -292,7 +292,7 @@ def test_backend_that_answers_nonsense_is_not_believed(joules):
         assert meter.read(fresh=True).energy_j is None
 
 
-def test_backend_that_cannot_open_is_missing_with_its_reason():
+def test_e10_backend_that_cannot_open_is_missing_with_its_reason():
     backend = energy.FakeBackend()
     backend.broken = True
     backend.open = lambda: 1 / 0
@@ -302,7 +302,7 @@ def test_backend_that_cannot_open_is_missing_with_its_reason():
     assert meter.warnings[0] == "could not start measuring energy: ZeroDivisionError: division by zero"
 
 
-def test_full_disk_stops_the_journal_not_the_run(tmp_path):
+def test_e10_full_disk_stops_the_journal_not_the_run(tmp_path):
     code = """
 import resource, sys, pathlib
 from smallmodels import energy
@@ -345,6 +345,34 @@ with meter, meter.phase("train"):
     assert totals.phases["train"].duration_s > 0.7  # one tick is 0.1 s; the rest is for a busy machine
     assert totals.total.energy_j == pytest.approx(10 * totals.total.duration_s, rel=0.05)
     assert totals.total.label == "counter"
+
+
+def test_e1_e2_killed_segments_are_summed_once_without_the_time_between(tmp_path):
+    journal, seen_s = tmp_path / "j.jsonl", 0.0
+    code = """
+import sys, time, pathlib
+from smallmodels import energy
+meter = energy.Meter("fake", journal=pathlib.Path(sys.argv[1]), tick_s=0.05)
+with meter, meter.phase("train"):
+    while True:
+        print(meter.read().duration_s, flush=True)
+        time.sleep(0.01)
+"""
+    for number in (1, 2):
+        process = subprocess.Popen([sys.executable, "-c", code, journal], stdout=subprocess.PIPE, text=True)
+        segment_s = 0.0
+        while segment_s < 0.5:
+            segment_s = float(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+        seen_s += max(segment_s, *[float(line) for line in rest.splitlines()[:-1]], 0.0)
+        totals = energy.read_journal(journal)
+        assert totals.num_segments == number
+        assert totals.truncated
+        time.sleep(2)  # nobody pays for this
+    assert seen_s - 0.4 < totals.total.duration_s < seen_s + 0.4
+    assert totals.total.energy_j == pytest.approx(10 * totals.total.duration_s, rel=0.05)
+    assert sum(phase.energy_j for phase in totals.phases.values()) == pytest.approx(totals.total.energy_j)
 
 
 def test_e2_resume_sums_segments_once_and_leaves_out_the_time_between(tmp_path):
@@ -555,18 +583,25 @@ print(json.dumps({
 def real_run(tmp_path_factory):
     """One run on CodeCarbon itself, offline, where a configuration file and variables try to change its numbers."""
     folder = tmp_path_factory.mktemp("real")
+    temporary = tmp_path_factory.mktemp("temporary")
+    (temporary / ".codecarbon.lock").write_text("left by a measurement that was killed")
     (folder / ".codecarbon.config").write_text("[codecarbon]\npue=3\nforce_ram_power=9000\nco2_signal_api_token=x\n")
     hostile = {"CODECARBON_PUE": "3", "CODECARBON_FORCE_RAM_POWER": "9000", "CODECARBON_OUTPUT_METHODS": "csv,api"}
     journal = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    result = run_python(REAL, journal, environment={**hostile, "HOME": str(folder)}, folder=folder)
+    result = run_python(REAL, journal, environment={**hostile, "HOME": str(folder), "TMPDIR": str(temporary)}, folder=folder)
     assert result.returncode == 0, result.stderr
     assert result.stderr == "", "CodeCarbon's messages belong in Meter.warnings"
     return {**json.loads(result.stdout), "journal": energy.read_journal(journal)}
 
 
-def test_e12_codecarbon_opens_no_socket_and_writes_no_file(real_run):
+def test_e7_e12_codecarbon_opens_no_socket_and_writes_no_file(real_run):
     assert real_run["attempts"] == []
     assert real_run["files"] == [".codecarbon.config"]
+
+
+def test_e4_stale_lock_of_codecarbon_has_no_effect(real_run):
+    assert real_run["label"] != "missing"
+    assert not any("lock" in warning.lower() for warning in real_run["warnings"])
 
 
 def test_e6_codecarbon_labels_every_joule(real_run):
@@ -615,7 +650,7 @@ def test_codecarbon_flush_that_delivers_nothing_is_a_failure():
         backend.read()
 
 
-def test_codecarbon_component_that_stands_still_is_missing(monkeypatch):
+def test_e5_codecarbon_component_that_stands_still_is_missing(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(backends, "time", types.SimpleNamespace(monotonic=clock))
     totals = types.SimpleNamespace(cpu_energy=1e-6, gpu_energy=0.0, ram_energy=1e-6, gpu_count=1)
@@ -633,7 +668,7 @@ def test_codecarbon_component_that_stands_still_is_missing(monkeypatch):
     assert components["gpu"] == components["ram"] == Component(energy_j=None, label="missing")
 
 
-def test_gpu_that_codecarbon_does_not_see_is_missing_not_absent(monkeypatch):
+def test_e5_gpu_that_codecarbon_does_not_see_is_missing_not_absent(monkeypatch):
     totals = types.SimpleNamespace(cpu_energy=1e-6, gpu_energy=0.0, ram_energy=1e-6, gpu_count=0)
     backend = energy.CodeCarbonBackend()
     backend._tracker = types.SimpleNamespace(flush=lambda: setattr(backend, "_totals", totals))
