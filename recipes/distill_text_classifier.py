@@ -70,6 +70,7 @@ class Config:
         require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 

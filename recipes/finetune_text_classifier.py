@@ -61,6 +61,7 @@ class Config:
         require(self.num_layers is None or self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.lora_rank is None or self.lora_rank > 0, "lora_rank", "> 0", self.lora_rank)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
 
 
 SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_steps=2, num_evaluations=1))

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from smallmodels import __version__, configs, privacy, records
+from smallmodels import __version__, configs, folders, privacy, records
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError
-from smallmodels.text import shorten
+from smallmodels.text import printable, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -307,8 +307,6 @@ def _blame(recipe: Recipe, found: Sequence[configs.Leaf], groups: Sequence[tuple
 
 def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`."""
-    from smallmodels import folders
-
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_run_help()
         return 0 if arguments else 2
@@ -316,7 +314,7 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     flags = arguments[1:] if named else arguments
     past = _past_config(flags)
     if recipe is None:
-        recipe = _announce(_recipe_of(arguments[0] if named else None, past))
+        recipe = _recipe_of(arguments[0] if named else None, past, is_own=_value_of(flags, "--resume") is not None)
     changes, options = parse_flags(recipe, flags)
     config = resolve_config(recipe, changes, options, past)
     options = _with_past_options(options, flags, past)
@@ -360,6 +358,7 @@ def _past_config(flags: Sequence[str]) -> dict[str, Any] | None:
         file = str(Path(resume) / "config.json")
         if not Path(file).is_file():
             raise InputError(f"{resume} should be the folder of a run, but has no config.json: check the path")
+        folders.require_private(Path(resume))
     if file is None:
         return None
     value = configs.read_json_config(Path(file))
@@ -367,19 +366,28 @@ def _past_config(flags: Sequence[str]) -> dict[str, Any] | None:
     return value if is_of_run else {"config": value}
 
 
-def _recipe_of(name: str | None, past: dict[str, Any] | None) -> Recipe:
-    """The recipe that was named, or the one of the earlier run."""
-    if name is not None:
-        return load_recipe(name)
-    if past is None or "recipe" not in past:
-        raise InputError("name a recipe, such as `smallmodels run quickstart`: `smallmodels list` shows all")
-    return load_recipe(past.get("file") or past["recipe"])
+def _recipe_of(name: str | None, past: dict[str, Any] | None, *, is_own: bool) -> Recipe:
+    """The recipe that was named, or the one of the earlier run; what is not shipped is called code before it runs.
 
-
-def _announce(recipe: Recipe) -> Recipe:
-    if not is_shipped(recipe.path):
-        print(f"Running {recipe.path}, which is code: run only recipes that you trust.", file=sys.stderr)
-    return recipe
+    Args:
+        name: What stands on the command line.
+        past: Of the earlier run.
+        is_own: Whether that is a run of ours, whose folder nobody else may write: it may name a file to run. A config
+            may come from anywhere, so it can only name what is shipped.
+    """
+    if name is None:
+        if past is None or "recipe" not in past:
+            raise InputError("name a recipe, such as `smallmodels run quickstart`: `smallmodels list` shows all")
+        name = str(past.get("file") or past["recipe"])
+        if not is_own and name not in shipped_recipes():
+            raise InputError(
+                f"a config should name a shipped recipe, but this one names {name}, which is code: "
+                "if you trust it, name that file before --config"
+            )
+    path = find_recipe(name)
+    if not is_shipped(path):
+        print(f"Running {printable(str(path))}, which is code: run only recipes that you trust.", file=sys.stderr)
+    return load_recipe(path)
 
 
 def resolve_config(
@@ -546,7 +554,7 @@ def _report_command(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the report")
     options = parser.parse(arguments)
     found = [records.read_run(Path(name)) for name in options.runs]
-    from smallmodels import folders, report
+    from smallmodels import report
 
     folders.make_folder(options.out)
     for path in report.write_report(found, options.out):
@@ -668,7 +676,7 @@ def _guarded(function: Callable[[], int], *, debug: bool) -> int:
         return int(end.code or 0) if isinstance(end.code, (int, types.NoneType)) else 1
     except BaseException as error:
         if debug:
-            traceback.print_exc()
+            print(privacy.without_secrets(traceback.format_exc()), file=sys.stderr)
         code, message = _explain(error)
         for line in (f"smallmodels: {message}", *getattr(error, "__notes__", [])):
             print(privacy.without_secrets(line), file=sys.stderr)

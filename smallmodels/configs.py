@@ -22,6 +22,8 @@ from typing import Any, Literal
 from smallmodels.errors import InputError
 
 MAX_CONFIG_BYTES = 1_000_000
+MAX_INTEGER = 2**63
+"""What libraries below us keep a whole number in."""
 DROPPED_PREFIX = "train"
 PathInConfig = tuple[str, ...]
 
@@ -100,11 +102,13 @@ def replace(config: Any, changes: Mapping[PathInConfig, Any]) -> Any:
 
 
 def require_finite(config: Any) -> None:
-    """Refuse numbers that are not finite; no setting means anything by them."""
+    """Refuse numbers that are not finite, and whole ones that no machine can count to; no setting means them."""
     for leaf in leaves(type(config)):
         value = get(config, leaf.path)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"--{leaf.flag} must be a finite number, got {value}")
+        if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+            raise InputError(f"--{leaf.flag} must be a number below 2^63, got one of {len(str(abs(value)))} digits")
 
 
 # JSON
@@ -117,6 +121,8 @@ def read_json_config(path: Path) -> dict[str, Any]:
     """
     try:
         size = path.stat().st_size
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device never ends
+            raise InputError(f"{path} should be a file")
         if size > MAX_CONFIG_BYTES:
             raise InputError(f"{path} should be a config file below {MAX_CONFIG_BYTES:,} bytes, but has {size:,}")
         value = json.loads(
@@ -128,7 +134,7 @@ def read_json_config(path: Path) -> dict[str, Any]:
         raise InputError(f"the config file {path} should be UTF-8 text, but is not: save it again as UTF-8") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path} should be a JSON file, but line {error.lineno} is not: {error.msg}") from error
-    except (InputError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of ten thousand digits
         raise InputError(f"the config file {path} cannot be used: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"the config file {path} should hold one JSON object, found {type(value).__name__}")
@@ -136,11 +142,12 @@ def read_json_config(path: Path) -> dict[str, Any]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise InputError(f"the key {key!r} stands there twice: keep one")
-    return dict(pairs)
+        found[key] = value
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import platform
+import shlex
+import stat
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +109,7 @@ def make_folder(folder: Path, *, made: list[Path] | None = None) -> None:
     """
     missing: list[Path] = []
     for candidate in (folder, *folder.parents):
-        if candidate.exists():
+        if os.path.lexists(candidate):
             break
         missing.insert(0, candidate)
     try:
@@ -120,10 +122,36 @@ def make_folder(folder: Path, *, made: list[Path] | None = None) -> None:
             if candidate.is_dir():
                 candidate.rmdir()
         where = missing[0].parent if missing else folder
-        why = "is a file" if where.is_file() else f"cannot be written ({(error.strerror or str(error)).lower()})"
-        raise InputError(f"{where} {why}, so it cannot hold a run: choose another folder with --out") from error
+        why = f"cannot be written ({(error.strerror or str(error)).lower()})"
+        if where.is_file():
+            why = "is a file"
+        elif where.is_symlink() and not where.exists():
+            why = "is a link to nothing"
+        raise InputError(f"{where} {why}, so it cannot hold a run: choose another folder or mend this one") from error
     if made is not None:
         made.extend(missing)
+
+
+def require_private(folder: Path) -> None:
+    """Refuse to go on with files that somebody else may have put there or changed; on Windows nothing is checked.
+
+    Raises: PolicyError that names the first file or folder that belongs to another user than us or root, or that
+        every user may write.
+    """
+    if sys.platform == "win32":
+        return
+    for path in (folder.resolve(), *sorted(folder.resolve().rglob("*"))):
+        status = path.lstat()
+        if status.st_uid not in (0, os.geteuid()):
+            raise PolicyError(
+                f"{path} should belong to you, but belongs to user {status.st_uid}: "
+                "if you trust what is in it, change its owner with chown"
+            )
+        if status.st_mode & stat.S_IWOTH and not stat.S_ISLNK(status.st_mode):
+            raise PolicyError(
+                f"{path} should be yours to write alone, but every user may: "
+                f"if you trust what is in it, run chmod -R o-w {shlex.quote(str(folder))}"
+            )
 
 
 def new_folder(parent: Path, recipe: str, seed: int) -> Path:

@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_SECRET = re.compile(r"\b(?:hf|sk|ghp|gho|github_pat|glpat|xox[bap])[_-][A-Za-z0-9_-]{8,}")
+from smallmodels.errors import InputError
+
+_SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:hf|gh[oprsu]|github_pat)_|sk[-_]|glpat-|xox[a-z]-)"
+    r"(?:(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{6,}|[a-z0-9]{20,})"
+)
+"""Access tokens of the hub and of others; a capital letter or their length tells them from names like `hf_data`."""
+_SECRET_VARIABLE = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY|SECRET_KEY)$", re.IGNORECASE)
+_MIN_SECRET_CHARACTERS = 12
+"""A shorter value of such a variable is more likely a word than a secret."""
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;:()<>|]+[/\\])+(?=[^/\\\s])")
 """The folders of an absolute path inside a sentence; what follows the last slash stays."""
@@ -17,8 +26,43 @@ _LOCATION_FLAGS = frozenset({"--out", "--config", "--resume"})
 
 
 def without_secrets(text: str) -> str:
-    """The text with access tokens and the user part of addresses taken out."""
+    """The text without access tokens, secrets that stand in the environment, and the user part of addresses."""
+    for name, value in os.environ.items():
+        if len(value) >= _MIN_SECRET_CHARACTERS and _SECRET_VARIABLE.search(name):
+            text = text.replace(value, "***")
     return _USER_IN_URL.sub("", _SECRET.sub("***", text))
+
+
+def masked(value: Any) -> Any:
+    """JSON values with `without_secrets` applied to every text and key in them."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {masked(key): masked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked(item) for item in value]
+    return value
+
+
+def require_no_secrets(value: Any, name: str) -> None:
+    """Refuse settings that hold a secret, so that it is written nowhere.
+
+    Args:
+        value: A JSON value.
+        name: What to call it, such as `config`.
+
+    Raises: InputError that names the setting, not the secret.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            require_no_secrets(item, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            require_no_secrets(item, name)
+    elif masked(value) != value:
+        raise InputError(
+            f"{name} must hold no access token or password, but looks as if it does: set HF_TOKEN in its place"
+        )
 
 
 def without_folders(text: str, folders: Sequence[Path] = ()) -> str:

@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from smallmodels import __version__, accounts, energy, environment, files, licenses, privacy, records, sources, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
-from smallmodels.folders import LOCK_NAME, FolderLock, make_folder
+from smallmodels.folders import LOCK_NAME, FolderLock, make_folder, require_private
 from smallmodels.memory import PeakMemory
 from smallmodels.phases import Context, Counts
 from smallmodels.progress import Display
@@ -73,7 +73,7 @@ class Run:
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
-        PolicyError: another process uses the folder.
+        PolicyError: another process uses the folder, or somebody else may have written what is to be resumed.
     """
 
     record: records.RunRecord | None
@@ -167,6 +167,8 @@ class Run:
                 raise InputError(f"the run in {self.folder} is complete, so there is nothing to resume")
             if not (self.folder / CONFIG_NAME).is_file():
                 raise InputError(f"{self.folder} should be the folder of an unfinished run, but has no {CONFIG_NAME}")
+            require_private(self.folder)
+            make_folder(self.folder)
             return
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(f"the run folder {self.folder} must be new or empty: choose another, or resume that run")
@@ -197,14 +199,15 @@ class Run:
             config: A dataclass or mapping; its field `seed`, 0 if it has none, seeds everything.
             file: The recipe's file, where it is not a shipped one.
 
-        Raises: InputError if a resumed run had another recipe or config.
+        Raises: InputError if a resumed run had another recipe or config, or the config holds a secret.
         """
+        privacy.require_no_secrets(records.to_json(config), "config")
         self._recipe, self._config = recipe, config
         past = files.read_json(self.folder / CONFIG_NAME) if self.resumed else {}
         if self.resumed:
             require_same_config(self.folder, past, recipe, config)
             if changes := differences(past["versions"], environment.versions()):
-                self.event("versions changed", f"the result may differ in its last bits, because {'; '.join(changes)}")
+                self.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changes)}")
         else:
             seed = getattr(config, "seed", 0)
             self._run_id = (
@@ -417,14 +420,14 @@ class Run:
         if self._step is not None:
             line["step"] = self._step
         line |= {"duration_s": reading.duration_s, "energy_j": reading.energy_j, "cpu_s": reading.cpu_s}
-        line |= dict(metrics)
+        line |= privacy.masked(metrics)
         with (self.folder / METRICS_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(records.to_json(line), allow_nan=False) + "\n")
 
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Note something unusual, in the record, the journal and on the terminal."""
         message = privacy.without_secrets(message)
-        self._events.append(self.meter.journal_event(kind, message, details))
+        self._events.append(self.meter.journal_event(kind, message, privacy.masked(records.to_json(details))))
         self._display.say(f"! {message}", style="yellow")
 
     def pin(self, name: str, kind: sources.Kind) -> str:
@@ -569,7 +572,8 @@ class Run:
             limits=list(limits),
             label_names=list(label_names or []),
         )
-        record = records.as_read(dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces)))
+        record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
+        record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
         self._write_pages(record)
         self._remove_checkpoints()
         files.remove_leftovers(self.folder)

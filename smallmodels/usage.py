@@ -13,7 +13,7 @@ from smallmodels.data.tables import Table, read_table
 from smallmodels.data.text_classification import TEXT_COLUMNS
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel
-from smallmodels.text import shorten
+from smallmodels.text import inert_cell, shorten
 
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 SHOWN_LABELS = 3
@@ -184,12 +184,8 @@ def to_csv(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: A
     writer.writerow(["text", "label", "probability"])
     for text, row in zip(texts, probabilities_NC, strict=True):
         best = int(row.argmax())
-        writer.writerow([_inert(text), _inert(label_names[best]), f"{row[best]:.6f}"])
+        writer.writerow([inert_cell(text), inert_cell(label_names[best]), f"{row[best]:.6f}"])
     return buffer.getvalue()
-
-
-def _inert(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def to_jsonl(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:

@@ -3,11 +3,14 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -176,9 +179,13 @@ def test_precedence_is_defaults_smoke_config_flags(toy, capsys, tmp_path):
     assert record.config["train"] == {"learning_rate": 0.4, "max_steps": 2, "format": "a"}  # flag, smoke, default
 
 
-def test_config_of_a_run_repeats_it_without_naming_the_recipe(toy, capsys):
+@pytest.mark.parametrize("shipped", [True, False])
+def test_config_of_a_run_repeats_it_and_only_a_recipe_of_ones_own_has_to_be_named(toy, capsys, monkeypatch, shipped):
+    if shipped:
+        monkeypatch.setattr(cli, "recipe_folders", lambda: [toy.parent])
     first = run_toy(capsys, "--temperature", "5", "--smoke", "--device", "cpu")
-    assert cli.main(["run", "--config", str(first / "config.json")]) == 0
+    named = [] if shipped else ["toy.py"]
+    assert cli.main(["run", *named, "--config", str(first / "config.json")]) == 0
     second = Path(capsys.readouterr().out.splitlines()[-1])
     assert second != first
     one, two = (json.loads((folder / "config.json").read_text()) for folder in (first, second))
@@ -316,10 +323,60 @@ def test_bad_config_file_is_refused_in_one_sentence_c1_c2_c5(toy, capsys, conten
     assert not (toy.parent / "runs").exists()
 
 
-def test_huge_config_file_is_refused_unread_c5(toy, capsys):
-    with (toy.parent / "huge.json").open("wb") as file:
-        file.truncate(50_000_000)
-    assert "below 1,000,000 bytes" in refuse(capsys, "run", "toy.py", "--config", "huge.json")
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\0" * 50_000_000, "below 1,000,000 bytes"),
+        (b"\xff" * 50_000_000, "below 1,000,000 bytes"),
+        (b"\xff" * 999_999, "should be UTF-8 text"),
+        (b"{%s}" % b",".join(b'"k%d":1' % i for i in range(80_000)), "the config has no key 'k0'"),
+        (b'{"seed": %s}' % (b"9" * 900_000), "cannot be used"),
+        (b'{"seed": %s}' % (b"9" * 100), "--seed must be a number below 2^63, got one of 100 digits"),
+        (b"[" * 999_999, "cannot be used"),
+        ("{" + "\u202e" * 9 + "}", "line 1 is not"),
+    ],
+    ids=["zeros", "bytes", "latin", "keys", "digits", "number", "nested", "marks"],
+)
+def test_large_and_odd_config_files_are_refused_in_under_a_second_c5(toy, capsys, content, sentence):
+    path = toy.parent / "huge.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    cli.main(["run", "toy.py", "--zzz"])  # what is imported once is not what is timed
+    capsys.readouterr()
+    began = time.process_time()
+    assert sentence in refuse(capsys, "run", "toy.py", "--config", "huge.json")
+    assert time.process_time() - began < 1
+
+
+def test_config_that_is_no_file_is_refused_unread_c5(toy, capsys):
+    os.mkfifo(toy.parent / "pipe.json")
+    for name, sentence in (("pipe.json", "should be a file"), (str(toy.parent), "cannot be read")):
+        assert sentence in refuse(capsys, "run", "toy.py", "--config", name)
+
+
+@pytest.mark.parametrize("name", sorted(cli.shipped_recipes()))
+def test_nonsense_in_any_number_of_a_recipe_is_refused_c2(name):
+    recipe = cli.load_recipe(name)
+    for leaf in configs.leaves(recipe.Config):
+        for value in {float: (math.nan, math.inf, -math.inf, -1.0), int: (10**30,)}.get(leaf.kind, ()):
+            with pytest.raises(InputError, match=leaf.path[-1].replace("_", "[_-]")):
+                cli.resolve_config(recipe, {leaf.path: value}, cli.RunOptions(), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "sentence"),
+    [
+        ("distill_text_classifier", ["--temperature", "0"], "temperature must be > 0, got 0.0"),
+        ("distill_text_classifier", ["--soft-weight", "2"], "soft_weight must be in [0, 1], got 2.0"),
+        ("finetune_text_classifier", ["--lr", "-1"], "learning_rate must be > 0, got -1.0"),
+        ("finetune_text_classifier", ["--max-train", "0"], "max_train must be > 0, got 0"),
+        ("quickstart", ["--lr", "nan"], "learning_rate must be > 0, got nan"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_fetched_c2(tmp_path, monkeypatch, capsys, name, flags, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
+    assert sentence in refuse(capsys, "run", name, *flags)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -364,9 +421,34 @@ def test_file_that_is_no_recipe_is_refused(capsys, tmp_path, content, sentence):
     assert sentence in refuse(capsys, "run", str(path))
 
 
-def test_recipe_of_others_is_named_as_code_s7(toy, capsys):
+def test_recipe_of_others_is_named_as_code_before_it_runs_s7(toy, capsys):
+    toy.write_text('import sys\nprint("it runs", file=sys.stderr)\n' + toy.read_text())
     cli.main(["run", "toy.py", "--zzz"])
-    assert "toy.py, which is code: run only recipes that you trust" in capsys.readouterr().err
+    warning, after = capsys.readouterr().err.splitlines()[:2]
+    assert "toy.py, which is code: run only recipes that you trust" in warning
+    assert after == "it runs"
+
+
+@pytest.mark.parametrize("where", ["file", "recipe"])
+def test_config_file_runs_nothing_s7(toy, capsys, where):
+    toy.write_text(f"open({str(toy.parent / 'canary')!r}, 'w')\n" + toy.read_text())
+    content = {"recipe": "quickstart", "config": {}} | {where: str(toy)}
+    (toy.parent / "config.json").write_text(json.dumps(content))
+    sentence = refuse(capsys, "run", "--config", "config.json")
+    assert "toy.py, which is code: if you trust it, name that file before --config" in sentence
+    assert not (toy.parent / "canary").exists()
+
+
+def test_run_that_others_may_write_is_not_resumed_and_its_recipe_not_loaded_s12(toy, capsys):
+    cli.main(["run", "toy.py", "--fail", "training"])
+    folder = only_run(toy.parent)
+    (folder / "config.json").chmod(0o666)
+    toy.write_text(f"open({str(toy.parent / 'canary')!r}, 'w')\n" + toy.read_text())
+    capsys.readouterr()
+    for flags in ([], ["--fork"]):
+        sentence = refuse(capsys, "run", "--resume", str(folder), *flags, code=3)
+        assert "config.json should be yours to write alone, but every user may" in sentence
+    assert not (toy.parent / "canary").exists()
 
 
 def test_recipe_without_finish_is_told(toy, capsys):

@@ -588,7 +588,9 @@ def real_run(tmp_path_factory):
     (folder / ".codecarbon.config").write_text("[codecarbon]\npue=3\nforce_ram_power=9000\nco2_signal_api_token=x\n")
     hostile = {"CODECARBON_PUE": "3", "CODECARBON_FORCE_RAM_POWER": "9000", "CODECARBON_OUTPUT_METHODS": "csv,api"}
     journal = tmp_path_factory.mktemp("journal") / "j.jsonl"
-    result = run_python(REAL, journal, environment={**hostile, "HOME": str(folder), "TMPDIR": str(temporary)}, folder=folder)
+    result = run_python(
+        REAL, journal, environment={**hostile, "HOME": str(folder), "TMPDIR": str(temporary)}, folder=folder
+    )
     assert result.returncode == 0, result.stderr
     assert result.stderr == "", "CodeCarbon's messages belong in Meter.warnings"
     return {**json.loads(result.stdout), "journal": energy.read_journal(journal)}

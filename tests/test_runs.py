@@ -242,7 +242,7 @@ def test_seeds_make_two_runs_draw_the_same_numbers(tmp_path):
     assert drawn[0] == drawn[1]
 
 
-def test_record_names_no_folder_user_or_secret(tmp_path):
+def test_record_names_no_folder_user_or_secret_e11_s3(tmp_path):
     folder = tmp_path / "my secret folder" / "r"
     token = "hf_" + "Q" * 34
     data = tmp_path / "tickets.csv"
@@ -358,13 +358,22 @@ def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
     assert [event.message for event in own_events(record)] == ["before the stop"]
 
 
-def test_resume_with_another_config_is_refused_with_the_difference_c7(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"learning_rate": 0.2}, r"learning_rate was 0\.1 and is 0\.2"),
+        ({"seed": 4}, "seed was 3 and is 4"),
+        ({"dataset": "org/other"}, "dataset was org/name and is org/other"),
+        ({"seed": 4, "dataset": "org/other"}, "seed was 3 and is 4; dataset was org/name and is org/other"),
+    ],
+)
+def test_resume_with_another_config_is_refused_with_the_difference_c7(tmp_path, changes, difference):
     start_and_stop(tmp_path / "r", Clock())
     with (
-        pytest.raises(InputError, match=r"learning_rate was 0\.1 and is 0\.2.*--fork"),
+        pytest.raises(InputError, match=f"{difference}.*--fork"),
         Run(tmp_path / "r", meter="fake", resume=True) as run,
     ):
-        run.begin("toy", Config(learning_rate=0.2))
+        run.begin("toy", Config(**changes))
     assert (tmp_path / "r" / "phases" / "setup" / "result.json").exists()
 
 
@@ -386,7 +395,7 @@ def test_resume_with_other_versions_is_allowed_and_noted_c10(tmp_path):
     with Run(folder, meter="fake", resume=True) as run:
         run.begin("toy", Config())
         record = finish(run)
-    assert any("numpy was 0.1" in event.message for event in record.events if event.kind == "versions changed")
+    assert any("numpy was 0.1" in event.message for event in record.events if event.kind == "not bitwise")
 
 
 def test_resume_of_a_complete_run_is_refused(tmp_path):
@@ -493,13 +502,66 @@ def test_folder_below_a_file_is_refused_c9(tmp_path):
         pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_that_cannot_be_written_is_refused_c9(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot be written"), Run(tmp_path / "toy" / "r", meter="fake"):
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc, in which not even root may write")
+def test_folder_that_cannot_be_written_is_refused_c9():
+    with pytest.raises(InputError, match=r"/proc cannot be written \(.*\), so"), Run("/proc/toy/r", meter="fake"):
         pass
-    tmp_path.chmod(0o700)
-    assert not any(tmp_path.iterdir())
+
+
+IN_A_READ_ONLY_MOUNT = """
+mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 99
+exec "$2" -c 'import sys; from smallmodels import runs; runs.Run(sys.argv[1], meter="fake", resume=True).__enter__()' $1
+"""
+
+
+def test_resume_in_a_read_only_mount_is_refused_c9(tmp_path):
+    start_and_stop(tmp_path / "r", Clock())
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    words = ["unshare", "--mount", "sh", "-c", IN_A_READ_ONLY_MOUNT, "sh", str(tmp_path / "r"), sys.executable]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here to make a read-only mount")
+    if "smallmodels" not in done.stderr:
+        pytest.skip(f"this machine allows no mount: {done.stderr.strip()}")
+    assert "InputError" in done.stderr
+    assert "r cannot be written (read-only file system), so it cannot hold a run" in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+
+
+def test_folder_behind_a_link_works_and_a_link_to_nothing_is_refused_c9(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with Run(tmp_path / "link" / "toy" / "r", meter="fake") as run:
+        run.begin("toy", Config())
+        finish(run)
+    assert records.read_record(tmp_path / "elsewhere" / "toy" / "r").recipe == "toy"
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match="broken is a link to nothing"), Run(tmp_path / "broken" / "r", meter="fake"):
+        pass
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("what", [".", "config.json", "phases/setup", "phases/setup/value/array-0.npy"])
+def test_resume_of_what_every_user_may_write_is_refused_s12(tmp_path, what):
+    start_and_stop(tmp_path / "r", Clock())
+    path = tmp_path / "r" / what
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(PolicyError, match=r"should be yours to write alone.* chmod -R o-w"):
+        Run(tmp_path / "r", meter="fake", resume=True).__enter__()
+    path.chmod(path.stat().st_mode & ~0o002)
+    with Run(tmp_path / "r", meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        finish(run)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("what", [".", "config.json", "phases/setup/value"])
+def test_resume_of_what_belongs_to_another_user_is_refused_s12(tmp_path, what):
+    start_and_stop(tmp_path / "r", Clock())
+    os.chown(tmp_path / "r" / what, 12345, -1)
+    with pytest.raises(PolicyError, match=r"should belong to you, but belongs to user 12345.* chown"):
+        Run(tmp_path / "r", meter="fake", resume=True).__enter__()
 
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode 💡", "new\nline", "-dash"])
@@ -594,7 +656,7 @@ def test_first_signal_asks_the_phase_to_stop_r2_r3(tmp_path, number):
     assert energy.read_journal(tmp_path / "r" / "journal.jsonl").truncated is False
 
 
-def test_killed_run_goes_on_and_owns_up_to_the_gap_e1(tmp_path):
+def test_killed_run_goes_on_and_owns_up_to_the_gap_e1_e2(tmp_path):
     folder = tmp_path / "r"
     signalled(folder, [signal.SIGKILL], polite=False)
     assert energy.read_journal(folder / "journal.jsonl").truncated

@@ -10,6 +10,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from smallmodels.text import inert_cell
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,8 +25,8 @@ MISSING = "–"
 """Shown for a number that was not measured."""
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
-# C0 and C1 controls, byte-order mark, lone surrogates (not encodable), and the marks that reorder text.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+# C0 and C1 controls, byte-order mark, lone surrogates (not encodable), and all of Unicode's Bidi_Control.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _MARKDOWN = {character: f"\\{character}" for character in "\\`*_[]~$|"} | {
     "&": "&amp;",
     "<": "&lt;",
@@ -88,8 +90,7 @@ def csv_cell(value: object) -> object:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    text = clean(value)
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\n") else text
+    return inert_cell(clean(value))
 
 
 def is_number(value: object) -> bool:
