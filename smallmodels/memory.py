@@ -1,5 +1,8 @@
-"""Highest resident memory of parts of a run. Standard library only."""
+"""Highest resident memory of parts of a run, and errors that mean that there is no more. Standard library only."""
 
+import contextlib
+import ctypes
+import gc
 from pathlib import Path
 
 
@@ -54,3 +57,28 @@ class MemoryWatch:
 
     def __exit__(self, *_: object) -> None:
         self._owner._leave(self)
+
+
+def give_back() -> None:
+    """Free what nothing refers to, and hand it back to the system where the C library can (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+_EXHAUSTED = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a",
+)
+"""What torch says on processors and GPUs, mostly as a plain RuntimeError; the last is oneDNN's, of its primitives."""
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of the device is used up."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and any(text in str(error).lower() for text in _EXHAUSTED)

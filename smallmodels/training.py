@@ -4,27 +4,37 @@ A position in training is one integer, the optimizer step: the batch of a step a
 the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
 """
 
+import contextlib
 import math
 import re
 import shutil
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from smallmodels import files, models, records
-from smallmodels.data.batches import Batch, Indices, collate, plan_epoch
+from smallmodels import files, memory, models, processes, records
+from smallmodels.data.batches import Batch, Indices, Plan, Steps
 from smallmodels.data.splits import Split
-from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError, require
+from smallmodels.errors import (
+    DamagedError,
+    InputError,
+    RunInterruptedError,
+    SmallmodelsError,
+    TrainingError,
+    require,
+)
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -37,6 +47,10 @@ Validate = Callable[[TextModel], Mapping[str, float]]
 _CHECKPOINT = re.compile(r"step-(\d{8})")
 _CHECKPOINT_FORMAT = 1
 _LOG_INTERVAL_S = 1.0
+_SPIKE_FACTOR = 100.0
+"""A step's loss this many times the median of the last ones is a spike."""
+_SPIKE_WINDOW = 32
+"""Steps in that median; at least an eighth of them must have been seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +81,10 @@ class TrainConfig:
     """Validations during training, evenly spaced, the last step included."""
     checkpoint_steps: int = 200
     """Steps between checkpoints."""
+    num_workers: int = 0
+    """Processes that prepare batches ahead of time; any number gives the same bits."""
+    on_loss_spike: Literal["continue", "skip", "stop"] = "continue"
+    """What to do with a step whose loss is a hundred times the usual; noted in the record in any case."""
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "num_epochs", "batch_size", "num_evaluations", "checkpoint_steps")
@@ -75,7 +93,7 @@ class TrainConfig:
         for name in ("max_steps", "micro_batch_size"):
             value = getattr(self, name)
             require(value is None or value > 0, name, "> 0", value)
-        for name in ("weight_decay", "max_grad_norm"):
+        for name in ("weight_decay", "max_grad_norm", "num_workers"):
             require(getattr(self, name) >= 0, name, ">= 0", getattr(self, name))
         require(0 <= self.warmup_fraction <= 1, "warmup_fraction", "in [0, 1]", self.warmup_fraction)
 
@@ -90,6 +108,14 @@ class Progress:
     """One entry per validation: step, value, metrics, energy_j and cpu_s of the phase so far."""
     best_value: float | None = None
     best_step: int = 0
+    examples_sha256: str = ""
+    """Hash over the ids of all examples seen, in order: each step's with the hash before it."""
+    micro_batch_size: int | None = None
+    """Examples per forward pass, where memory allows fewer than the config asks for."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last steps, to tell a spike by."""
+    spikes: list[int] = field(default_factory=list)
+    """Steps whose loss was a spike."""
 
 
 def num_steps(num_examples: int, config: TrainConfig) -> int:
@@ -148,13 +174,20 @@ def fit(
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
     train.require_tokens()
-    loop = _Loop(student, train, loss_fn, config, seed, compute, context)
     try:
+        loop = _Loop(student, train, loss_fn, config, seed, compute, context)
         loop.resume()
         loop.run(validate)
+        return loop.finish()
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_exhausted(error):
+            raise
+        raise TrainingError(
+            f"weights, gradients and AdamW's two averages ({4 * models.size_bytes(student.model) / 1e6:.0f} MB) should "
+            "fit into the memory, but do not: choose a smaller model, or LoRA where the recipe has it"
+        ) from error
     finally:
         _unwrap(student.model)
-    return loop.finish()
 
 
 def _evaluation_steps(steps: int, num_evaluations: int) -> set[int]:
@@ -182,72 +215,190 @@ class _Loop:
         self.parameters = _trainable(student.model, loss_fn, config)
         self.before = {name: float(p.detach().cpu().double().sum()) for name, p in self.parameters.items()}
         self.accelerator = _accelerator(compute)
-        self.model = self.accelerator.prepare_model(compute.place(student.model))
+        # In evaluation mode accelerate leaves out its wrapper for several processes: gradients are added up here,
+        # once per step, so that they are those of the whole batch whatever the share of a process.
+        self.model = self.accelerator.prepare_model(compute.place(student.model), evaluation_mode=True)
         if isinstance(loss_fn, nn.Module):
             loss_fn.to(compute.device)
         fused = compute.device in ("cpu", "cuda")
         groups = _weight_decay_groups(self.parameters, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
-        self.plans: dict[int, list[Indices]] = {}
+        self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
+        self.stop_is_agreed = False
         self.logger = _Logger(context, self.num_steps)
 
     def run(self, validate: Validate | None) -> None:
         """Take the steps that are left, with validations and checkpoints between them."""
         stops = _evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
-        while self.progress.step < self.num_steps:
-            self.train_step()
-            step = self.progress.step
-            if validate and step in stops:
-                self.evaluate(validate)
-            if self.context.should_stop():
-                self.save()
+        steps = Steps(self.train, self.plan, processes.rank(), processes.count())
+        left = range(self.progress.step, self.num_steps)
+        batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
+        with self._explaining_workers():
+            for batch in batches:
+                self.train_step(batch)
+                step = self.progress.step
+                if validate and step in stops:
+                    self.evaluate(validate)
+                if self.should_stop():
+                    self.save()
+                    raise RunInterruptedError(
+                        f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
+                    )
+                if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
+                    self.save()
+
+    @contextlib.contextmanager
+    def _explaining_workers(self) -> Iterator[None]:
+        """Say why a data worker failed: an error there surfaces at any moment, mostly with a traceback as its text."""
+        try:
+            yield
+        except Exception as error:
+            if "DataLoader worker" not in str(error) or isinstance(error, SmallmodelsError):
+                raise
+            if self.context.should_stop():  # the signal that asked us to stop went to the workers too
                 raise RunInterruptedError(
-                    f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
-                )
-            if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
-                self.save()
+                    "training stopped with its workers, and goes on from its checkpoint"
+                ) from error
+            cause = str(error).strip().splitlines()[-1]
+            raise TrainingError(
+                f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
+            ) from error
 
-    def batch_indices(self, step: int) -> Indices:
-        """The examples of a step; a pure function of seed and step."""
-        epoch, position = divmod(step, math.ceil(len(self.train) / self.config.batch_size))
-        if epoch not in self.plans:
-            lengths, size = self.train.require_tokens().lengths, self.config.batch_size
-            self.plans = {epoch: plan_epoch(lengths, batch_size=size, seed=self.seed, epoch=epoch)}
-        return self.plans[epoch][position]
+    def should_stop(self) -> bool:
+        """Whether the user asked for it; of several processes all stop after the same step."""
+        return self.stop_is_agreed if processes.count() > 1 else self.context.should_stop()
 
-    def train_step(self) -> None:
-        """One optimizer update over the whole batch, in micro-batches."""
-        step, config = self.progress.step, self.config
-        indices = self.batch_indices(step)
-        size = config.micro_batch_size or len(indices)
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0] >> 1))
-        self.model.train(config.dropout)  # without dropout, a model in evaluation mode trains just as well
+    def train_step(self, batch: Batch | None) -> None:
+        """One optimizer update over the whole batch, of which this process has a share."""
+        indices = self.plan.indices(self.progress.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, self.num_steps, config.warmup_fraction)
+            group["lr"] = self.learning_rate()
+        loss, targets = self.gradients(batch)
+        norm = self.divide_and_clip(targets)
+        self.require_finite(loss, norm, indices)
+        if not self.is_skipped(loss / targets, indices):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        seen = [self.progress.examples_sha256, *(self.train.ids[i] for i in indices)]
+        self.progress.examples_sha256 = files.sha256_json(seen)
+        self.logger.step(self.progress.step, loss / targets, norm, self.learning_rate())
+
+    def learning_rate(self) -> float:
+        """Of the step that is next."""
+        return self.config.learning_rate * _schedule(self.progress.step, self.num_steps, self.config.warmup_fraction)
+
+    def gradients(self, batch: Batch | None) -> tuple[float, int]:
+        """Put the summed gradients of the whole step on the parameters; returns its summed loss and its targets.
+
+        Where the memory does not suffice, the step is repeated with micro-batches of half the size.
+        """
+        loss, targets = 0.0, 0
+        while batch is not None:
+            try:
+                loss, targets = self.accumulate(batch.split(self.micro_batch_size(batch)))
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            self.back_off(batch, reason)  # outside of the handler, whose traceback holds the tensors of the failed pass
+        return self.add_up(loss, targets) if processes.count() > 1 else (loss, targets)
+
+    def micro_batch_size(self, batch: Batch) -> int:
+        """Examples per forward pass."""
+        sizes = (self.config.micro_batch_size, self.progress.micro_batch_size, len(batch))
+        return min(size for size in sizes if size is not None)
+
+    def accumulate(self, micro_batches: list[Batch]) -> tuple[float, int]:
+        """Add the gradients of these; returns the summed loss and the number of targets."""
+        key = [self.seed, self.progress.step, *([processes.rank()] if processes.rank() else [])]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        self.model.train(self.config.dropout)  # without dropout, a model in evaluation mode trains just as well
         total, targets = 0.0, 0
-        for start in range(0, len(indices), size):
-            batch = collate(self.train, indices[start : start + size], device=self.compute.device)
+        for batch in micro_batches:
+            batch = batch.to(self.compute.device)
             with self.accelerator.autocast():
                 values = _per_target(self.loss_fn(self.model, batch))
             loss = values.float().sum()
             self.accelerator.backward(loss)
             total, targets = total + float(loss.detach()), targets + values.numel()
+        for batch in micro_batches:
             self.count(batch)
-        norm = self.divide_and_clip(targets)
-        self.require_finite(total, norm, indices)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.progress.step += 1
-        self.logger.step(self.progress.step, total / targets, norm, self.optimizer.param_groups[0]["lr"])
+        return total, targets
 
     def count(self, batch: Batch) -> None:
         """Add the work of a micro-batch to the phase's counts."""
-        operations = 3 * models.num_operations(self.student.model, batch.inputs["attention_mask"].sum(1).cpu().numpy())
+        lengths = batch.inputs["attention_mask"].sum(1).numpy()
+        operations = 3 * models.num_operations(self.student.model, lengths)
         processed = batch.num_processed_tokens
-        examples, tokens = len(batch.ids), batch.num_tokens
-        self.context.counts.add(examples=examples, tokens=tokens, processed=processed, operations=operations)
-        self.logger.num_tokens += tokens
+        self.context.counts.add(
+            examples=len(batch), tokens=batch.num_tokens, processed=processed, operations=operations
+        )
+        self.logger.num_tokens += batch.num_tokens
+
+    def add_up(self, loss: float, targets: int) -> tuple[float, int]:
+        """Gradients, loss and targets of all processes together, and whether one of them was asked to stop."""
+        parameters = list(self.parameters.values())
+        facts = [loss, float(targets), float(self.context.should_stop())]
+        shared = torch.tensor([*facts, *(float(p.grad is not None) for p in parameters)], dtype=torch.float64)
+        processes.add_up([shared])
+        used = [p for p, count in zip(parameters, shared[len(facts) :], strict=True) if count > 0]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up([p.grad for p in used if p.grad is not None])
+        self.stop_is_agreed = bool(shared[2] > 0)
+        return float(shared[0]), int(shared[1])
+
+    def back_off(self, batch: Batch, reason: str) -> None:
+        """Halve the micro-batch after running out of memory, for this step and all that follow.
+
+        Raises: TrainingError if a single example is too much.
+        """
+        self.release_memory()
+        size = self.micro_batch_size(batch)
+        if size == 1:
+            raise TrainingError(self.too_large(batch))
+        self.progress.micro_batch_size = size // 2
+        self.context.event(
+            "out of memory",
+            f"the memory did not suffice for {size} examples at once, so step {self.progress.step + 1} is repeated "
+            f"with {size // 2}; the gradient stays that of the whole batch",
+            step=self.progress.step + 1,
+            micro_batch_size=size // 2,
+            reason=reason,
+        )
+
+    def release_memory(self) -> None:
+        """Drop gradients and whatever a failed pass left behind."""
+        self.optimizer.zero_grad(set_to_none=True)
+        memory.give_back()
+        if self.compute.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def too_large(self, batch: Batch) -> str:
+        """One sentence on a single example that does not fit; what would fit is tried out, not computed."""
+        longest = max(batch.split(1), key=lambda example: example.num_tokens)
+        lengths = [longest.num_tokens >> i for i in range(1, longest.num_tokens.bit_length() - 1)]
+        fitting = next((length for length in lengths if self.fits(longest.cut(length))), None)
+        what = f"one example of {longest.num_tokens} tokens should fit into the memory, but does not"
+        if fitting is None:
+            return f"{what}, and neither do {lengths[-1] if lengths else 1} tokens: choose a smaller model"
+        return f"{what}, while {fitting} tokens do: try --max-length {fitting}, or a smaller model"
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a forward and backward pass over these examples finds enough memory."""
+        try:
+            self.accumulate([batch])
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            return False
+        finally:
+            self.release_memory()
+        return True
 
     def divide_and_clip(self, targets: int) -> float:
         """Divide the summed gradients once by the targets of the step, clip them, and return their norm before."""
@@ -267,23 +418,48 @@ class _Loop:
             return
         self.optimizer.zero_grad()
         what = "loss" if not math.isfinite(loss) else "gradient"
-        ids = [self.train.ids[i] for i in indices]
-        kept = _checkpoints(self.context.folder)
-        step, last = self.progress.step + 1, kept[-1].name if kept else "none"
-        named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        self.context.event("not finite", f"{what} at step {step}", examples=ids)
+        self.context.event("not finite", f"{what} at step {self.progress.step + 1}", examples=self.ids(indices))
         raise TrainingError(
-            f"the {what} must be finite, but is not at step {step} (examples {named}; last checkpoint: {last}): "
+            f"the {what} must be finite, but is not at {self.where(indices)}: "
             "try a smaller --learning-rate or --number-format fp32"
         )
 
+    def is_skipped(self, loss: float, indices: Indices) -> bool:
+        """Note a loss far above the usual one; True if the optimizer shall not see this step.
+
+        Raises: TrainingError if the run shall stop there.
+        """
+        known = self.progress.losses
+        usual = statistics.median(known) if len(known) >= _SPIKE_WINDOW // 8 else math.inf
+        if not 0 < _SPIKE_FACTOR * usual < loss:
+            self.progress.losses = [*known, loss][-_SPIKE_WINDOW:]
+            return False
+        step, policy = self.progress.step + 1, self.config.on_loss_spike
+        self.progress.spikes.append(step)
+        what = f"the loss is {loss:.3g} at step {step}, where {usual:.3g} is usual"
+        done = {"continue": "training goes on", "skip": "the step is left out", "stop": "training stops"}[policy]
+        self.context.event("loss spike", f"{what}: {done}", examples=self.ids(indices), loss=loss, usual=usual)
+        if policy == "stop":
+            self.optimizer.zero_grad()
+            raise TrainingError(
+                f"the loss should stay near {usual:.3g}, but is {loss:.3g} at {self.where(indices)}: look at these "
+                "examples, or choose --on-loss-spike skip"
+            )
+        return policy == "skip"
+
+    def ids(self, indices: Indices) -> list[str]:
+        """Names of examples, as the data set has them."""
+        return [self.train.ids[i] for i in indices]
+
+    def where(self, indices: Indices) -> str:
+        """The step under way with its examples and the checkpoint before it, for a message."""
+        ids, kept = self.ids(indices), _checkpoints(self.context.folder)
+        named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        return f"step {self.progress.step + 1} (examples {named}; last checkpoint: {kept[-1].name if kept else 'none'})"
+
     def evaluate(self, validate: Validate) -> None:
         """Validate, note the cost so far, and keep the weights if they are the best."""
-        metrics = {key: float(value) for key, value in validate(self.student).items()}
-        if bad := [key for key, number in metrics.items() if not math.isfinite(number)]:
-            raise TrainingError(
-                f"validate should give finite metrics, but {bad[0]} is not at step {self.progress.step}: check validate"
-            )
+        metrics = processes.share(lambda: self.validated(validate))
         value = next(iter(metrics.values()))
         reading = self.context.energy()
         point = {"step": self.progress.step, "value": value, "metrics": metrics}
@@ -295,6 +471,15 @@ class _Loop:
             self.progress.best_value, self.progress.best_step = value, self.progress.step
             self.best = {n: p.detach().cpu().clone() for n, p in self.parameters.items()}
 
+    def validated(self, validate: Validate) -> dict[str, float]:
+        """Metrics on validation, refused unless finite."""
+        metrics = {key: float(value) for key, value in validate(self.student).items()}
+        if bad := [key for key, number in metrics.items() if not math.isfinite(number)]:
+            raise TrainingError(
+                f"validate should give finite metrics, but {bad[0]} is not at step {self.progress.step}: check validate"
+            )
+        return metrics
+
     def finish(self) -> TextModel:
         """Put the best weights back, fold adapters in, and describe the training in the model's notes."""
         moved = any(float(p.detach().cpu().double().sum()) != self.before[name] for name, p in self.parameters.items())
@@ -303,15 +488,15 @@ class _Loop:
         if self.best is not None:
             self._load_parameters(self.best)
         self.optimizer.zero_grad(set_to_none=True)
-        self.student.notes["training"] = {"num_steps": self.progress.step, **_notes(self.progress)}
+        self.student.notes["training"] = _notes(self.progress)
         self.student.model.eval().requires_grad_(False)
         return models.merge_adapter(self.student)
 
     # Checkpoints
 
     def save(self) -> None:
-        """Write a checkpoint, whole or not at all, and remove the one before the last."""
-        if self.context.folder is None:
+        """Write a checkpoint, whole or not at all, and remove the one before the last; the first process does."""
+        if self.context.folder is None or processes.rank() > 0:
             return
         parent = self.context.folder / "checkpoints"
         parent.mkdir(parents=True, exist_ok=True)
@@ -325,6 +510,7 @@ class _Loop:
             scaler = self.accelerator.scaler
             state = {
                 "format": _CHECKPOINT_FORMAT,
+                "made_with": self._made_with(),
                 "progress": asdict(self.progress),
                 "counts": asdict(self.context.counts),
             }
@@ -339,8 +525,8 @@ class _Loop:
             try:
                 files.check_manifest(folder)
                 self._load(folder)
-            except DamagedError as error:
-                self.context.event("damaged checkpoint", str(error))
+            except (DamagedError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+                self.context.event("damaged checkpoint", f"{folder.name} is left out, because {_reason(error, folder)}")
                 continue
             self.context.event("resume", f"training goes on after step {self.progress.step} of {self.num_steps}")
             return
@@ -350,18 +536,39 @@ class _Loop:
             )
 
     def _load(self, folder: Path) -> None:
+        """Take over a checkpoint; everything is read before anything is changed."""
         state = files.read_json(folder / "state.json")
         if state["format"] != _CHECKPOINT_FORMAT:
             raise DamagedError(f"{folder} has format {state['format']}, this version reads {_CHECKPOINT_FORMAT}")
-        self._load_parameters(load_file(folder / "weights.safetensors"))
-        _load_optimizer(self.optimizer, self.parameters, load_file(folder / "optimizer.safetensors"))
+        weights = load_file(folder / "weights.safetensors")
+        optimizer = load_file(folder / "optimizer.safetensors")
         best = folder / "best.safetensors"
-        self.best = load_file(best) if best.exists() else None
-        self.progress = Progress(**state["progress"])
-        for name, value in state["counts"].items():
-            setattr(self.context.counts, name, value)
+        best_weights = load_file(best) if best.exists() else None
+        progress, counts = Progress(**state["progress"]), state["counts"]
+        if (best_weights is None) != (progress.best_value is None):
+            raise DamagedError(f"{best} should be there once there was a validation, and only then")
+        _require_shapes(weights, self.parameters, folder)
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._load_parameters(weights)
+        _load_optimizer(self.optimizer, self.parameters, optimizer)
+        self.best, self.progress = best_weights, progress
+        for name, value in counts.items():
+            setattr(self.context.counts, name, value)
+        if self._made_with() != state["made_with"]:
+            changed = [
+                f"{k} was {state['made_with'].get(k)} and is {v}"
+                for k, v in self._made_with().items()
+                if state["made_with"].get(k) != v
+            ]
+            self.context.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changed)}")
+
+    def _made_with(self) -> dict[str, Any]:
+        """What the last bits of a sum depend on, beside the config."""
+        compute = {
+            name: getattr(self.compute, name) for name in ("device", "number_format", "num_threads", "attention")
+        }
+        return {**compute, "num_processes": processes.count()}
 
     def _load_parameters(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
@@ -370,7 +577,21 @@ class _Loop:
 
 
 def _notes(progress: Progress) -> dict[str, Any]:
-    return {"best_step": progress.best_step, "best_value": progress.best_value, "curve": progress.curve}
+    kept = ("best_step", "best_value", "curve", "examples_sha256", "micro_batch_size", "spikes")
+    return {"num_steps": progress.step, **{name: getattr(progress, name) for name in kept}}
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    known = isinstance(error, DamagedError)
+    return str(error) if known else f"a file in {folder} is not what training wrote ({type(error).__name__}: {error})"
+
+
+def _require_shapes(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
+    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    ours = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if theirs != ours:
+        odd = sorted(theirs.items() ^ ours.items())[0][0]
+        raise DamagedError(f"{folder / 'weights.safetensors'} should hold the weights of this model, but {odd} differs")
 
 
 def _accelerator(compute: Compute) -> Accelerator:

@@ -4,8 +4,10 @@ The order of data is a pure function of (seed, epoch), and a position in trainin
 number of workers, and any resume, sees the same batches.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +61,32 @@ class Batch:
         """Tokens that the model computes, padding included."""
         return self.inputs["input_ids"].numel()
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def split(self, size: int) -> "list[Batch]":
+        """Micro-batches of at most `size` examples, each padded to its own longest."""
+        return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def _part(self, rows: slice) -> "Batch":
+        lengths = self.inputs["attention_mask"][rows].sum(1)
+        inputs = {name: tensor[rows, : int(lengths.max())] for name, tensor in self.inputs.items()}
+        labels = None if self._labels is None else self._labels[rows]
+        teacher = None if self._teacher is None else self._teacher[rows]
+        return Batch(inputs, self.ids[rows], int(lengths.sum()), labels, teacher)
+
+    def cut(self, max_length: int) -> "Batch":
+        """The same examples, cut after so many tokens."""
+        inputs = {name: tensor[:, :max_length] for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, num_tokens=int(inputs["attention_mask"].sum()))
+
+    def to(self, device: "torch.device | str") -> "Batch":
+        """The same tensors on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        labels = None if self._labels is None else self._labels.to(device)
+        teacher = None if self._teacher is None else self._teacher.to(device)
+        return replace(self, inputs=inputs, _labels=labels, _teacher=teacher)
+
 
 def plan_epoch(lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[Indices]:
     """Batches of similar length that cover every example once, in random order.
@@ -107,13 +135,82 @@ def pad(tokens: Tokens, indices: Indices) -> "dict[str, torch.Tensor]":
     return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
 
 
-def collate(split: Split, indices: Indices, *, device: "torch.device | str" = "cpu") -> Batch:
+def collate(split: Split, indices: Indices) -> Batch:
     """The tensors of these examples of a tokenised split."""
     import torch
 
     tokens = split.require_tokens()
-    inputs = {name: tensor.to(device) for name, tensor in pad(tokens, indices).items()}
-    labels = None if split.labels is None else torch.from_numpy(split.labels[indices]).to(device)
-    teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices]).to(device)
+    labels = None if split.labels is None else torch.from_numpy(split.labels[indices])
+    teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices])
     num_tokens = int(tokens.lengths[indices].sum())
-    return Batch(inputs, [split.ids[i] for i in indices], num_tokens, labels, teacher)
+    return Batch(pad(tokens, indices), [split.ids[i] for i in indices], num_tokens, labels, teacher)
+
+
+class Plan:
+    """Which examples make up each optimizer step: a pure function of seed and step, known to every process.
+
+    Args:
+        lengths: Tokens per example.
+        batch_size: Examples per optimizer step.
+        seed: Same seed, same plan.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self._epoch, self._batches = -1, list[Indices]()
+
+    def indices(self, step: int) -> Indices:
+        """The examples of a step, counted from 0 over all epochs."""
+        epoch, position = divmod(step, -(-len(self.lengths) // self.batch_size))
+        if epoch != self._epoch:
+            self._batches = plan_epoch(self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            self._epoch = epoch
+        return self._batches[position]
+
+
+@dataclass
+class Steps:
+    """The batch of each optimizer step, made on demand, in this process or in workers."""
+
+    split: Split
+    """Tokenised."""
+    plan: Plan
+    rank: int = 0
+    """Which of the processes that train together this one is; each takes its share of every step."""
+    num_processes: int = 1
+
+    def __getitem__(self, step: int) -> Batch | None:
+        share = self.plan.indices(step)[self.rank :: self.num_processes]
+        return collate(self.split, share) if len(share) else None
+
+    def read(self, steps: range, *, num_workers: int) -> Iterator[Batch | None]:
+        """The batches of these steps in order; None where this process has no share.
+
+        Args:
+            steps: Numbers of optimizer steps.
+            num_workers: Processes that make batches ahead of time; 0 makes them in this one.
+
+        Raises: RuntimeError if a worker fails or is killed, with its cause; at any moment, not only between batches.
+        """
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader: Any = DataLoader(
+            self,  # type: ignore[arg-type]  # has what a map-style data set needs
+            sampler=steps,
+            batch_size=None,  # an item is a whole batch already
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            worker_init_fn=_leave_ctrl_c_to_the_run,
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+        return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_ctrl_c_to_the_run(_: int) -> None:
+    """A terminal sends Ctrl-C to workers too, but the step that is under way still needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
