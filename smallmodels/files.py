@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, folders with a manifest, hashes. Standard library only."""
 
+import errno
 import hashlib
 import json
 import os
@@ -34,6 +35,14 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of a JSON-able value, the same for equal values whatever the order of their keys."""
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed because a disk, a quota or the limit on a file's size has no room left."""
+    number = getattr(error, "errno", None)
+    if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # of safetensors, written in Rust
+        number = int(said[1])
+    return number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def fsync_folder(folder: Path) -> None:

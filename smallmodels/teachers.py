@@ -4,34 +4,39 @@ Both live in the cache folder, addressed by what changes them, with the joules t
 costs nothing now and still owes its share.
 """
 
-import contextlib
 import dataclasses
 import inspect
 import json
-import os
+import math
+import re
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, load_file, save, save_file
 
-from smallmodels import files, folders, models, training
+from smallmodels import entries, files, models, training
 from smallmodels.data.splits import Split, Tokens
-from smallmodels.errors import DamagedError, PolicyError, TrainingError
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
+Values: TypeAlias = npt.NDArray[np.float32]
+
 _ROWS_PER_SHARD = 4096
-_LOCK_WAIT_S = 3600.0
 _ENTRY = "entry.json"
-_FORMAT = "1"
+_SHARD = re.compile(r"shard-\d{5}\.safetensors")
+_LEFTOVER = re.compile(r"\.(?:entry\.json|shard-\d{5}\.safetensors)\.\d+\.tmp")
+_METADATA = "smallmodels"
+"""One key with all metadata of a shard: safetensors writes several in another order each time."""
+_FORMAT = "2"
 """Of the addresses and of what is kept under them; raise it when a fix changes what a teacher gives."""
 
 
@@ -97,40 +102,244 @@ def store_signals(
 
     Raises: TrainingError if the teacher gives values that are not finite.
     """
-    tokens = split.require_tokens()
-    compute = compute or models.choose_compute()
-    inputs = input_hashes(tokens)
-    key = {
-        "what": "signals",
-        **_address(teacher),
-        "max_length": tokens.max_length,
-        "number_format": compute.number_format,
-        "device": compute.device,
-        "inputs": files.sha256_json(inputs),
-    }
-
-    def build(folder: Path) -> None:
-        for number, start in enumerate(range(0, len(inputs), _ROWS_PER_SHARD)):
-            rows = np.arange(start, min(start + _ROWS_PER_SHARD, len(inputs)))
-            _store_shard(teacher, split, rows, compute, context, folder / f"shard-{number:05d}.safetensors")
-
-    folder = _entry(key, build, context, cache)
-    shards = [load_file(shard)["values"] for shard in sorted(folder.glob("shard-*.safetensors"))]
-    return Signals(np.concatenate(shards), inputs, folder.name)
-
-
-def _store_shard(
-    teacher: TextModel, split: Split, rows: npt.NDArray[np.int64], compute: Compute, context: Context, path: Path
-) -> None:
-    values = models.forward_all(teacher, split.require_tokens().take(rows), compute=compute, context=context)
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        example = split.ids[rows[int(bad.argmax())]]
-        raise TrainingError(
-            f"the teacher should give finite values, but does not for {example}: try --number-format fp32"
+    if not len(split):
+        raise InputError(f"split {split.name} should have examples for the teacher, found none: check the data set")
+    one_pass = _Pass(teacher, split, compute or models.choose_compute(), context, cache)
+    values = np.concatenate(entries.read_or_build(one_pass.folder, one_pass.read, one_pass.build, context))
+    if bad := _unusable(values):
+        raise DamagedError(
+            f"the rows stored in {one_pass.folder} should be finite and not all zero, but {len(bad)} of {len(values)} "
+            f"are not (the first is for {split.ids[bad[0]]}): delete that folder to store them again"
         )
-    save_file({"values": values}, path)
-    context.progress(int(rows[-1]) + 1, len(split))
+    return Signals(values, one_pass.inputs, one_pass.folder.name)
+
+
+def require_space(num_rows: int, width: int, *run_folders: Path) -> None:
+    """Refuse a signal that the disks have no room for; call it before the teacher is loaded.
+
+    Args:
+        num_rows: Examples of the split.
+        width: Values per example: classes of a classifier, dimensions of an embedder.
+        run_folders: Where a copy is kept beside that in the cache: the folder of the run.
+
+    Raises: InputError that says how much is needed and how much is free.
+    """
+    row_bytes = 4 * width + 64  # with the hash of the input as text
+    num_bytes = num_rows * row_bytes + math.ceil(num_rows / _ROWS_PER_SHARD) * 1024 + 4096
+    entries.require_space(num_bytes, "the teacher's stored signal", entries.cache_folder(), *run_folders)
+
+
+class _Pass:
+    """One pass of a teacher over a split, as an entry of shards that are stored one by one.
+
+    `entry.json` lists the shards that are finished with their SHA-256, and what they cost; the entry is whole once it
+    lists all of them. Each shard says itself which rows of which entry it holds.
+    """
+
+    def __init__(
+        self, teacher: TextModel, split: Split, compute: Compute, context: Context, cache: Path | None
+    ) -> None:
+        tokens = split.require_tokens()
+        self.teacher, self.split, self.compute, self.context = teacher, split, compute, context
+        self.inputs = input_hashes(tokens)
+        self.key = {
+            "what": "signals",
+            **_address(teacher),
+            "max_length": tokens.max_length,
+            "number_format": compute.number_format,
+            "device": compute.device,
+            "rows_per_shard": _ROWS_PER_SHARD,
+            "inputs": files.sha256_json(self.inputs),
+        }
+        self.folder = entries.address(self.key, cache)
+        self.num_shards = math.ceil(len(split) / _ROWS_PER_SHARD)
+        self.bill = entries.Bill([], context)
+        self.listed: dict[str, str] = {}
+
+    def read(self) -> list[Values] | None:
+        """The values of all shards; None if one is missing or damaged."""
+        content = self._read_entry()
+        if content is None:
+            return None
+        shards = [self._read_shard(number, content["shards"]) for number in range(self.num_shards)]
+        whole = [values for values in shards if values is not None]
+        if len(whole) < len(shards):
+            return None
+        if owed := entries.Bill(content["parts"], self.context).settle():
+            self.context.event("cache", "signals read back", key=self.folder.name, **owed)
+        return whole
+
+    def build(self) -> list[Values]:
+        """Keep the shards that are finished and whole, and compute the others."""
+        content = self._read_entry() or {"shards": {}, "parts": []}
+        shards = {number: self._read_shard(number, content["shards"]) for number in range(self.num_shards)}
+        kept = {number: values for number, values in shards.items() if values is not None}
+        self._tell_damage(content["shards"], kept)
+        self.listed = {name: content["shards"][name] for name in map(_shard_name, kept)}
+        self.bill = entries.Bill(content["parts"], self.context, only_own=not kept)
+        owed = self.bill.settle()
+        said = f"{len(kept)} of {self.num_shards} shards of the teacher's signal are there"
+        if owed:
+            self.context.event("cache", f"{said} and read back", key=self.folder.name, **owed)
+        elif kept:
+            self.context.event("resume", f"{said}, and its pass goes on with the others")
+        self.bill.begin()
+        with entries.writing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            self._write_entry()
+            self._remove_others()
+        return [kept[number] if number in kept else self._store(number) for number in range(self.num_shards)]
+
+    def _store(self, number: int) -> Values:
+        rows = self._rows(number)
+        try:
+            tokens = self.split.require_tokens().take(rows)
+            values = models.forward_all(self.teacher, tokens, compute=self.compute, context=self.context)
+        except RunInterruptedError as error:
+            raise RunInterruptedError(
+                f"the teacher's pass stopped after {rows[0]} of {len(self.split)} rows, which are kept, and can resume"
+            ) from error
+        if bad := _unusable(values):
+            self._discard()
+            raise TrainingError(
+                f"the teacher should give {_fault(values[bad[0]])}, but does not for {self.split.ids[rows[bad[0]]]}: "
+                "try --number-format fp32, or another teacher"
+            )
+        name, content = _shard_name(number), _shard(values, self._about(number))
+        with entries.writing(self.folder):
+            try:
+                files.write_bytes(self.folder / name, content)
+                self.listed[name] = files.sha256_bytes(content)
+                self.bill.note()
+                self._write_entry()
+            except BaseException:
+                with suppress(OSError):
+                    (self.folder / name).unlink(missing_ok=True)
+                raise
+        self.context.progress(int(rows[-1]) + 1, len(self.split))
+        return values
+
+    def _rows(self, number: int) -> npt.NDArray[np.int64]:
+        start = number * _ROWS_PER_SHARD
+        return np.arange(start, min(start + _ROWS_PER_SHARD, len(self.split)))
+
+    def _about(self, number: int) -> dict[str, Any]:
+        """What a shard says of itself."""
+        rows = self._rows(number)
+        inputs = files.sha256_json([self.inputs[i] for i in rows])
+        about = {"entry": self.folder.name, "number": number, "first_row": int(rows[0]), "num_rows": len(rows)}
+        return {**about, "inputs": inputs, "dtype": "float32"}
+
+    def _read_shard(self, number: int, listed: Mapping[str, str]) -> Values | None:
+        """The values of a shard as they were written; None if it is missing or damaged.
+
+        Raises: DamagedError if the file is whole but holds something else: somebody moved or copied it there.
+        """
+        path = self.folder / _shard_name(number)
+        if path.name not in listed:
+            return None
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        found = _open_shard(content)
+        if found is None:
+            return None
+        values, about = found
+        if about != (expected := self._about(number)):
+            raise DamagedError(
+                f"{path} should hold {_shard_words(expected)}, but holds {_shard_words(about)}, "
+                "so files were swapped or copied: delete that folder to store the signal again"
+            )
+        return values if files.sha256_bytes(content) == listed[path.name] else None
+
+    def _read_entry(self) -> dict[str, Any] | None:
+        """What `entry.json` says; None if it is missing or damaged."""
+        try:
+            content: dict[str, Any] = files.read_json(self.folder / _ENTRY)
+            digest = content.pop("sha256")
+            whole = digest == files.sha256_json(content)
+        except (DamagedError, KeyError, TypeError, AttributeError, ValueError):
+            return None
+        if whole and files.sha256_json(content["key"]) != files.sha256_json(self.key):
+            raise DamagedError(
+                f"{self.folder / _ENTRY} should be of this entry, but is of another, so files were swapped or copied: "
+                "delete that folder to store the signal again"
+            )
+        return content if whole else None
+
+    def _write_entry(self) -> None:
+        content = {"key": self.key, "shards": self.listed, "parts": self.bill.to_json()}
+        files.write_json(self.folder / _ENTRY, {"sha256": files.sha256_json(content), **content})
+
+    def _tell_damage(self, listed: Mapping[str, str], kept: Mapping[int, Values]) -> None:
+        there = [path.name for path in self.folder.glob("shard-*")]
+        if not listed and there:
+            self._tell(_ENTRY, "so all of the signal is computed again")
+        for number in range(self.num_shards):
+            if _shard_name(number) in listed and number not in kept:
+                self._tell(_shard_name(number), "so its rows are computed again")
+
+    def _tell(self, name: str, so: str) -> None:
+        where = f"{name} of the stored signal {self.folder.name[:12]}"
+        self.context.event("damaged cache", f"{where} is missing or not what was written, {so}", file=name)
+
+    def _remove_others(self) -> None:
+        """Remove what earlier builders left beside the listed shards; what is not ours stays."""
+        for path in self.folder.iterdir():
+            if (_SHARD.fullmatch(path.name) and path.name not in self.listed) or _LEFTOVER.fullmatch(path.name):
+                path.unlink()
+
+    def _discard(self) -> None:
+        """Remove the entry: its rows are of no use without those that are refused."""
+        self.listed = {}
+        self._remove_others()
+        (self.folder / _ENTRY).unlink()
+        with suppress(OSError):  # somebody else put something there
+            self.folder.rmdir()
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
+
+
+def _shard_words(about: Mapping[str, Any]) -> str:
+    last = about["first_row"] + about["num_rows"] - 1
+    return f"rows {about['first_row']} to {last} of the signal {about['entry'][:12]}"
+
+
+def _shard(values: Values, about: Mapping[str, Any]) -> bytes:
+    """A safetensors file of these rows that says what it holds, with a hash over both."""
+    metadata = {"about": dict(about), "sha256": _shard_sha256(values, about)}
+    content: bytes = save({"values": values}, metadata={_METADATA: json.dumps(metadata, sort_keys=True)})
+    return content
+
+
+def _open_shard(content: bytes) -> tuple[Values, dict[str, Any]] | None:
+    """Rows, and what they say they are; None unless both are as they were written."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header["__metadata__"][_METADATA])
+        values = load(content)["values"]
+        whole = metadata["sha256"] == _shard_sha256(values, metadata["about"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (values, metadata["about"]) if whole else None
+
+
+def _shard_sha256(values: Values, about: Mapping[str, Any]) -> str:
+    return files.sha256_json([dict(about), str(values.dtype), list(values.shape), files.sha256_bytes(values.tobytes())])
+
+
+def _unusable(values: Values) -> list[int]:
+    """Rows that are not finite or all zero: no teacher's answer, and nothing that a student could learn."""
+    flat = values.reshape(len(values), -1)
+    usable = np.isfinite(flat).all(axis=1) & flat.any(axis=1)
+    return [int(i) for i in np.flatnonzero(~usable)]
+
+
+def _fault(row: Values) -> str:
+    return "finite values" if not np.isfinite(row).all() else "values that are not all zero"
 
 
 def fine_tune(
@@ -177,22 +386,59 @@ def fine_tune(
         "num_threads": compute.num_threads,
     }
 
-    def build(folder: Path) -> None:
-        fit = training.fit(base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context)
-        fit.save(folder / "model")
+    folder = entries.address(key, cache)
 
-    return TextModel.load(_entry(key, build, context, cache, can_resume=True) / "model")
+    def read() -> TextModel | None:
+        try:
+            files.check_manifest(folder)
+        except DamagedError:
+            return None
+        if owed := entries.Bill(files.read_json(folder / _ENTRY)["parts"], context).settle():
+            context.event("cache", "fine-tuned teacher read back", key=folder.name, **owed)
+        return TextModel.load(folder / "model")
+
+    def build() -> TextModel:
+        _remove_damaged(folder, context)
+        bill = entries.Bill([], context)
+        bill.begin(since_phase_began=True)
+        tuned = training.fit(
+            base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context
+        )
+        with entries.writing(folder), files.atomic_folder(folder) as temporary:
+            tuned.save(temporary / "model")
+            bill.note()
+            files.write_json(temporary / _ENTRY, {"key": key, "parts": bill.to_json()})
+        return TextModel.load(folder / "model")
+
+    return entries.read_or_build(folder, read, build, context)
 
 
-def cache_folder() -> Path:
-    """`$SMALLMODELS_CACHE`, else `smallmodels` in the user's cache folder."""
-    if chosen := os.environ.get("SMALLMODELS_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "smallmodels"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "smallmodels"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "smallmodels"
+def _remove_damaged(folder: Path, context: Context) -> None:
+    """Remove a damaged teacher and what killed builders left of it.
+
+    Raises: DamagedError if the folder holds what is not ours, which stays.
+    """
+    torn = re.compile(rf"\.{folder.name}\.\d+\.tmp")
+    for path in folder.parent.iterdir():
+        if torn.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not folder.exists():
+        return
+    try:
+        files.check_manifest(folder)
+    except DamagedError as error:
+        if _holds_foreign_files(folder):
+            raise
+        context.event("damaged cache", str(error))
+        shutil.rmtree(folder)
+
+
+def _holds_foreign_files(folder: Path) -> bool:
+    with suppress(DamagedError):
+        listed = files.read_json(folder / files.MANIFEST)["files"]
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        return bool(names - set(listed) - {files.MANIFEST})
+    return bool({path.name for path in folder.iterdir()} - {_ENTRY, files.MANIFEST, "model"})
 
 
 def _address(model: TextModel) -> dict[str, str]:
@@ -228,86 +474,3 @@ def _tokenizer_sha256(model: TextModel) -> str:
     settings = json.loads(backend.to_str())
     last_call = ("truncation", "padding")  # of whoever used the tokenizer last; `max_length` says what matters
     return files.sha256_json({name: value for name, value in settings.items() if name not in last_call})
-
-
-def _entry(
-    key: dict[str, Any],
-    build: Callable[[Path], None],
-    context: Context,
-    cache: Path | None,
-    *,
-    can_resume: bool = False,
-) -> Path:
-    """The folder of a cache entry: read back if it is whole, else built once, whoever else is building it.
-
-    If `build` goes on from checkpoints of the phase, the entry's cost is that of the phase since it began.
-    """
-    parent = (cache or cache_folder()) / str(key["what"]).replace(" ", "-")
-    folder = parent / files.sha256_json(key)[:40]
-    parent.mkdir(parents=True, exist_ok=True)
-    with _lock(parent / f".{folder.name}.lock", context):
-        if _is_whole(folder, context):
-            made = files.read_json(folder / _ENTRY)
-            if made["builder"] is not None and made["builder"] == _builder(context):
-                return folder  # built in this phase before it was interrupted: its cost is in this run already
-            context.counts.add_shared(energy_j=made["energy_j"], cpu_s=made["cpu_s"])
-            cost = {name: made[name] for name in ("energy_j", "cpu_s", "label")}
-            context.event("cache", f"{key['what']} read back", key=folder.name, **cost)
-            return folder
-        for torn in parent.glob(f".{folder.name}.*.tmp"):  # left by a builder that was killed
-            shutil.rmtree(torn)
-        begin, cpu_s = context.energy(), time.process_time()
-        with files.atomic_folder(folder) as temporary:
-            build(temporary)
-            end = context.energy()
-            spent = (end if can_resume else end - begin) if begin and end else None
-            made = {
-                "energy_j": spent.energy_j if spent else None,
-                "cpu_s": spent.cpu_s if spent else time.process_time() - cpu_s,
-                "label": spent.label if spent else "missing",
-                "builder": _builder(context),
-            }
-            files.write_json(temporary / _ENTRY, {**made, "key": key})
-    return folder
-
-
-def _builder(context: Context) -> str | None:
-    """Which phase of which run pays for an entry; None outside a run."""
-    return files.sha256_bytes(str(context.folder.resolve()).encode()) if context.folder else None
-
-
-def _is_whole(folder: Path, context: Context) -> bool:
-    """Whether an entry is there and what its manifest says; a damaged one is removed, to be built again."""
-    if not folder.exists():
-        return False
-    try:
-        files.check_manifest(folder)
-    except DamagedError as error:
-        context.event("damaged cache", str(error))
-        shutil.rmtree(folder)
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _lock(path: Path, context: Context) -> Iterator[None]:
-    """Hold a lock that the system releases when its process ends; wait for another builder.
-
-    Raises: PolicyError after an hour of waiting.
-    """
-    with path.open("w") as file:
-        deadline, told = time.monotonic() + _LOCK_WAIT_S, False
-        while True:
-            try:
-                folders.lock_file(file)
-                break
-            except OSError:
-                if not told:
-                    context.event("waiting", "another process is building the same cache entry")
-                    told = True
-                if time.monotonic() > deadline:
-                    raise PolicyError(
-                        f"{path.name} should become free, but another process holds it: end that one"
-                    ) from None
-                time.sleep(0.2)
-        yield

@@ -120,7 +120,7 @@ GROUPS = (
     {"losses", "metrics", "energy", "sources", "configs", "environment", "processes"},
     {"phases"},
     {"data"},
-    {"models", "students", "baselines"},
+    {"entries", "models", "students", "baselines"},
     {"teachers", "training", "evaluation", "report", "cards", "accounts", "progress", "values"},
     {"runs"},
     {"usage", "verification"},

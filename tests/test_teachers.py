@@ -1,8 +1,8 @@
 """What a teacher gives: once, read back for nothing but its debt, and never for something else."""
 
 import dataclasses
-import subprocess
-import sys
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,12 @@ import pytest
 import torch
 from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, embedder, split, weights
 
+from smallmodels import entries as cache_entries
 from smallmodels import files, losses, models, teachers
 from smallmodels.data.splits import Split
 from smallmodels.energy import EnergyReading
 from smallmodels.errors import DamagedError, PolicyError, RunInterruptedError, TrainingError
+from smallmodels.models import Compute
 from smallmodels.phases import Context
 from smallmodels.records import Component
 from smallmodels.teachers import Signals
@@ -67,9 +69,9 @@ def reading(joules, *, label="counter"):
 
 
 def energy_of(*joules):
-    """The energy of a phase at each time that it is asked."""
-    values = iter(joules)
-    return lambda: reading(next(values))
+    """The energy of a phase at each time that it is asked; the last one stays."""
+    values = list(joules)
+    return lambda: reading(values.pop(0) if len(values) > 1 else values[0])
 
 
 def entries(cache):
@@ -78,6 +80,10 @@ def entries(cache):
 
 def shards(cache):
     (entry,) = entries(cache)
+    return shards_of(entry)
+
+
+def shards_of(entry):
     return sorted(entry.glob("shard-*"))
 
 
@@ -126,7 +132,7 @@ def test_store_signals_owes_unknown_joules_as_unknown_and_cpu_seconds_always(tea
     assert context.counts.shared_cpu_s > 0
 
 
-def test_phase_that_was_interrupted_after_it_built_an_entry_owes_nothing_for_it(teacher, train, cache, tmp_path):
+def test_r4_phase_that_was_interrupted_after_it_built_an_entry_owes_nothing_for_it(teacher, train, cache, tmp_path):
     store(teacher, train, cache, context=Context(folder=tmp_path / "cache"))
     again, other = Context(folder=tmp_path / "cache"), Context(folder=tmp_path / "other")
     store(teacher, train, cache, context=again)
@@ -204,61 +210,195 @@ def test_t5_labels_ids_and_the_last_call_of_the_tokenizer_are_no_part(teacher, t
 # Damage
 
 
-def flip_byte(path):
+def flip_byte(path, place=-3):
     content = bytearray(path.read_bytes())
-    content[-3] ^= 0x10
+    content[place] ^= 0x10
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [flip_byte, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:-9])],
-    ids=["t2-flipped", "missing", "t4-empty", "torn"],
-)
-@pytest.mark.parametrize("name", ["shard-00001.safetensors", "entry.json", "manifest.json"])
-def test_t2_t4_a_damaged_entry_is_built_again(teacher, train, cache, damage, name):
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in shards_of(folder)}
+
+
+DAMAGES = {
+    "flipped-value": flip_byte,
+    "flipped-length": lambda path: flip_byte(path, 1),
+    "flipped-metadata": lambda path: flip_byte(path, path.read_bytes().index(b"first_row") + 13),
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_t2_t4_a_damaged_shard_is_built_again_alone(teacher, train, cache, damage):
     built = store(teacher, train, cache)
     (entry,) = entries(cache)
-    damage(entry / name)
+    before, bytes_before = times(entry), [path.read_bytes() for path in shards(cache)]
+    damage(entry / "shard-00001.safetensors")
+    events = Events()
+    with Passes(teacher) as passes:
+        again = store(teacher, train, cache, context=Context(event=events))
+    assert passes.count == 1
+    assert events.kinds == ["damaged cache", "cache"]
+    assert events.rows[0][2] == {"file": "shard-00001.safetensors"}
+    assert "shard-00001.safetensors" in events.rows[0][1]
+    after = times(entry)
+    assert [name for name in before if before[name] == after[name]] == [
+        "shard-00000.safetensors",
+        "shard-00002.safetensors",
+    ]
+    assert [path.read_bytes() for path in shards(cache)] == bytes_before
+    assert np.array_equal(again.values, built.values)
+    with Passes(teacher) as passes:
+        store(teacher, train, cache)
+    assert passes.count == 0
+
+
+@pytest.mark.parametrize("damage", ["flipped-value", "flipped-length", "missing", "empty", "torn"])
+def test_t2_t4_without_its_list_of_shards_an_entry_is_built_again(teacher, train, cache, damage):
+    built = store(teacher, train, cache)
+    (entry,) = entries(cache)
+    DAMAGES[damage](entry / "entry.json")
     events = Events()
     with Passes(teacher) as passes:
         again = store(teacher, train, cache, context=Context(event=events))
     assert passes.count == 3
     assert events.kinds == ["damaged cache"]
     assert np.array_equal(again.values, built.values)
-    files.check_manifest(entry)
 
 
-def test_t1_t4_folders_of_killed_builders_are_ignored_and_removed(teacher, train, cache):
-    key = store(teacher, train, cache).key
-    (entry,) = entries(cache)
-    torn = entry.with_name(f".{key}.12345.tmp")
-    entry.rename(torn)
-    (torn / "shard-00002.safetensors").unlink()
-    with Passes(teacher) as passes:
+@pytest.mark.parametrize("sums_too", [False, True], ids=["files", "files-and-sums"])
+@pytest.mark.parametrize("what", ["swapped", "duplicated", "of another entry"])
+def test_t2_whole_shards_in_the_wrong_place_are_refused(teacher, train, cache, what, sums_too):
+    other = store(other_weights(teacher), train, cache)
+    signals = store(teacher, train, cache)
+    entry = cache / "signals" / signals.key
+    one, two = entry / "shard-00000.safetensors", entry / "shard-00001.safetensors"
+    first, second = one.read_bytes(), two.read_bytes()
+    if what == "swapped":
+        one.write_bytes(second)
+        two.write_bytes(first)
+    else:
+        two.write_bytes(first if what == "duplicated" else (cache / "signals" / other.key / two.name).read_bytes())
+    if sums_too:  # and whoever did it mended the list as well
+        content = files.read_json(entry / "entry.json")
+        content.pop("sha256")
+        content["shards"] = {path.name: files.sha256_file(path) for path in shards_of(entry)}
+        files.write_json(entry / "entry.json", {"sha256": files.sha256_json(content), **content})
+    before = times(entry)
+    with Passes(teacher) as passes, pytest.raises(DamagedError, match=r"files were swapped or copied") as caught:
         store(teacher, train, cache)
-    assert passes.count == 3
-    assert not torn.exists()
+    name = one.name if what == "swapped" else two.name
+    assert f"{name} should hold rows" in str(caught.value)
+    assert caught.value.exit_code == 4
+    assert passes.count == 0
+    assert times(entry) == before
 
 
-def test_t1_a_stopped_pass_leaves_nothing_and_starts_again(teacher, train, cache):
+def test_t2_the_list_of_another_entry_is_refused(teacher, train, cache):
+    other = store(other_weights(teacher), train, cache)
+    signals = store(teacher, train, cache)
+    shutil.copy(cache / "signals" / other.key / "entry.json", cache / "signals" / signals.key / "entry.json")
+    with pytest.raises(DamagedError, match=r"entry\.json should be of this entry, but is of another"):
+        store(teacher, train, cache)
+
+
+def test_t4_leftovers_are_ignored_and_removed_and_nothing_else_is(teacher, train, cache):
+    built = store(teacher, train, cache)
+    (entry,) = entries(cache)
+    leftovers = [".shard-00001.safetensors.4711.tmp", ".entry.json.4711.tmp", "shard-00007.safetensors"]
+    foreign = ["notes.txt", "shard-of-mine.safetensors", ".hidden.tmp"]
+    for name in [*leftovers, *foreign]:
+        (entry / name).touch()
+    (entry / "shard-00001.safetensors").write_bytes(b"")
+    again = store(teacher, train, cache)
+    assert np.array_equal(again.values, built.values)
+    assert [name for name in leftovers if (entry / name).exists()] == []
+    assert [name for name in foreign if not (entry / name).exists()] == []
+
+
+def test_r4_a_stopped_pass_goes_on_with_the_shards_that_are_left(teacher, train, cache):
     expected = store(teacher, train, cache / "other")
     answers = iter([False, False, True])
-    with pytest.raises(RunInterruptedError):
+    with pytest.raises(RunInterruptedError, match="stopped after 20 of 24 rows") as caught:
         store(teacher, train, cache, context=Context(should_stop=lambda: next(answers)))
-    assert entries(cache) == []
-    assert not list((cache / "signals").glob("*.tmp"))
-    assert np.array_equal(store(teacher, train, cache).values, expected.values)
+    assert caught.value.exit_code == 75
+    with Passes(teacher) as passes:
+        again = store(teacher, train, cache)
+    assert passes.count == 1
+    assert np.array_equal(again.values, expected.values)
+    assert [path.read_bytes() for path in shards(cache)] == [path.read_bytes() for path in shards(cache / "other")]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_t7_values_that_are_not_finite_are_refused(teacher, train, cache, value):
-    model = teacher.copy()
-    with torch.no_grad():
-        model.model.classifier.bias[1] = value
-    with pytest.raises(TrainingError, match="the teacher should give finite values, but does not for train/0"):
+FAULTS = {"nan": float("nan"), "inf": float("inf"), "minus inf": float("-inf")}
+
+
+@pytest.mark.parametrize("make", [classifier, embedder])
+@pytest.mark.parametrize("fault", [*FAULTS, "zero"])
+def test_t7_rows_that_teach_nothing_are_refused_when_written(tiny_model_folder, train, cache, make, fault):
+    model = make(tiny_model_folder)
+    tokens = train.require_tokens()
+    text = tokens.ids[tokens.offsets[15] : tokens.offsets[16]].tolist()  # a row of the second shard
+
+    def spoil(module, arguments, kwargs, output):
+        values = output if isinstance(output, torch.Tensor) else output.logits
+        for place, row in enumerate(kwargs["input_ids"].tolist()):
+            if [number for number in row if number != tokens.pad_id] == text:
+                values[place] = 0.0 if fault == "zero" else values[place]
+                values[place, 1] = FAULTS.get(fault, 0.0)
+        return output
+
+    model.model.register_forward_hook(spoil, with_kwargs=True)
+    wanted = "values that are not all zero" if fault == "zero" else "finite values"
+    with pytest.raises(TrainingError, match=f"should give {wanted}, but does not for train/15: try ") as caught:
         store(model, train, cache)
+    assert caught.value.exit_code == 1
     assert entries(cache) == []
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "zero"])
+def test_t7_rows_that_teach_nothing_are_counted_and_refused_when_read(teacher, train, cache, fault, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(teachers, "_unusable", lambda values: [])  # a writer that does not look
+        model = teacher.copy()
+        with torch.no_grad():
+            model.model.classifier.weight.zero_()
+            model.model.classifier.bias.fill_(FAULTS.get(fault, 0.0))
+        store(model, train, cache)
+    with pytest.raises(DamagedError, match=r"24 of 24 are not \(the first is for train/0\): delete that folder"):
+        store(model, train, cache)
+
+
+@pytest.mark.parametrize("compute", [FP32, BF16], ids=["fp32", "bf16"])
+def test_t12_what_is_read_are_the_stored_bytes_and_their_format_is_recorded(teacher, train, cache, compute):
+    store(teacher, train, cache, compute=compute)
+    read = store(teacher, train, cache, compute=compute)
+    stored = [path.read_bytes() for path in shards(cache)]
+    headers = [json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]) for content in stored]
+    ends = [header["values"]["data_offsets"][1] for header in headers]
+    assert b"".join(content[-end:] for content, end in zip(stored, ends, strict=True)) == read.values.tobytes()
+    for header in headers:
+        assert header["values"]["dtype"] == "F32"
+        assert json.loads(header["__metadata__"]["smallmodels"])["about"]["dtype"] == "float32"
+    (entry,) = entries(cache)
+    assert files.read_json(entry / "entry.json")["key"]["number_format"] == compute.number_format
+
+
+def test_t12_stored_on_a_gpu_it_is_read_without_one(teacher, train, cache, monkeypatch):
+    on_gpu = Compute("cuda", "fp16", 1, 1e9)
+    halves = store(teacher, train, cache / "other").values.astype(np.float16).astype(np.float32)
+    shards_of_gpu = iter([halves[:10], halves[10:20], halves[20:]])
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "forward_all", lambda *_, **__: next(shards_of_gpu))  # stands for the GPU
+        store(teacher, train, cache, compute=on_gpu)
+    with Passes(teacher) as passes:
+        read = store(teacher, train, cache, compute=on_gpu)
+    assert passes.count == 0
+    assert read.values.tobytes() == halves.tobytes()
+    (entry,) = entries(cache)
+    key = files.read_json(entry / "entry.json")["key"]
+    assert (key["device"], key["number_format"]) == ("cuda", "fp16")
 
 
 # Rows of a split
@@ -303,62 +443,25 @@ def test_signals_are_read_back(teacher, train, cache, tmp_path):
     assert (read.inputs, read.key) == (signals.inputs, signals.key)
 
 
-# Two at once
-
-BUILD_SLOWLY = """
-import sys, time
-from pathlib import Path
-tests, model, cache, building, release = sys.argv[1:]
-sys.path.insert(0, tests)
-from small_data import FP32, classifier, split
-from smallmodels import models, teachers
-teachers._ROWS_PER_SHARD = 10
-original = models.forward_all
-
-def slow(*args, **kwargs):
-    Path(building).touch()
-    deadline = time.monotonic() + 60
-    while not Path(release).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return original(*args, **kwargs)
-
-models.forward_all = slow
-teacher = classifier(model)
-print(teachers.store_signals(teacher, split(teacher.tokenizer, 24), compute=FP32, cache=Path(cache)).key)
-"""
-
-
-def test_t10_two_builders_in_two_processes_build_once(teacher, train, cache, tiny_model_folder, tmp_path):
-    building, release = tmp_path / "building", tmp_path / "release"
-    arguments = [Path(__file__).parent, tiny_model_folder, cache, building, release]
-    command = [sys.executable, "-c", BUILD_SLOWLY, *map(str, arguments)]
-    events = Events()
-
-    def event(kind, message, **details):
-        events(kind, message, **details)
-        release.touch()  # the other may finish once this one waits
-
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        while not building.exists():
-            assert other.poll() is None, "the other builder failed"
-        with Passes(teacher) as passes:
-            signals = store(teacher, train, cache, context=Context(event=event))
-        assert other.stdout.read().strip() == signals.key
-    assert passes.count == 0
-    assert events.kinds == ["waiting", "cache"]
-    assert len(entries(cache)) == 1
+# Two at once; in two processes: test_teacher_cache.py
 
 
 def test_t10_waiting_ends_after_a_while(teacher, train, cache, monkeypatch):
     import fcntl
 
     key = store(teacher, train, cache).key
-    monkeypatch.setattr(teachers, "_LOCK_WAIT_S", 0.0)
+    shard = shards(cache)[1]
+    content = shard.read_bytes()
+    shard.unlink()
+    monkeypatch.setattr(cache_entries, "_LOCK_WAIT_S", 0.0)
     with (cache / "signals" / f".{key}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(PolicyError, match="another process holds it") as caught:
             store(teacher, train, cache)
-    assert caught.value.exit_code == 3
+        assert caught.value.exit_code == 3
+        shard.write_bytes(content)
+        assert store(teacher, train, cache).key == key  # what is whole is read without the lock
+    shard.unlink()
     assert store(teacher, train, cache).key == key  # free again
 
 
@@ -446,35 +549,7 @@ def test_r4_a_stopped_fine_tuning_goes_on_and_carries_the_cost_of_both_parts(tea
     assert owing.counts.shared_energy_j == 50.0
 
 
-# Where the cache is
-
-
-def test_cache_folder_is_the_one_that_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "mine"))
-    assert teachers.cache_folder() == tmp_path / "mine"
-    monkeypatch.setenv("SMALLMODELS_CACHE", "~/mine")
-    assert teachers.cache_folder() == Path.home() / "mine"
-
-
 def test_store_signals_uses_the_cache_folder(teacher, train, monkeypatch, tmp_path):
     monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "mine"))
     signals = teachers.store_signals(teacher, train, compute=FP32)
     assert [entry.name for entry in entries(tmp_path / "mine")] == [signals.key]
-
-
-@pytest.mark.parametrize(
-    ("platform", "folder"),
-    [("linux", ".cache/smallmodels"), ("darwin", "Library/Caches/smallmodels"), ("win32", "AppData/Local/smallmodels")],
-)
-def test_cache_folder_is_the_users_where_none_is_named(monkeypatch, platform, folder):
-    for name in ("SMALLMODELS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "platform", platform)
-    assert teachers.cache_folder() == Path.home() / folder
-
-
-def test_cache_folder_follows_xdg(monkeypatch, tmp_path):
-    monkeypatch.delenv("SMALLMODELS_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert teachers.cache_folder() == tmp_path / "smallmodels"

@@ -1,0 +1,207 @@
+"""What children of `forking` do: store a teacher's signal while they are killed, or their disk is full or read-only."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+from small_data import FP32, Events, classifier, split
+
+from smallmodels import data, entries, files, models, teachers
+from smallmodels.data import text_classification
+from smallmodels.errors import SmallmodelsError
+from smallmodels.phases import Context
+from smallmodels.runs import Run
+
+NUM_ROWS, ROWS_PER_SHARD = 24, 10
+
+
+def store(model, cache, *, killed_at_row=None, killed_at=None, wait_for=None, building=None, lock_wait_s=None):
+    """Store the signal of the tiny classifier in batches of one or two rows.
+
+    Args:
+        model: Folder of the tiny model.
+        cache: Folder of the cache.
+        killed_at_row: Kill this process when the teacher is asked for this row.
+        killed_at: `[call, number, after]`: kill it before or after that call of `os.replace` or `os.fsync`.
+        wait_for: Begin with the forward pass only once this file exists.
+        building: Make this file once the forward pass begins.
+        lock_wait_s: Wait so long for another builder.
+
+    Returns: Error, exit code and sentence, or None three times; SHA-256 of each shard; rows computed; events.
+    """
+    teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
+    models.INFERENCE_TOKENS = 40
+    if lock_wait_s is not None:
+        entries._LOCK_WAIT_S = lock_wait_s
+    teacher = classifier(model)
+    seen = 0
+
+    def look(module, arguments, inputs):
+        nonlocal seen
+        if building:
+            Path(building).touch()
+        deadline = time.monotonic() + 30
+        while wait_for and not Path(wait_for).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen += len(inputs["input_ids"])
+        if killed_at_row is not None and seen > killed_at_row:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    teacher.model.register_forward_pre_hook(look, with_kwargs=True)
+    if killed_at:
+        _kill_at(*killed_at)
+    events, failed = Events(), (None, None, None)
+    rows = split(teacher.tokenizer, NUM_ROWS)
+    try:
+        teachers.store_signals(teacher, rows, compute=FP32, cache=Path(cache), context=Context(event=events))
+    except SmallmodelsError as error:
+        failed = (type(error).__name__, error.exit_code, str(error))
+    return {"failed": failed, "shards": hashes(cache), "num_rows": seen, "events": events.kinds, "files": names(cache)}
+
+
+def hashes(cache):
+    """SHA-256 of each shard of the only entry."""
+    return [files.sha256_file(path) for path in sorted(Path(cache).glob("signals/*/shard-*.safetensors"))]
+
+
+def names(cache):
+    """Of all files in the cache but locks."""
+    found = [path for path in Path(cache).rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return sorted(path.name for path in found)
+
+
+def _kill_at(call, number, after):
+    """Replace a function of `os` by one that kills this process at its n-th call."""
+    original, count = getattr(os, call), 0
+
+    @functools.wraps(original)
+    def wrapper(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == number and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(*args, **kwargs)
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(os, call, wrapper)
+
+
+# A run
+
+
+def store_in_run(model, cache, run, *, resume=False, killed_at_row=None):
+    """The same as the only phase of a run; returns its cost by the journal and by the entry."""
+    teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
+    models.INFERENCE_TOKENS = 40
+    seen = 0
+
+    def look(module, arguments, inputs):
+        nonlocal seen
+        seen += len(inputs["input_ids"])
+        if killed_at_row is not None and seen > killed_at_row:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Run(Path(run), meter="fake", resume=resume) as opened:
+        opened.begin("test", {"seed": 0})
+        teacher = classifier(model)
+        teacher.model.register_forward_pre_hook(look, with_kwargs=True)
+        rows = split(teacher.tokenizer, NUM_ROWS)
+        opened.phase("cache", teachers.store_signals, teacher, rows, compute=FP32, cache=Path(cache))
+        phase, segment = opened._totals().phases["cache"], opened.meter.phases["cache"]
+        counts = opened._counts["cache"]
+    (entry,) = Path(cache).glob("signals/*/entry.json")
+    return {
+        "phase": [phase.energy_j, phase.cpu_s, phase.duration_s],
+        "segment": [segment.energy_j, segment.cpu_s, segment.duration_s],
+        "parts": files.read_json(entry)["parts"],
+        "owed": [counts.shared_energy_j, counts.shared_cpu_s],
+        "num_examples": counts.num_examples,
+        "num_rows": seen,
+        "shards": hashes(cache),
+    }
+
+
+# Data
+
+
+def load_data(run, dataset, *, resume=False, killed_in=None):
+    """The data phase of a run; `killed_in` names a function of its module in which this process is killed."""
+    if killed_in:
+        setattr(text_classification, killed_in, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with Run(Path(run), meter="none", resume=resume) as opened:
+        opened.begin("test", {"seed": 0})
+        splits = opened.phase("data", data.load_text_classification, dataset)
+        return {"fingerprint": splits.source.fingerprint, "notes": splits.notes, "events": len(opened._events)}
+
+
+# Disks
+
+
+def store_on_small_disk(model, folder, kilobytes, more_kilobytes):
+    """Store on a disk that is too small, and again once it has grown; or "skip" where nothing can be mounted."""
+    if not _mount(folder, "tmpfs", f"size={kilobytes}k"):
+        return "skip"
+    first = store(model, folder)
+    _mount(folder, "tmpfs", f"size={more_kilobytes}k", remount=True)
+    return [first, store(model, folder)]
+
+
+def store_with_limit(model, cache, num_bytes):
+    """Store while no file may grow beyond a limit, and again without it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    first = store(model, cache)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    return [first, store(model, cache)]
+
+
+def store_read_only(model, cache):
+    """Store in a folder that cannot be written, whoever asks; "skip" where nothing can be mounted."""
+    return store(model, cache) if _mount_read_only(cache) else "skip"
+
+
+def require_space_on_small_disk(folder, kilobytes, num_rows, width):
+    """Ask for space on a small disk; the sentence of the refusal, None without one, or "skip"."""
+    if not _mount(folder, "tmpfs", f"size={kilobytes}k"):
+        return "skip"
+    os.environ["SMALLMODELS_CACHE"] = f"{folder}/not/yet/there"
+    with contextlib.suppress(SmallmodelsError):
+        teachers.require_space(num_rows, width)
+        return None
+    return "refused"
+
+
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+_CLONE_NEWNS = 0x20000
+
+
+def _own_mounts():
+    """What this process mounts from here on is seen by nobody else, and gone when it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.unshare(_CLONE_NEWNS) == 0 and _call_mount(b"none", "/", None, _MS_REC | _MS_PRIVATE, None)
+
+
+def _mount(folder, kind, options, *, remount=False):
+    if not remount and not _own_mounts():
+        return False
+    return _call_mount(b"none", folder, kind.encode(), _MS_REMOUNT if remount else 0, options.encode())
+
+
+def _mount_read_only(folder):
+    source = os.fsencode(folder)
+    return (
+        _own_mounts()
+        and _call_mount(source, folder, None, _MS_BIND, None)
+        and _call_mount(b"none", folder, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY, None)
+    )
+
+
+def _call_mount(source, target, kind, flags, options):
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), options) == 0
