@@ -7,7 +7,6 @@ import argparse
 import ast
 import contextlib
 import dataclasses
-import errno
 import importlib.util
 import io
 import os
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from smallmodels import __version__, configs, folders, privacy, records
+from smallmodels import __version__, configs, files, folders, privacy, records
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError
 from smallmodels.text import printable, shorten
 
@@ -689,7 +688,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return RunInterruptedError.exit_code, "stopped at once, as you asked"
     if isinstance(error, SmallmodelsError):
         return error.exit_code, str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if files.is_disk_full(error):
         return RunInterruptedError.exit_code, "the disk is full: free some space and go on with --resume"
     if isinstance(error, MemoryError):
         return 1, "the memory is full: try a smaller --batch-size or --max-length"
