@@ -4,11 +4,12 @@ A picture is drawn once and used three ways: inside a page, where its colours fo
 an SVG file of its own, which brings both themes along; and as PNG. Drawing needs no window system and no global state.
 """
 
+import contextlib
 import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -74,13 +75,22 @@ class Point:
     on_front: bool = False
 
 
-def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+@contextlib.contextmanager
+def _own_style(**settings: Any) -> Iterator[None]:
+    """Settings of ours on top of matplotlib's own, not of the user's: equal records give equal pictures everywhere."""
     import matplotlib
+
+    theirs = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
+    ours = {"font.family": "DejaVu Sans", "font.size": _FONT_SIZE, "svg.fonttype": "none", "svg.hashsalt": _SALT}
+    with matplotlib.rc_context(theirs | ours | settings):
+        yield
+
+
+def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": _FONT_SIZE}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((58 / width, 48 / height, 1 - 72 / width, 1 - 70 / height))
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    axes = figure.add_axes((58 / width, 48 / height, 1 - 72 / width, 1 - 70 / height))
     colour = {name: light for name, (light, _) in PALETTE.items()}
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
@@ -102,6 +112,7 @@ def _label_axes(axes: "Axes", x_label: str, y_label: str) -> None:
     )
 
 
+@_own_style()
 def scatter(
     points: Sequence[Point],
     *,
@@ -304,6 +315,7 @@ def _overlap(one: tuple[float, float, float, float], two: tuple[float, float, fl
     return across * up if across > 0 and up > 0 else 0.0
 
 
+@_own_style()
 def curve(xs: Sequence[float], ys: Sequence[float], *, x_label: str, y_label: str, percent: bool) -> "Figure":
     """Quality on validation against the cost of training so far; the best point is marked."""
     figure, axes = _new_figure(WIDTH, HEIGHT)
@@ -331,10 +343,8 @@ def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str 
             the colours as CSS variables `--c-ink` and so on.
         salt: Makes ids unique among the pictures of one page.
     """
-    import matplotlib
-
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": _SALT + salt}):
+    with _own_style(**{"svg.hashsalt": _SALT + salt}):
         _quietly(lambda: figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}))
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
@@ -400,7 +410,8 @@ def write(figure: "Figure", stem: Path, *, title: str) -> list[Path]:
     files.write_text(svg, to_svg(figure, title=title, standalone=True))
     buffer = io.BytesIO()
     paper = PALETTE["paper"][0]
-    _quietly(lambda: figure.savefig(buffer, format="png", dpi=144, facecolor=paper, metadata={"Software": None}))
+    with _own_style():
+        _quietly(lambda: figure.savefig(buffer, format="png", dpi=144, facecolor=paper, metadata={"Software": None}))
     files.write_bytes(png, buffer.getvalue())
     return [svg, png]
 
