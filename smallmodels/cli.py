@@ -1,4 +1,4 @@
-"""The commands: `smallmodels list`, `run`, `show`, `report`, `predict`, `search`, `verify`. The only importer of tyro.
+"""The commands: `smallmodels list`, `run`, `show`, `report` and the others. The only importer of tyro.
 
 Nothing heavy is imported here: torch comes with a recipe, or with `predict` and `search`.
 """
@@ -38,6 +38,7 @@ COMMANDS = {
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
     "verify": ("RUN", "check every file against the record"),
+    "push": ("RUN ORG/NAME", "publish model, card and record"),
 }
 
 SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
@@ -596,6 +597,40 @@ def _verify_command(arguments: list[str]) -> int:
     return 0
 
 
+def _push_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "push",
+        "Verify a run and publish its model, card, record and report on the hub, in one commit. Not published: "
+        "config, predictions, journal and metrics of the run, and a search index.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run")
+    parser.add_argument("name", metavar="ORG/NAME", help="on the hub; made if it does not exist")
+    parser.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
+    parser.add_argument("--with-examples", action="store_true", help="publish the examples too: texts of the data")
+    parser.add_argument(
+        "--accept-license",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="that forbids sharing and that you may share",
+    )
+    options = parser.parse(arguments)
+    from smallmodels import publishing
+
+    published = publishing.push(
+        Path(options.run),
+        options.name,
+        public=options.public,
+        with_examples=options.with_examples,
+        accepted_licenses=options.accept_license,
+    )
+    seen = "public" if options.public else "private"
+    done = f"published {published.num_files} files, {seen}" if published.is_new else "was published before; no change"
+    print(f"{options.name}: {done}, commit {published.commit[:12]}")
+    print(published.url)
+    return 0
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -632,6 +667,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict_command,
     "search": _search_command,
     "verify": _verify_command,
+    "push": _push_command,
 }
 
 

@@ -192,14 +192,14 @@ def require_accepted(sources: Sequence[Licensed], accepted: Collection[str]) -> 
                 raise PolicyError(
                     f"{source.name} should come under a licence that lets a model learn from it, but "
                     f"{_found(license_id, terms)}: choose another, or, if you know that you may use it, "
-                    f"add {_flag(license_id)}"
+                    f"add {flag(license_id)}"
                 )
     if (pair := _conflict(sources)) and (missing := [i for _, i in pair if i not in accepted]):
         (first, first_id), (second, second_id) = pair
         raise PolicyError(
             f"{first} is under {first_id} and {second} under {second_id}, and a model that learns from both should "
             "keep to both, but neither allows the other: choose another of them, or, if you know that you may combine "
-            f"them, add {' '.join(_flag(license_id) for license_id in missing)}"
+            f"them, add {' '.join(flag(license_id) for license_id in missing)}"
         )
 
 
@@ -212,7 +212,8 @@ def _found(license_id: str, terms: Terms) -> str:
     return f"its licence {license_id} {terms.refused}"
 
 
-def _flag(license_id: str) -> str:
+def flag(license_id: str) -> str:
+    """What to add to a command to accept a licence."""
     return f"--accept-license {shlex.quote(license_id)}"
 
 
@@ -221,6 +222,17 @@ def needing_acceptance(sources: Sequence[Licensed]) -> list[str]:
     ids = [license_id for source in sources for license_id in ids_of(source) if terms_of(license_id).refused]
     ids += [license_id for _, license_id in _conflict(sources)]
     return list(dict.fromkeys(ids))
+
+
+def forbidding_sharing(sources: Sequence[Licensed]) -> list[str]:
+    """Ids of licences under which a model that learned from these sources may not be shared with everybody.
+
+    They forbid adapted versions, exclude each other, or are not known. Training on them may be fine all the same, so
+    that they were accepted for it says nothing here.
+    """
+    ids = [license_id for source in sources for license_id in ids_of(source)]
+    found = [i for i in ids if not is_known(i) or _NO_DERIVATIVES in terms_of(i).duties]
+    return list(dict.fromkeys([*found, *(license_id for _, license_id in _conflict(sources))]))
 
 
 def _conflict(sources: Sequence[Licensed]) -> list[tuple[str, str]]:

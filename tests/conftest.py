@@ -110,14 +110,14 @@ def _shared_folder() -> Path | None:
 
 
 @contextlib.contextmanager
-def serving(root: Path, scratch: Path) -> Iterator[Hub]:
-    """Serve a folder of models and data sets until the block ends."""
+def serving(root: Path, scratch: Path, *options: str) -> Iterator[Hub]:
+    """Serve a folder of models and data sets until the block ends; options are those of the server's command line."""
     shared = _shared_folder()
     if shared is None:
         pytest.skip("no loopback hub: no hub/serve.py in ../shared or in $SMALLMODELS_TEST_HUB")
     ready, log = scratch / "url", scratch / "log.jsonl"
     command = [sys.executable, str(shared / "hub" / "serve.py"), "--root", str(root), "--ready-file", str(ready)]
-    process = subprocess.Popen([*command, "--log", str(log), "--die-with-parent"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--log", str(log), "--die-with-parent", *options], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
         while not ready.exists():

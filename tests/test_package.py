@@ -124,6 +124,7 @@ GROUPS = (
     {"teachers", "training", "evaluation", "report", "cards", "accounts", "progress", "values"},
     {"runs"},
     {"usage", "verification"},
+    {"publishing"},
     {"cli"},
     {"__main__"},
 )

@@ -11,7 +11,7 @@ from smallmodels.sources.cards import Card, read_card
 from smallmodels.sources.checks import check_model
 from smallmodels.sources.dataset_files import DatasetFiles, fetch_dataset
 from smallmodels.sources.declared import declared_license
-from smallmodels.sources.hub import pinned_name
+from smallmodels.sources.hub import is_offline, pinned_name
 from smallmodels.sources.model_files import ModelFiles, fetch_model
 from smallmodels.sources.names import Kind, parse_name
 from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
@@ -28,6 +28,7 @@ __all__ = [
     "declared_license",
     "fetch_dataset",
     "fetch_model",
+    "is_offline",
     "is_packaged",
     "parse_name",
     "pinned_name",

@@ -4,12 +4,14 @@ import errno
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from smallmodels.errors import InputError, SmallmodelsError
 from smallmodels.sources.names import HUB, Kind
 
 Value = TypeVar("Value")
+Explain = Callable[[Exception, str, Kind, str | None], SmallmodelsError | None]
+"""What an error means for the user; None where asking again may help."""
 
 RETRY_SECONDS = 30.0
 """No new attempt is begun after this long; the hub's client waits on its own inside an attempt."""
@@ -23,13 +25,29 @@ class UnreachableError(SmallmodelsError):
 
 
 def ask(
-    function: Callable[[], Value], repo_id: str, kind: Kind, revision: str | None = None, *, patient: bool = True
+    function: Callable[[], Value],
+    repo_id: str,
+    kind: Kind,
+    revision: str | None = None,
+    *,
+    patient: bool = True,
+    task: Literal["give", "take"] = "give",
+    explain: Explain | None = None,
 ) -> Value:
     """Call the hub; wait and repeat while it fails in ways that pass; turn what it says into one sentence.
 
+    Args:
+        function: The call.
+        repo_id: `org/name`.
+        kind: Of the repository.
+        revision: That is asked for.
+        patient: False makes one attempt only.
+        task: What the hub should do with the repository.
+        explain: What an answer means; by default, to somebody who reads.
+
     Raises:
         InputError: The answer is no.
-        UnreachableError: There was no answer; `patient=False` makes one attempt only.
+        UnreachableError: There was no answer.
     """
     start, wait_s, attempt = time.monotonic(), FIRST_WAIT_S, 0
     while True:
@@ -39,12 +57,12 @@ def ask(
         except SmallmodelsError:
             raise
         except Exception as error:
-            if final := _explain(error, repo_id, kind, revision):
+            if final := (explain or _explain)(error, repo_id, kind, revision):
                 raise final from error
             elapsed = time.monotonic() - start
             if not patient or attempt >= MAX_ATTEMPTS or elapsed + wait_s > RETRY_SECONDS:
                 raise UnreachableError(
-                    f"the hub should give the {kind} {repo_id}, but {_cause(error)} ({attempt} attempts in "
+                    f"the hub should {task} the {kind} {repo_id}, but {_cause(error)} ({attempt} attempts in "
                     f"{elapsed:.0f} s): check the network and try again"
                 ) from error
         time.sleep(wait_s * random.uniform(0.5, 1.0))
@@ -56,7 +74,7 @@ def _explain(error: Exception, repo_id: str, kind: Kind, revision: str | None) -
     from huggingface_hub import errors
 
     page = f"{HUB}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
-    for found in _chain(error):
+    for found in chain(error):
         if isinstance(found, errors.GatedRepoError):
             return InputError(f"{repo_id} is gated: accept its terms at {page}, then set HF_TOKEN to your token")
         if isinstance(found, errors.RepositoryNotFoundError):
@@ -67,13 +85,24 @@ def _explain(error: Exception, repo_id: str, kind: Kind, revision: str | None) -
             return InputError(f"{repo_id} was disabled on the hub: choose another {kind}")
         if isinstance(found, OSError) and found.errno == errno.ENOSPC:
             return InputError(f"the disk is full while {repo_id} is downloaded: make room, or move HF_HOME")
-        status = getattr(getattr(found, "response", None), "status_code", None)
-        if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        status = status_of(found)
+        if status is not None and is_final(status):
             return InputError(f"the hub answered {status} when asked for the {kind} {repo_id}: see {page}")
-    return None if any(_may_pass(found) for found in _chain(error)) else InputError(_unknown(error, repo_id, kind))
+    return None if any(may_pass(found) for found in chain(error)) else InputError(_unknown(error, repo_id, kind))
 
 
-def _may_pass(error: BaseException) -> bool:
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an answer, if the error is one."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def is_final(status: int) -> bool:
+    """Whether a status says that the same question will be refused again."""
+    return 400 <= status < 500 and status not in (408, 425, 429)
+
+
+def may_pass(error: BaseException) -> bool:
     """Whether this is the network's or the server's trouble: asking again may help."""
     modules = [kind.__module__.partition(".")[0] for kind in type(error).__mro__]
     return isinstance(error, OSError) or any(
@@ -88,16 +117,17 @@ def _unknown(error: Exception, repo_id: str, kind: Kind) -> str:
 
 def _cause(error: Exception) -> str:
     """The root of a failure without addresses, which can carry tokens."""
-    for found in _chain(error):
-        if status := getattr(getattr(found, "response", None), "status_code", None):
+    for found in chain(error):
+        if status := status_of(found):
             return f"it answered {status}"
-    return f"the connection failed with {type(_chain(error)[-1]).__name__}"
+    return f"the connection failed with {type(chain(error)[-1]).__name__}"
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
+def chain(error: BaseException) -> list[BaseException]:
+    """The error and what caused it, outermost first."""
+    found: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
+    while current is not None and current not in found:
+        found.append(current)
         current = current.__cause__ or current.__context__
-    return chain
+    return found
