@@ -550,7 +550,8 @@ def use_pipeline():
     classify = pipeline("text-classification", model="org/classifier", top_k=None, function_to_apply="none")
     (answers,) = classify(["where is my card"])
     scores = {answer["label"]: answer["score"] for answer in answers}
-    return models.forward_texts(classifier, ["where is my card"], compute=FP32)[0].tolist(), [scores["no"], scores["yes"]]
+    ours = models.forward_texts(classifier, ["where is my card"], compute=FP32)[0].tolist()
+    return ours, [scores["no"], scores["yes"]]
 def use_embedder():
     embedder, fetched = models.load_embedder("org/embedder", max_length=32)
     return models.forward_texts(embedder, ["where is my card"], compute=FP32)[0].tolist()
