@@ -21,6 +21,8 @@ _MIN_SECRET_CHARACTERS = 12
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;:()<>|]+[/\\])+(?=[^/\\\s])")
 """The folders of an absolute path inside a sentence; what follows the last slash stays."""
+_FOLDER_VARIABLES = ("SMALLMODELS_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "XDG_CACHE_HOME")
+"""Name folders that messages of ours and of other libraries speak of."""
 _LOCATION_FLAGS = frozenset({"--out", "--config", "--resume"})
 """Where a run is kept or comes from says nothing about what it did."""
 
@@ -73,6 +75,7 @@ def without_folders(text: str, folders: Sequence[Path] = ()) -> str:
         folders: Folders known to matter, which are taken out even where their names hold spaces.
     """
     known = [*folders, *(folder.absolute() for folder in folders), Path.cwd(), Path.home(), Path(tempfile.gettempdir())]
+    known += [Path(value) for value in map(os.environ.get, _FOLDER_VARIABLES) if value and os.path.isabs(value)]
     for folder in sorted({str(folder) for folder in known if len(folder.parts) > 1}, key=len, reverse=True):
         text = text.replace(folder + os.sep, "").replace(folder, Path(folder).name)
     return _FOLDERS.sub("", without_secrets(text))

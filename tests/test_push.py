@@ -21,7 +21,7 @@ from huggingface_hub import ModelCard
 from sample_records import classifier_record, dataset
 from small_data import FP32
 
-from smallmodels import cli, models, publishing, records, verification
+from smallmodels import cli, models, privacy, publishing, records, verification
 from smallmodels.errors import InputError
 from smallmodels.runs import Run
 
@@ -602,6 +602,13 @@ def test_e11_record_card_page_and_published_files_name_no_folder_user_or_host(ti
         assert TELLING.encode() not in content, (name, content[max(content.find(b"telling") - 80, 0) :][:200])
         assert str(tmp_path).encode() not in content, name
     assert record.config["dataset"] == "tickets.csv"
+
+
+def test_e11_folders_with_blanks_that_the_environment_names_are_taken_out_of_sentences(monkeypatch):
+    for variable in ("SMALLMODELS_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, f"/mnt/{TELLING} disk/my {TELLING} {variable}")
+        sentence = f"/mnt/{TELLING} disk/my {TELLING} {variable}/signals/ab/shard-0 is damaged: it is made again"
+        assert privacy.without_folders(sentence) == "signals/ab/shard-0 is damaged: it is made again"
 
 
 def under_host(name: str) -> list[str]:
