@@ -146,6 +146,7 @@ def _from_folder(
     auto: Any, folder: Path, *, may_lack: Sequence[str], seed: int = 0, **options: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load weights and tokenizer from a local folder: safetensors only, no code, weights that it may lack seeded."""
+    sources.check_folder(folder)
     try:
         with seeded(seed), _quiet_transformers():
             model, info = auto.from_pretrained(

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from smallmodels import sources
-from smallmodels.errors import DamagedError, InputError, PolicyError
+from smallmodels.errors import DamagedError, InputError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -83,95 +83,6 @@ def test_fingerprint_of_a_model_is_of_its_weights_alone(model):
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     assert sources.fetch_model(str(model)).source.fingerprint != before.fingerprint
-
-
-def test_m1_weights_that_are_pickles_are_refused(model):
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    with pytest.raises(PolicyError, match=r"model\.safetensors, found only pytorch_model\.bin"):
-        sources.fetch_model(str(model))
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_m2_auto_map_is_refused(model, name):
-    edit_json(model / name, auto_map={"AutoModel": "modeling.Evil"})
-    with pytest.raises(PolicyError, match=f"{name} of .* has 'auto_map'"):
-        sources.fetch_model(str(model))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"_attn_implementation_internal": "org/kernel"},
-        {"attn_implementation": "org/kernel"},
-        {"_attn_implementation": {"text": "eager"}},
-        {"text_config": {"trust_remote_code": True}},
-        {"layers": [{"auto_map": {"AutoConfig": "x.Y"}}]},
-        {"quantization_config": {"quant_method": "bitsandbytes"}},
-    ],
-)
-def test_m3_config_that_asks_for_code_is_refused(model, changes):
-    edit_json(model / "config.json", **changes)
-    with pytest.raises(PolicyError, match=r"config\.json of"):
-        sources.fetch_model(str(model))
-
-
-def test_m3_harmless_values_of_the_same_keys_pass(model):
-    edit_json(model / "config.json", attn_implementation="sdpa", quantization_config=None, trust_remote_code=False)
-    sources.fetch_model(str(model))
-
-
-def test_m3_custom_generate_is_refused(model):
-    (model / "custom_generate").mkdir()
-    (model / "custom_generate" / "generate.py").write_text("")
-    with pytest.raises(PolicyError, match="code of its own"):
-        sources.fetch_model(str(model))
-
-
-@pytest.mark.parametrize(
-    "shard", ["../../etc/passwd", "/etc/passwd", "model.bin", "sub/model-00001-of-00001.safetensors"]
-)
-def test_m6_index_that_names_other_files_is_refused(model, shard):
-    (model / "model.safetensors").unlink()
-    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"embeddings": shard}}))
-    with pytest.raises(PolicyError, match=r"names .* which is no shard"):
-        sources.fetch_model(str(model))
-
-
-def test_m6_index_with_a_missing_shard_is_damaged(model):
-    (model / "model.safetensors").unlink()
-    index = {"weight_map": {"embeddings": "model-00001-of-00002.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(DamagedError, match="model-00001-of-00002"):
-        sources.fetch_model(str(model))
-
-
-@pytest.mark.parametrize(
-    "content", [b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.", b"PK\x03\x04" + b"\0" * 40, b"", b"\xff" * 9 + b"{"]
-)
-def test_s5_safetensors_that_are_something_else_are_refused(model, content):
-    (model / "model.safetensors").write_bytes(content)
-    with pytest.raises(PolicyError, match="not a safetensors file"):
-        sources.fetch_model(str(model))
-
-
-def test_modules_that_are_not_of_sentence_transformers_are_refused(model):
-    (model / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "os.system"}]))
-    with pytest.raises(PolicyError, match=r"os\.system"):
-        sources.fetch_model(str(model))
-
-
-def test_a_folder_without_a_model_and_an_adapter_are_named(tmp_path, model):
-    with pytest.raises(InputError, match=r"no config\.json"):
-        sources.fetch_model(str(tmp_path))
-    (model / "adapter_config.json").write_text("{}")
-    with pytest.raises(PolicyError, match="merge it"):
-        sources.fetch_model(str(model))
-
-
-def test_config_that_is_no_json_is_damaged(model):
-    (model / "config.json").write_text("{")
-    with pytest.raises(DamagedError, match=r"config\.json of .* should be JSON"):
-        sources.fetch_model(str(model))
 
 
 # Packages that carry a model

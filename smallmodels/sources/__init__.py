@@ -8,7 +8,7 @@ offline afterwards. Weights are safetensors or nothing; no repository's code is 
 
 from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.cards import Card, read_card
-from smallmodels.sources.checks import check_model
+from smallmodels.sources.checks import check_folder, check_model
 from smallmodels.sources.dataset_files import DatasetFiles, fetch_dataset
 from smallmodels.sources.declared import declared_license
 from smallmodels.sources.hub import is_offline, pinned_name
@@ -24,6 +24,7 @@ __all__ = [
     "Kind",
     "ModelFiles",
     "PackagedModel",
+    "check_folder",
     "check_model",
     "declared_license",
     "fetch_dataset",

@@ -14,6 +14,9 @@ from smallmodels.sources.asking import ask
 from smallmodels.sources.cards import CARD_FILES, read_card, source_of
 from smallmodels.sources.hub import Pin, download, is_offline, not_cached, resolve, write_pin
 from smallmodels.sources.names import parse_name
+from smallmodels.sources.weight_files import foreign_format
+
+_DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
 
     Raises:
         InputError: The name or the configuration is no such thing, or the hub cannot give it, or it needs a script.
+        PolicyError: Its data are archives, or of a format that is not one of rows.
         DamagedError: Files are not those that the hub lists.
     """
     path = Path(os.path.expanduser(name))
@@ -59,7 +63,15 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     chosen = pin.configs.get(config or "") or _choose_config(pin, config)
     card_files = [n for n in pin.files if CARD_FILES.fullmatch(n) or n in ("dataset_infos.json", ".huggingface.yaml")]
     data = [file for split in chosen["data_files"].values() for file in split]
+    if odd := [file for file in data if not file.lower().endswith(_DATA_ENDINGS)]:
+        raise PolicyError(
+            f"{repo_id} should hold its rows as {', '.join(_DATA_ENDINGS)}, found {odd[0]}, which is not opened: "
+            f"try {repo_id}@refs/convert/parquet, the hub's copy of it as Parquet files"
+        )
     folder = download(pin, [*card_files, *data])
+    for file in data:  # `datasets` unpacks what begins like an archive, whatever its name says
+        if found := foreign_format(folder / file):
+            raise PolicyError(f"{file} of {repo_id} should be a file of rows, found {found}, which is not unpacked")
     card = read_card(folder, "dataset")
     hashes = {file: pin.files[file].sha256 or files.sha256_file(folder / file) for file in data}
     notes = pin.notes() | ({"config": chosen["config"]} if chosen["config"] else {}) | card.notes

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallmodels import files, records
-from smallmodels.errors import PolicyError
 from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.cards import is_license, read_card, source_of
-from smallmodels.sources.checks import check_configs, check_model, files_to_read
+from smallmodels.sources.checks import check_configs, check_folder, check_model, files_to_read
 from smallmodels.sources.hub import download, is_offline, resolve
 from smallmodels.sources.names import parse_name
 from smallmodels.sources.packages import PackagedModel, check_package, installed
@@ -46,13 +45,8 @@ def fetch_model(name: str, *, role: str = "teacher") -> ModelFiles:
 
 
 def _local_model(folder: Path, role: str) -> ModelFiles:
-    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    if "adapter_config.json" in names:
-        raise PolicyError(f"{folder} should hold a whole model, found an adapter: merge it into its base model first")
-    wanted = files_to_read(names, str(folder))
-    check_model(folder, wanted, str(folder))
-    hashes = {name: files.sha256_file(folder / name) for name in wanted}
-    license_seen = any(is_license(name) for name in names)
+    hashes = {name: files.sha256_file(folder / name) for name in check_folder(folder)}
+    license_seen = any(map(is_license, hashes))
     source = source_of(role, "model", folder.resolve().name, hashes, USER_PROVIDED, license_seen)
     return ModelFiles(folder, source)
 
