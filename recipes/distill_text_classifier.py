@@ -102,6 +102,7 @@ def main(config: Config, run: Run) -> None:
         max_train=config.max_train,
     )
     run.add_source(splits.source)
+    teachers.require_space(len(splits.train), len(splits.label_names), run.folder)
     base, fetched, is_tuned = models.load_classifier(
         teacher_name, splits.label_names, max_length=config.max_length, seed=config.teacher_seed
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, students, teachers, training
+from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -64,10 +64,13 @@ def main(config: Config, run: Run) -> None:
     teacher_name = run.pin(config.teacher, "model")
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed)
     run.add_source(splits.source)
-    teacher, fetched = models.load_embedder(teacher_name, max_length=config.max_length)
+    num_texts = min(len(splits.train), config.max_train or len(splits.train))
+    fetched = sources.fetch_model(teacher_name)
     run.add_source(fetched.source)
+    teachers.require_space(num_texts, models.embedding_width(fetched), run.folder)
+    teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
-    texts = splits.train.take(range(min(len(splits.train), config.max_train or len(splits.train))))
+    texts = splits.train.take(range(num_texts))
     untrained = students.keep_layers(teacher, config.num_layers)
     compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
 

@@ -188,22 +188,36 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_embedder(name: str, *, max_length: int = 128, role: str = "teacher") -> tuple[TextModel, sources.ModelFiles]:
+def load_embedder(
+    model: str | sources.ModelFiles, *, max_length: int = 128, role: str = "teacher"
+) -> tuple[TextModel, sources.ModelFiles]:
     """A sentence-embedding model (mean pooling, normalised) from the hub, an installed package or a folder.
 
     Args:
-        name: Hub id, `org/name@revision`, or a local folder.
+        model: Hub id, `org/name@revision`, or a local folder; or what `sources.fetch_model` brought to disk.
         max_length: Tokens after which a text is cut, if the model takes that many.
-        role: For the record: `teacher`, …
+        role: For the record: `teacher`, …; files that were fetched already have theirs.
 
     Returns: The model in evaluation mode, and the files that it came from.
     """
-    fetched = sources.fetch_model(name, role=role)
-    _require_mean_pooling(fetched.folder, name)
+    fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
+    _require_mean_pooling(fetched.folder, fetched.source.name)
     transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED)
     notes = {"base_model": fetched.source.name}
-    model = TextModel(Embedder(transformer).eval(), tokenizer, notes, _usable_length(transformer, max_length))
-    return model, fetched
+    embedder = Embedder(transformer).eval()
+    return TextModel(embedder, tokenizer, notes, _usable_length(transformer, max_length)), fetched
+
+
+def embedding_width(fetched: sources.ModelFiles) -> int:
+    """Dimensions of the embeddings of a model that is on disk and not loaded.
+
+    Raises: InputError if its config does not say.
+    """
+    config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise InputError(f"{fetched.source.name} should say its hidden_size, found {width!r}: choose an encoder")
+    return width
 
 
 def _require_mean_pooling(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from small_data import FP32, Events, classifier, split
 
-from smallmodels import data, entries, files, models, teachers
+from smallmodels import cli, data, entries, files, models, teachers
 from smallmodels.data import text_classification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.phases import Context
@@ -175,6 +175,19 @@ def require_space_on_small_disk(folder, kilobytes, num_rows, width):
         teachers.require_space(num_rows, width)
         return None
     return "refused"
+
+
+def recipe_on_small_disk(model, folder, words, loader, kilobytes):
+    """Run a recipe whose cache is on a small disk and which may not load its teacher; its exit code, or "skip"."""
+    if not _mount(folder, "tmpfs", f"size={kilobytes}k"):
+        return "skip"
+    os.environ["SMALLMODELS_CACHE"] = folder
+
+    def load(*_, **__):
+        raise AssertionError("the teacher was loaded")
+
+    setattr(models, loader, load)
+    return cli.main(["run", *words, "--teacher", model])
 
 
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18

@@ -28,10 +28,14 @@ class Child:
         assert code is not None, "the child did not end"
         return code
 
+    def output(self):
+        """What it wrote to standard output and error."""
+        return (self._folder / "output.txt").read_text()
+
     def result(self):
         """What its function returned; the child must not have failed."""
         code = self.wait()
-        assert code == 0, f"exit code {code}: {(self._folder / 'errors.txt').read_text()[-3000:]}"
+        assert code == 0, f"exit code {code}: {self.output()[-3000:]}"
         return json.loads((self._folder / "result.json").read_text())
 
 
@@ -92,7 +96,7 @@ def _fork(module, function, arguments, folder):
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(f"{folder}/errors.txt", os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(os.open(f"{folder}/output.txt", os.O_WRONLY | os.O_CREAT), 2)
         os.dup2(2, 1)
         result = getattr(module, function)(**arguments)
         Path(folder, "result.json").write_text(json.dumps(result))

@@ -14,7 +14,7 @@ from small_data import BF16, FP32, LABELS, assert_same_bits, classifier, embedde
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from smallmodels import models
+from smallmodels import models, sources
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import Context
@@ -133,6 +133,22 @@ def test_an_embedder_without_a_pooler_is_the_same_each_time(tiny_model_folder, t
     first, second = embedder(folder), embedder(folder)
     assert first.weights_sha256() == second.weights_sha256()
     assert np.array_equal(logits_of(first, texts(3)), logits_of(embedder(tiny_model_folder), texts(3)))
+
+
+def test_load_embedder_takes_a_name_or_files_and_the_width_is_known_before(tiny_model_folder):
+    named, fetched = models.load_embedder(str(tiny_model_folder))
+    assert models.embedding_width(fetched) == 32
+    again, same = models.load_embedder(fetched)
+    assert same is fetched
+    assert_same_bits(weights(again), weights(named))
+
+
+def test_embedding_width_refuses_a_config_without_one(tiny_model_folder, tmp_path):
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "swin", "hidden_size": null}')
+    fetched = sources.fetch_model(str(tmp_path / "model"))
+    with pytest.raises(InputError, match="model should say its hidden_size, found None: choose an encoder"):
+        models.embedding_width(fetched)
 
 
 def test_load_embedder_refuses_another_pooling(tiny_model_folder, tmp_path):

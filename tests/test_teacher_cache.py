@@ -196,6 +196,32 @@ def test_t13_a_disk_that_is_too_small_is_refused(server, tmp_path):
     assert answers == {100: None, 20_000: "refused"}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "loader", "needed"),
+    [
+        ("distill_text_classifier", "load_classifier", "0.01 MB"),
+        pytest.param("quickstart", "load_embedder", "0.10 MB", marks=pytest.mark.faults),
+    ],
+)
+def test_t13_recipes_refuse_a_disk_that_is_too_small_before_the_teacher_is_loaded(
+    server, tiny_model_folder, tmp_path, recipe, loader, needed
+):
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    (tmp_path / "d.csv").write_text("text,label\n" + "".join(f"text {i},{i % 3}\n" for i in range(120)))
+    words = [recipe, "--smoke", "--out", str(out)]
+    words += [] if recipe == "quickstart" else ["--dataset", str(tmp_path / "d.csv")]
+    arguments = {"model": tiny_model_folder, "folder": disk, "words": words, "loader": loader, "kilobytes": 8}
+    child = server.start("recipe_on_small_disk", **arguments)
+    code, said = child.result(), child.output()
+    if code == "skip":
+        pytest.skip("mounting needs rights that this user does not have")
+    assert code == 2, said
+    (sentence,) = [line for line in said.splitlines() if line.startswith("smallmodels: ")]
+    assert f"the teacher's stored signal needs {needed} of disk, but 0.01 MB are free in" in sentence
+    assert not out.exists()
+
+
 def test_t13_the_estimate_is_what_is_stored(run, tmp_path, monkeypatch):
     asked = []
     from smallmodels import entries, teachers
