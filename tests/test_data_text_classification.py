@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import re
 
 import datasets
+import forking
 import numpy as np
 import pytest
+import sample_records
 
-from smallmodels import data
+from smallmodels import data, report
 from smallmodels.data.tables import Table
 from smallmodels.errors import InputError
+from smallmodels.phases import Context
+from smallmodels.runs import Run
 
 load = data.load_text_classification
 
@@ -304,7 +309,7 @@ def serve_tables(monkeypatch, tables, names=None):
     source = sources.cards.source_of("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)
     fetched = sources.DatasetFiles(None, None, None, None, {}, ["en"], source)
     monkeypatch.setattr(sources, "fetch_dataset", lambda *_, **__: fetched)
-    monkeypatch.setattr(text_classification, "_read_hub", lambda _: found)
+    monkeypatch.setattr(text_classification, "_read_hub", lambda *_: found)
 
 
 TRAIN = [(f"train {i}", i % 2) for i in range(40)]
@@ -337,6 +342,27 @@ def test_d3_another_order_of_labels_is_another_data_set(monkeypatch):
     assert first.source.fingerprint != other.source.fingerprint
 
 
+def test_d3_a_run_does_not_go_on_with_labels_in_another_order(monkeypatch, tmp_path):
+    context = Context(folder=tmp_path / "data")
+    serve_tables(monkeypatch, {"train": TRAIN}, names=["a", "b"])
+    first = load("org/any", context=context)
+    assert load("org/any", context=context).source.fingerprint == first.source.fingerprint
+    serve_tables(monkeypatch, {"train": TRAIN}, names=["b", "a"])
+    with pytest.raises(InputError, match="but has other labels, which were a, b and are b, a, now: put") as caught:
+        load("org/any", context=context)
+    assert caught.value.exit_code == 2
+    assert load("org/any", context=Context(folder=tmp_path / "other")).label_names == ["b", "a"]
+
+
+def test_c7_a_run_does_not_go_on_with_other_rows(tmp_path):
+    context = Context(folder=tmp_path / "data")
+    path = write_jsonl(tmp_path / "d.jsonl", rows_of())
+    load(path, context=context)
+    write_jsonl(tmp_path / "d.jsonl", rows_of(61))
+    with pytest.raises(InputError, match=r"d\.jsonl should be as it was when this run began, but has other rows now"):
+        load(path, context=context)
+
+
 @pytest.mark.parametrize("names", [None, ["a", "b"]])
 def test_d3_a_test_split_without_labels_is_replaced_and_said_so(monkeypatch, names):
     serve_tables(monkeypatch, {"train": TRAIN, "test": [("t", -1), ("u", -1)]}, names=names)
@@ -345,6 +371,50 @@ def test_d3_a_test_split_without_labels_is_replaced_and_said_so(monkeypatch, nam
     assert all(row.startswith("train/") for row in splits.test.ids)
     assert "name another with --test-split" in splits.notes["test_split"]
     assert splits.notes["num_dropped"] == {"test/unlabelled": 2}
+
+
+def test_d1_a_named_split_without_labels_is_refused_and_a_usual_one_replaced(monkeypatch):
+    tables = {"train": TRAIN, "held": [("v", -1)], "test": [("t", 1), ("u", 0)]}
+    serve_tables(monkeypatch, tables)
+    with pytest.raises(InputError, match="split 'held' has no labelled rows: choose another --validation-split"):
+        load("org/any", validation_split="held")
+    with pytest.raises(InputError, match="split 'held' has no labelled rows: choose another --test-split"):
+        load("org/any", test_split="held")
+    serve_tables(monkeypatch, {"train": TRAIN, "dev": [("v", -1)], "test": [("t", 1), ("u", 0)]})
+    splits = load("org/any")
+    assert splits.notes["validation_split"].startswith("no row of dev has a label; 10% of train stand in")
+    assert len(splits.validation) == 4
+
+
+def test_d1_nothing_left_to_train_on_is_refused(monkeypatch):
+    serve_tables(monkeypatch, {"train": [("same", 0), ("too", 1)], "dev": [("same", 0)], "test": [("too", 1)]})
+    with pytest.raises(InputError, match="two classes or more, found only none"):
+        load("org/any", drop_overlap=True)
+
+
+def test_d2_classes_that_a_split_has_no_row_of_are_named(monkeypatch):
+    serve_tables(monkeypatch, {"train": TRAIN, "dev": [("v", 1), ("w", 0)], "test": [("t", 0)]}, names=["a", "b", "c"])
+    assert load("org/any").notes["classes_without_rows"] == {"train": ["c"], "validation": ["c"], "test": ["b", "c"]}
+    serve_tables(monkeypatch, {"train": TRAIN, "dev": [("v", 1), ("w", 0)], "test": [("t", 0), ("u", 1)]})
+    assert "classes_without_rows" not in load("org/any").notes
+
+
+def test_d2_d4_d5_what_was_counted_stands_in_the_report(tmp_path):
+    odd = [{"text": text, "label": "yes"} for text in (None, " ", "lone \ud800 surrogate")]
+    rows = [*rows_of(60), *odd, {"text": "only", "label": "single"}, *rows_of(20)]
+    splits = load(write_jsonl(tmp_path / "d.jsonl", rows), drop_bad_texts=True)
+    record = sample_records.classifier_record()
+    page = report.run_page(dataclasses.replace(record, sources=[splits.source]))
+    found = re.sub(r"<[^>]+>", " ", page)
+    for said in (
+        "dropped train/blank_text 2",
+        "repaired train/repaired_surrogates 1",
+        "overlap train/validation 0, train/test 0",
+        "duplicates in train 20",
+        "classes without rows test single, validation single",
+    ):
+        assert said in found
+    assert splits.notes["overlap"] == {"train/validation": 0, "train/test": 0}
 
 
 def test_validation_keeps_its_own_split_and_the_numbering_of_train(monkeypatch):
@@ -370,3 +440,70 @@ def test_languages_are_those_of_the_configuration(declared, config, expected):
     from smallmodels.data.text_classification import _languages
 
     assert _languages(declared, config) == expected
+
+
+# A phase that was killed, or whose kept value is damaged
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with forking.serving(tmp_path_factory.mktemp("forking")) as running:
+        yield running
+
+
+@pytest.fixture
+def parquet_files(tmp_path):
+    """A data set of the hub as it lies on disk: two splits in Parquet files."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, count in (("train", 60), ("test", 12)):
+        rows = [{"text": f"{name} {i}", "label": i % 3} for i in range(count)]
+        datasets.Dataset.from_list(rows).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+STEPS = ["_read_tables", "_pick_columns", "_note_dropped", "_fill_in", "_note_overlap", "_finish"]
+
+
+@pytest.mark.parametrize(
+    "killed_in", [STEPS[3], *(pytest.param(s, marks=pytest.mark.faults) for s in STEPS if s != STEPS[3])]
+)
+def test_d6_r4_killed_while_data_is_prepared_gives_the_same_data(server, csv_file, tmp_path, killed_in):
+    whole = server.start("load_data", run=tmp_path / "whole", dataset=csv_file).result()
+    run = tmp_path / "run"
+    assert server.start("load_data", run=run, dataset=csv_file, killed_in=killed_in).wait() == -9
+    assert not (run / "phases" / "data" / "result.json").exists()
+    assert server.start("load_data", run=run, dataset=csv_file, resume=True).result() == whole
+
+
+def test_d6_killed_while_a_data_set_is_unpacked_leaves_nothing_outside(server, parquet_files, tmp_path):
+    arguments = {"dataset": "org/any", "hub_files": parquet_files}
+    whole = server.start("load_data", run=tmp_path / "whole", **arguments).result()
+    run, outside = tmp_path / "run", tmp_path / "temporary"
+    outside.mkdir()
+    arguments |= {"run": run, "temporary": outside}
+    assert server.start("load_data", **arguments, killed_in="table_of").wait() == -9
+    assert list((run / "phases" / "data" / "scratch").iterdir())  # so the kill came while it was in use
+    assert server.start("load_data", **arguments, resume=True).result() == whole
+    assert not (run / "phases" / "data" / "scratch").exists()
+    assert {path.name for path in outside.iterdir()} == {"smallmodels-energy.lock"}  # of the machine, kept on purpose
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+@pytest.mark.parametrize("name", ["value/array-0.npy", "value/manifest.json", "result.json"])
+def test_d8_kept_data_that_is_damaged_is_made_again(csv_file, tmp_path, damage, name):
+    folder = tmp_path / "run"
+    with Run(folder, meter="none") as run:
+        run.begin("test", {"seed": 0})
+        whole = run.phase("data", load, csv_file)
+    path = folder / "phases" / "data" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-20] if damage == "cut" else content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    if damage == "missing":
+        path.unlink()
+    with Run(folder, meter="none", resume=True) as run:
+        run.begin("test", {"seed": 0})
+        again = run.phase("data", load, csv_file)
+        kinds = [event.kind for event in run._events]
+    assert again.source.fingerprint == whole.source.fingerprint
+    assert kinds == ([] if (damage, name) == ("missing", "result.json") else ["phase damaged"])

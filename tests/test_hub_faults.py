@@ -5,6 +5,7 @@ import shutil
 import time
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from conftest import serving
 
@@ -39,10 +40,11 @@ def root(tiny_model_folder, tmp_path_factory):
     remote = root / "models" / "org" / "remote" / "config.json"
     remote.write_text(json.dumps(json.loads(remote.read_text()) | {"auto_map": {"AutoModel": "modeling.Evil"}}))
     rows = [{"text": f"text {i}", "label": ["no", "yes"][i % 2]} for i in range(40)]
-    for name in ("rows", "rows@v1", "script", "script@refs%2Fconvert%2Fparquet"):
+    for name in ("rows", "rows@v1", "parquet", "script", "script@refs%2Fconvert%2Fparquet"):
         (root / "datasets" / "org" / name).mkdir(parents=True)
     write_rows(root / "datasets" / "org" / "rows" / "train.jsonl", rows)
     write_rows(root / "datasets" / "org" / "rows@v1" / "train.jsonl", rows[:20])
+    datasets.Dataset.from_list(rows).to_parquet(root / "datasets" / "org" / "parquet" / "train.parquet")
     (root / "datasets" / "org" / "script" / "script.py").write_text("raise SystemExit('ran')")
     converted = root / "datasets" / "org" / "script@refs%2Fconvert%2Fparquet"
     for config, part in (("first", rows[:20]), ("second", rows)):
@@ -265,18 +267,45 @@ def test_h7_other_bytes_than_listed_are_refused_and_thrown_away(faulty, tmp_path
     assert faulty.evaluate(expression, tmp_path).get()
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset"])
+CACHED = {
+    "model": (MODEL.format(name="org/tiny"), "model.safetensors"),
+    "rows": (load("'org/rows'"), "train.jsonl"),
+    "parquet": (load("'org/parquet'"), "train.parquet"),
+}
+
+
+def damaged_in_cache(faulty, home, kind, damage):
+    expression, name = CACHED[kind]
+    before = faulty.evaluate(expression, home).get()
+    (cached,) = home.rglob(f"snapshots/*/{name}")
+    cached.resolve().write_bytes(damage(cached.read_bytes()))
+    refused(faulty.evaluate(expression, home, HF_HUB_OFFLINE="1"), name)
+    assert faulty.evaluate(expression, home).get() == before
+
+
+@pytest.mark.parametrize("kind", CACHED)
 def test_d7_an_altered_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path, kind):
-    expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
-    name = "model.safetensors" if kind == "model" else "train.jsonl"
-    before = faulty.evaluate(expression, tmp_path).get()
-    (cached,) = tmp_path.rglob(f"snapshots/*/{name}")
-    content = bytearray(cached.read_bytes())
-    content[-3] ^= 1
-    cached.resolve().write_bytes(content)
-    offline = faulty.evaluate(expression, tmp_path, HF_HUB_OFFLINE="1")
-    refused(offline, name)
-    assert faulty.evaluate(expression, tmp_path).get() == before
+    damaged_in_cache(faulty, tmp_path, kind, lambda content: altered(content, kind))
+
+
+def altered(content, kind):
+    """The content with one bit flipped, in Parquet inside a text, where readers notice nothing."""
+    place = content.index(b"text 0") + 2 if kind == "parquet" else len(content) - 3
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_d7_pyarrow_itself_reads_an_altered_file_in_silence(root, tmp_path):
+    whole = root / "datasets" / "org" / "parquet" / "train.parquet"
+    (tmp_path / "train.parquet").write_bytes(altered(whole.read_bytes(), "parquet"))
+    rows = [pq.read_table(path)["text"].to_pylist() for path in (whole, tmp_path / "train.parquet")]
+    assert len(rows[0]) == len(rows[1])
+    assert rows[0] != rows[1]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", CACHED)
+def test_d8_a_cut_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path, kind):
+    damaged_in_cache(faulty, tmp_path, kind, lambda content: content[: len(content) // 2])
 
 
 def test_d9_the_commit_that_was_recorded_is_what_a_later_run_gets(root, tmp_path):

@@ -75,7 +75,7 @@ def assert_close(first, second):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_fit_gradient_of_micro_batches_is_that_of_the_whole_batch(base, train, size):
+def test_d15_fit_gradient_of_micro_batches_is_that_of_the_whole_batch(base, train, size):
     whole = gradients(base, train)
     assert_close(gradients(base, train, micro_batch_size=size), whole)
     assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
@@ -283,7 +283,27 @@ def test_fit_follows_the_schedule(base, train):
     assert all(len(rate) == 1 for rate in rates)
 
 
-def test_num_steps_counts_the_last_partial_batch():
+def test_d15_every_example_counts_once_in_an_epoch_whose_batches_and_micro_batches_leave_a_rest(base, monkeypatch):
+    rows, seen, divided = split(base.tokenizer, 21), [], []
+    original = training._Loop.divide_and_clip
+    monkeypatch.setattr(
+        training._Loop, "divide_and_clip", lambda loop, targets: (divided.append(targets), original(loop, targets))[1]
+    )
+
+    def loss_fn(model, batch):
+        seen.append(batch.ids)
+        return cross_entropy(model, batch)
+
+    config = dataclasses.replace(CONFIG, max_steps=None, num_epochs=2, micro_batch_size=3)
+    fit(base.copy(), rows, loss_fn, config)
+    ids = [example for micro_batch in seen for example in micro_batch]
+    for epoch in (ids[:21], ids[21:]):
+        assert sorted(epoch) == sorted(rows.ids)
+    assert [sorted(divided[:3]), sorted(divided[3:])] == [[5, 8, 8], [5, 8, 8]]
+    assert sorted(len(micro_batch) for micro_batch in seen) == sorted(2 * [3, 3, 2, 3, 3, 2, 3, 2])
+
+
+def test_d15_num_steps_counts_the_last_partial_batch():
     assert training.num_steps(24, TrainConfig(batch_size=8, num_epochs=2)) == 6
     assert training.num_steps(25, TrainConfig(batch_size=8, num_epochs=2)) == 8
     assert training.num_steps(25, TrainConfig(batch_size=8, num_epochs=2, max_steps=3)) == 3

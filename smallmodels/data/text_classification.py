@@ -7,6 +7,7 @@ every split. What is missing is made from train and said so: validation, and tes
 import contextlib
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import files, sources
+from smallmodels.data import identity
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.tables import Table, read_table, table_of
 from smallmodels.errors import InputError
+from smallmodels.phases import NO_CONTEXT, Context
 
 TEXT_COLUMNS = ("text", "sentence", "content", "utterance", "question", "review", "document", "body", "message")
 LABEL_COLUMNS = ("label", "labels", "category", "intent", "class", "target", "topic", "sentiment")
@@ -112,6 +115,7 @@ def load_text_classification(
     drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = None,
+    context: Context = NO_CONTEXT,
 ) -> Splits:
     """Bring a data set to disk and make train, validation and test of it.
 
@@ -130,17 +134,19 @@ def load_text_classification(
             refused otherwise.
         max_train: At most so many rows of train, drawn so that classes keep their shares; None is all.
         max_test: At most so many rows of test, in the same way.
+        context: Of the phase, in whose folder data sets are unpacked and the identity of the data is noted.
 
-    Returns: Splits whose `notes` say what was guessed, dropped, drawn, and how many texts stand in two splits.
+    Returns: Splits whose `notes` say what was guessed, dropped, drawn, which classes a split lacks, and how many texts
+        stand in two splits.
 
     Raises: InputError in one sentence for whatever cannot be trained on: no such column or split, no rows, one class
-        only, several labels per row, a label in test that train lacks.
+        only, several labels per row, a label in test that train lacks, other data than the run began with.
     """
     for name, limit in (("max_train", max_train), ("max_test", max_test)):
         if limit is not None and limit < 2:
             raise InputError(f"{name} must be at least 2, got {limit}")
     fetched = sources.fetch_dataset(dataset, config=config)
-    tables = _read_tables(fetched)
+    tables = _read_tables(fetched, context.folder)
     notes: dict[str, Any] = {}
     text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
     chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
@@ -154,14 +160,16 @@ def load_text_classification(
     splits["train"] = _note_overlap(splits, drop_overlap, notes)
     splits["train"] = _limit(splits["train"], max_train, split_seed)
     splits["test"] = _limit(splits["test"], max_test, split_seed)
-    shown = [names[key] for key in names]
-    return _finish(splits, shown, fetched, notes)
+    done = _finish(splits, [names[key] for key in names], fetched, notes)
+    identity.require_same(_base(dataset), str(done.source.fingerprint), done.label_names, context)
+    return done
 
 
 def _finish(
     splits: dict[str, Split], label_names: list[str], fetched: sources.DatasetFiles, notes: dict[str, Any]
 ) -> Splits:
     _check_classes(splits, label_names)
+    _note_missing_classes(splits, label_names, notes)
     fingerprints = {role: split.fingerprint() for role, split in splits.items()}
     notes |= {"split_fingerprints": fingerprints, "label_map_sha256": files.sha256_json(label_names)}
     source = dataclasses.replace(
@@ -177,9 +185,10 @@ def _finish(
 # Files to tables
 
 
-def _read_tables(fetched: sources.DatasetFiles) -> dict[str, Table]:
+def _read_tables(fetched: sources.DatasetFiles, folder: Path | None) -> dict[str, Table]:
     if fetched.source.revision is not None:
-        return _read_hub(fetched)
+        with _scratch(folder) as scratch:
+            return _read_hub(fetched, scratch)
     path = fetched.data_files["train"][0]
     table = read_table(path)
     if not len(table):
@@ -187,18 +196,34 @@ def _read_tables(fetched: sources.DatasetFiles) -> dict[str, Table]:
     return {"train": table}
 
 
-def _read_hub(fetched: sources.DatasetFiles) -> dict[str, Table]:
+@contextlib.contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder that is gone afterwards; in that of the phase, so that a kill leaves nothing anywhere else."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    path = folder / "scratch"
+    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_hub(fetched: sources.DatasetFiles, scratch: Path) -> dict[str, Table]:
     """Read the files that were compared with their hashes; `datasets` keeps no copy of its own that could rot."""
     import datasets
 
-    with tempfile.TemporaryDirectory() as scratch, _without_bars():
+    with _without_bars():
         try:
             loaded = datasets.load_dataset(
                 str(fetched.folder),
                 name=fetched.card_config,
                 data_files={split: [str(path) for path in paths] for split, paths in fetched.data_files.items()},
                 features=datasets.Features.from_dict(fetched.features) if fetched.features else None,
-                cache_dir=scratch,
+                cache_dir=str(scratch),
             )
         except Exception as error:
             first_line = next(iter(str(error).splitlines()), "")[:200]
@@ -355,6 +380,9 @@ def _fill_in(
         notes["test_split"] = f"no row of {chosen['test']} has a label; name another with --test-split"
         del parts["test"]
     if "validation" in parts and not len(parts["validation"].split):
+        if chosen["validation"] not in VALIDATION_SPLITS:
+            raise InputError(f"split {chosen['validation']!r} has no labelled rows: choose another --validation-split")
+        notes["validation_split"] = f"no row of {chosen['validation']} has a label"
         del parts["validation"]
     for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
         if role not in parts:
@@ -465,6 +493,14 @@ def _check_classes(splits: dict[str, Split], label_names: list[str]) -> None:
             raise InputError(
                 f"{role} should only have labels that train has, found {shown}: add such rows to train or remove them"
             )
+
+
+def _note_missing_classes(splits: dict[str, Split], label_names: list[str], notes: dict[str, Any]) -> None:
+    """Say which classes a split has no row of: what is measured there says nothing about them."""
+    for role, split in splits.items():
+        present = set() if split.labels is None else set(np.unique(split.labels).tolist())
+        if missing := [name for number, name in enumerate(label_names) if number not in present]:
+            notes.setdefault("classes_without_rows", {})[role] = missing
 
 
 # Overlap, languages
