@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, embedder, split, weights
 
 from smallmodels import entries as cache_entries
@@ -151,7 +152,8 @@ def test_m8_teacher_is_in_evaluation_mode_and_gets_no_gradient(teacher, train, c
     assert all(p.grad is None for p in model.model.parameters())
 
 
-# What changes a signal is part of its address
+# What changes a signal is part of its address. Raw values of every class are stored and texts are tokenised as they
+# are, so a stored temperature, k and a chat template, which would be parts too, do not exist.
 
 
 def other_weights(teacher):
@@ -196,6 +198,17 @@ def test_t5_another_part_is_another_entry(teacher, train, cache, change):
     assert passes.count == 3
     assert second.key != first.key
     assert len(entries(cache)) == 2
+
+
+def test_t5_another_revision_is_told_by_its_weights(tiny_model_folder, train, cache, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(tiny_model_folder, tmp_path / name)
+    tensors = load_file(tmp_path / "two" / "model.safetensors")
+    first = store(classifier(tmp_path / "one"), train, cache)
+    assert store(classifier(tmp_path / "two"), train, cache).key == first.key  # another name for the same
+    tensors["encoder.layer.0.output.dense.bias"][0] += 1e-3
+    save_file(tensors, tmp_path / "two" / "model.safetensors", metadata={"format": "pt"})
+    assert store(classifier(tmp_path / "two"), train, cache).key != first.key
 
 
 def test_t5_labels_ids_and_the_last_call_of_the_tokenizer_are_no_part(teacher, train, cache):
