@@ -324,6 +324,7 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     if going_on and options.resume is not None:
         folder = options.resume
         if (folder / records.RECORD_NAME).exists():
+            folders.remove_stale_lock(folder)
             _console().print(f"The run in {folder} is complete, so there is nothing left to do.", soft_wrap=True)
             print(folder)
             return 0

@@ -135,7 +135,8 @@ def entries(folder: Path) -> dict[str, Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for path in (Path(parent, name) for name in [*names, *links]):
-            found[path.relative_to(folder).as_posix()] = path
+            name = path.relative_to(folder).as_posix()
+            found[name.encode(errors="replace").decode()] = path  # a name may be no text, and JSON holds text alone
     return dict(sorted(found.items()))
 
 

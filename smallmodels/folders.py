@@ -63,6 +63,17 @@ class FolderLock:
         self._file = None
 
 
+def remove_stale_lock(folder: Path) -> None:
+    """Remove the lock that a killed process left in a folder.
+
+    Raises: PolicyError if a process holds it.
+    """
+    if (folder / LOCK_NAME).exists():
+        lock = FolderLock(folder)
+        lock.acquire()
+        lock.release()
+
+
 def lock_file(file: IO[str]) -> None:
     """Take an open file's lock, which the system releases when the process ends; OSError if another holds it."""
     if sys.platform == "win32":

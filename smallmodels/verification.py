@@ -89,7 +89,7 @@ def _file_words(path: Path | None, expected: str | None) -> str:
     if path is None:
         return "should be there and is missing"
     if expected is None:
-        left = " (left by a process that was killed; it can be removed)" if path.name == folders.LOCK_NAME else ""
+        left = " (left by a process that was killed: it can be removed)" if path.name == folders.LOCK_NAME else ""
         return f"is there and not in {records.RECORD_NAME}{left}"
     try:
         if not files.is_plain(path):

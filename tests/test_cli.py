@@ -503,11 +503,13 @@ def test_resume_refuses_a_changed_config_and_fork_starts_a_new_run_c7(toy, capsy
 def test_resume_of_a_complete_run_does_nothing(toy, capsys):
     folder = run_toy(capsys)
     before = (folder / "record.json").read_bytes()
+    (folder / ".lock").write_text("{}")  # of a process that was killed between the record and its end
     assert cli.main(["run", "--resume", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "complete" in out
     assert out.splitlines()[-1] == str(folder)
     assert (folder / "record.json").read_bytes() == before
+    assert cli.main(["verify", str(folder)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ def test_copy_of_a_published_model_is_not_pushed(run, tmp_path, capsys):
         ("hf_CANARYCANARYCANARY", "the hub does not know the token"),
     ],
 )
-def test_h8_s3_push_without_a_good_token_is_one_sentence_without_it(uploads, run, token, words):
+def test_s3_push_without_a_good_token_is_one_sentence_without_it(uploads, run, token, words):
     code, sentence = uploads.refused(run, "org/token", HF_TOKEN=token)
     assert (code, words in sentence) == (2, True)
     assert "CANARY" not in sentence

@@ -154,7 +154,8 @@ def test_fresh_process_under_other_settings_renders_the_same_card_and_page(whole
     style.write_text(
         "axes.facecolor: red\nlines.linewidth: 9\nfont.size: 30\nsavefig.pad_inches: 3\nsvg.fonttype: path\n"
     )
-    command = [sys.executable, "-m", "smallmodels", "verify", str(whole)]
+    code = "import sys; from smallmodels import cli; sys.exit(cli.main(sys.argv[1:]) or 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "verify", str(whole)]
     settings = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "COLUMNS": "20", "MATPLOTLIBRC": str(style)}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -256,6 +257,17 @@ def test_s9_record_cannot_send_verification_outside_its_folder(folder, tmp_path)
     (tmp_path / "outside").write_bytes(b"x")
     reseal(folder, lambda value: value["files"].update({"../outside": files.sha256_bytes(b"x")}))
     assert "outside should be there and is missing" in refuse(folder)
+
+
+def test_file_whose_name_is_no_text_is_listed_and_found(tmp_path):
+    folder = tmp_path / "r"
+    with Run(folder, meter="fake") as run:
+        run.begin("toy", Config())
+        Path(os.fsdecode(bytes(folder) + b"/b\xff")).touch()
+        finish(run)
+    verification.verify(folder)
+    Path(os.fsdecode(bytes(folder) + b"/c\xff")).touch()
+    assert "c? is there and not in record.json" in refuse(folder)
 
 
 def test_s9_name_with_control_characters_stays_one_line(folder):
@@ -413,4 +425,4 @@ def test_run_that_is_in_use_is_refused(folder):
 
 def test_lock_that_a_killed_process_left_is_named_as_such(folder):
     (folder / ".lock").write_text('{"pid": 1, "host": "x"}')
-    assert "left by a process that was killed; it can be removed" in refuse(folder)
+    assert "left by a process that was killed: it can be removed" in refuse(folder)
