@@ -725,8 +725,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return RunInterruptedError.exit_code, "stopped at once, as you asked"
     if isinstance(error, SmallmodelsError):
         return error.exit_code, str(error)
-    if files.is_disk_full(error):
-        return RunInterruptedError.exit_code, "the disk is full: free some space and go on with --resume"
+    if reason := files.disk_failure(error):
+        return RunInterruptedError.exit_code, f"{reason} and go on with --resume"
     if isinstance(error, MemoryError):
         return 1, "the memory is full: try a smaller --batch-size or --max-length"
     text = " ".join(str(error).split())

@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,45 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 
 
+_FAILURES = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your share of the disk is used up: free some space",
+    errno.EFBIG: "a file became larger than this system lets you write: raise the limit (`ulimit -f`)",
+    errno.EROFS: "the disk can only be read by now: make it writable",
+    errno.EIO: "the disk failed while it was read or written: check it",
+}
+"""What happened to a disk and what to do, by the system's number of the error."""
+
+
+def disk_failure(error: BaseException) -> str | None:
+    """What happened to the disk and what to do, if that is the cause of an error."""
+    return _FAILURES.get(_system_number(error))
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether a write failed because a disk, a quota or the limit on a file's size has no room left."""
+    return _system_number(error) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def _system_number(error: BaseException) -> int:
     number = getattr(error, "errno", None)
     if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # of safetensors, written in Rust
-        number = int(said[1])
-    return number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        number = said[1]
+    return int(number or 0)
 
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system can (Windows cannot open a folder)."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_file(path: Path) -> None:
@@ -60,9 +83,21 @@ def _fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; a crash leaves a temporary one, never half a folder under its own name."""
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.replace(path, temporary)
+    shutil.rmtree(temporary)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -105,9 +140,10 @@ def read_json(path: Path) -> Any:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder; when the block ends it gets a manifest, is fsynced and renamed to `path`.
 
-    An existing `path` is replaced. If the block raises, nothing is left behind.
+    An existing `path` is replaced, in two renames: a crash between them leaves neither, so what is replaced has to be
+    damaged or easy to make again. If the block raises, the old one stays and nothing else is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -115,13 +151,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         write_manifest(temporary)
         for entry in [*temporary.rglob("*"), temporary]:
             fsync_folder(entry) if entry.is_dir() else _fsync_file(entry)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _exchange(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(path.parent)
+
+
+def _exchange(temporary: Path, path: Path) -> None:
+    """Rename a folder over another one, which is removed afterwards, or put back if that fails."""
+    old = _temporary(path.with_name(f"{path.name}.old"))
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def entries(folder: Path) -> dict[str, Path]:
@@ -175,12 +224,28 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {"files": files})
 
 
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a folder should hold: size and SHA-256 by name.
+
+    Raises: DamagedError if the manifest is missing, unreadable, or no list of files of this folder.
+    """
+    path = folder / MANIFEST
+    content = read_json(path)
+    listed = content.get("files") if isinstance(content, dict) else None
+    entries = list(listed.values()) if isinstance(listed, dict) else [None]
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in entries):
+        raise DamagedError(f"{path} should list files with their sizes and hashes, but does not: delete the folder")
+    if outside := [name for name in listed or () if ".." in Path(name).parts or Path(name).is_absolute()]:
+        raise DamagedError(f"{path} should list files of its folder, found {outside[0]!r}: delete the folder")
+    return listed or {}
+
+
 def check_manifest(folder: Path) -> None:
     """Compare every file of the folder with its manifest.
 
     Raises: DamagedError that names the first file that is missing, altered or not listed.
     """
-    listed = read_json(folder / MANIFEST)["files"]
+    listed = read_manifest(folder)
     for name, expected in listed.items():
         file = folder / name
         if not file.is_file():

@@ -10,6 +10,7 @@ again. `record.json` is written last: its presence means that the run is complet
 import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import os
 import random
@@ -25,7 +26,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
-from smallmodels import __version__, accounts, energy, environment, files, licenses, privacy, records, sources, values
+from smallmodels import (
+    __version__,
+    accounts,
+    checkpoints,
+    energy,
+    environment,
+    files,
+    licenses,
+    privacy,
+    records,
+    sources,
+    values,
+)
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.folders import LOCK_NAME, FolderLock, make_folder, require_private
 from smallmodels.memory import PeakMemory
@@ -40,7 +53,6 @@ MODEL_NAME = "model"
 _RESULT_NAME = "result.json"
 _VALUE_NAME = "value"
 _PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_CHECKPOINT_NAME = re.compile(r"step-\d+")
 
 T = TypeVar("T")
 
@@ -378,7 +390,7 @@ class Run:
                 files.check_manifest(folder / _VALUE_NAME)
             value = values.decode(content["value"], folder / _VALUE_NAME)
             sources = [records.from_json(records.Source, source) for source in content["sources"]]
-        except (DamagedError, KeyError, OSError) as error:
+        except (DamagedError, OSError, LookupError, TypeError, ValueError, ImportError) as error:
             self.event("phase damaged", f"phase {name} runs again, because its kept value is damaged: {error}")
             return None
         self._counts[name] = accounts.counts_from_json(content["counts"])
@@ -591,10 +603,9 @@ class Run:
     def _save_predictions(self, predictions: Mapping[str, Sequence[Any]]) -> None:
         import pyarrow.parquet as pq
 
-        path = self.folder / PREDICTIONS_NAME
-        temporary = path.with_name(f".{path.name}.tmp")
-        pq.write_table(accounts.predictions_table(predictions), temporary)
-        os.replace(temporary, path)
+        content = io.BytesIO()
+        pq.write_table(accounts.predictions_table(predictions), content)
+        files.write_bytes(self.folder / PREDICTIONS_NAME, content.getvalue())
 
     def _new_record(self, totals: energy.JournalTotals, **about: Any) -> records.RunRecord:
         commit, dirty = environment.git_state()
@@ -650,12 +661,8 @@ class Run:
 
     def _remove_checkpoints(self) -> None:
         """Remove what training needed to resume; never a folder that it did not create."""
-        for folder in (self.folder / "phases").glob("*/checkpoints/*"):
-            if _CHECKPOINT_NAME.fullmatch(folder.name) and (folder / files.MANIFEST).is_file():
-                shutil.rmtree(folder)
-        for parent in (self.folder / "phases").glob("*/checkpoints"):
-            if not any(parent.iterdir()):
-                parent.rmdir()
+        for phase in (self.folder / "phases").glob("*"):
+            checkpoints.remove_all(phase)
 
 
 def require_same_config(folder: Path, past: Mapping[str, Any], recipe: str, config: Any) -> None:

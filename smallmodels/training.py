@@ -6,8 +6,6 @@ the seed and the step alone. So a run that was killed goes on from its last chec
 
 import contextlib
 import math
-import re
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +18,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smallmodels import files, memory, models, processes, records
+from smallmodels import checkpoints, files, memory, models, processes, records
 from smallmodels.data.batches import Batch, Indices, Plan, Steps
 from smallmodels.data.splits import Split
 from smallmodels.errors import (
@@ -36,7 +33,7 @@ from smallmodels.errors import (
     require,
 )
 from smallmodels.models import Compute, Model, TextModel
-from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.phases import NO_CONTEXT, Context, Counts
 
 LossFn = Callable[[Model, Batch], Tensor]
 """Gives one value per target, masked targets already removed; may be an `nn.Module` with parameters of its own."""
@@ -44,8 +41,6 @@ LossFn = Callable[[Model, Batch], Tensor]
 Validate = Callable[[TextModel], Mapping[str, float]]
 """Metrics on validation; training keeps the weights with the highest first one."""
 
-_CHECKPOINT = re.compile(r"step-(\d{8})")
-_CHECKPOINT_FORMAT = 1
 _LOG_INTERVAL_S = 1.0
 _SPIKE_FACTOR = 100.0
 """A step's loss this many times the median of the last ones is a spike."""
@@ -212,6 +207,7 @@ class _Loop:
         self.num_steps = num_steps(len(train), config)
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
+        self.damaged: set[Path] = set()
         self.parameters = _trainable(student.model, loss_fn, config)
         self.before = {name: float(p.detach().cpu().double().sum()) for name, p in self.parameters.items()}
         self.accelerator = _accelerator(compute)
@@ -453,7 +449,7 @@ class _Loop:
 
     def where(self, indices: Indices) -> str:
         """The step under way with its examples and the checkpoint before it, for a message."""
-        ids, kept = self.ids(indices), _checkpoints(self.context.folder)
+        ids, kept = self.ids(indices), checkpoints.find(self.context.folder)
         named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
         return f"step {self.progress.step + 1} (examples {named}; last checkpoint: {kept[-1].name if kept else 'none'})"
 
@@ -498,35 +494,32 @@ class _Loop:
         """Write a checkpoint, whole or not at all, and remove the one before the last; the first process does."""
         if self.context.folder is None or processes.rank() > 0:
             return
-        parent = self.context.folder / "checkpoints"
-        parent.mkdir(parents=True, exist_ok=True)
-        for torn in parent.glob(".step-*.tmp"):  # left by a process that was killed while it saved
-            shutil.rmtree(torn)
-        with files.atomic_folder(parent / f"step-{self.progress.step:08d}") as folder:
-            save_file(_to_cpu(self.parameters), folder / "weights.safetensors")
-            save_file(_optimizer_tensors(self.optimizer, self.parameters), folder / "optimizer.safetensors")
+        with checkpoints.writing(self.context.folder, self.progress.step, self.context.event) as folder:
+            save_file(_to_cpu(self.parameters), folder / checkpoints.WEIGHTS)
+            save_file(_optimizer_tensors(self.optimizer, self.parameters), folder / checkpoints.OPTIMIZER)
             if self.best is not None:
-                save_file(self.best, folder / "best.safetensors")
+                save_file(self.best, folder / checkpoints.BEST)
             scaler = self.accelerator.scaler
             state = {
-                "format": _CHECKPOINT_FORMAT,
+                "format": checkpoints.FORMAT,
                 "made_with": self._made_with(),
                 "progress": asdict(self.progress),
                 "counts": asdict(self.context.counts),
+                "scaler": scaler.state_dict() if scaler else None,
             }
-            files.write_json(folder / "state.json", {**state, "scaler": scaler.state_dict() if scaler else None})
-        for old in _checkpoints(self.context.folder)[:-2]:
-            shutil.rmtree(old)
+            files.write_json(folder / checkpoints.STATE, state)
+        self.damaged.discard(checkpoints.path_of(self.context.folder, self.progress.step))
+        checkpoints.retire(self.context.folder, self.damaged)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint that is whole; a damaged one is skipped with a warning."""
-        found = _checkpoints(self.context.folder)
+        found = checkpoints.find(self.context.folder)
         for folder in reversed(found):
             try:
-                files.check_manifest(folder)
                 self._load(folder)
-            except (DamagedError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-                self.context.event("damaged checkpoint", f"{folder.name} is left out, because {_reason(error, folder)}")
+            except DamagedError as error:
+                self.context.event("damaged checkpoint", f"{folder.name} is left out, because {error}")
+                self.damaged.add(folder)
                 continue
             self.context.event("resume", f"training goes on after step {self.progress.step} of {self.num_steps}")
             return
@@ -536,32 +529,31 @@ class _Loop:
             )
 
     def _load(self, folder: Path) -> None:
-        """Take over a checkpoint; everything is read before anything is changed."""
-        state = files.read_json(folder / "state.json")
-        if state["format"] != _CHECKPOINT_FORMAT:
-            raise DamagedError(f"{folder} has format {state['format']}, this version reads {_CHECKPOINT_FORMAT}")
-        weights = load_file(folder / "weights.safetensors")
-        optimizer = load_file(folder / "optimizer.safetensors")
-        best = folder / "best.safetensors"
-        best_weights = load_file(best) if best.exists() else None
-        progress, counts = Progress(**state["progress"]), state["counts"]
-        if (best_weights is None) != (progress.best_value is None):
-            raise DamagedError(f"{best} should be there once there was a validation, and only then")
-        _require_shapes(weights, self.parameters, folder)
-        if self.accelerator.scaler and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        """Take over a checkpoint, which is read and compared wholly first: a damaged one changes nothing."""
+        state, path = checkpoints.read_state(folder), folder / checkpoints.STATE
+        try:
+            progress, counts = Progress(**state["progress"]), Counts(**state["counts"])
+            scaler, made_with = state["scaler"], dict(state["made_with"])
+            agrees = folder.name == checkpoints.path_of(folder, progress.step).name
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{path} should hold progress and counts, but {error!r}") from error
+        if not agrees:
+            raise DamagedError(f"{path} is of step {progress.step}, so somebody renamed its folder")
+        shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
+        weights = checkpoints.read_weights(folder / checkpoints.WEIGHTS, shapes)
+        moments = checkpoints.read_moments(folder / checkpoints.OPTIMIZER, shapes)
+        best = None if progress.best_value is None else checkpoints.read_weights(folder / checkpoints.BEST, shapes)
+        if self.accelerator.scaler and scaler:
+            self.accelerator.scaler.load_state_dict(scaler)
         self._load_parameters(weights)
-        _load_optimizer(self.optimizer, self.parameters, optimizer)
-        self.best, self.progress = best_weights, progress
-        for name, value in counts.items():
+        _load_optimizer(self.optimizer, self.parameters, moments)
+        self.best, self.progress = best, progress
+        for name, value in asdict(counts).items():
             setattr(self.context.counts, name, value)
-        if self._made_with() != state["made_with"]:
-            changed = [
-                f"{k} was {state['made_with'].get(k)} and is {v}"
-                for k, v in self._made_with().items()
-                if state["made_with"].get(k) != v
-            ]
-            self.context.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changed)}")
+        if changes := [
+            f"{k} was {made_with.get(k)} and is {v}" for k, v in self._made_with().items() if made_with.get(k) != v
+        ]:
+            self.context.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changes)}")
 
     def _made_with(self) -> dict[str, Any]:
         """What the last bits of a sum depend on, beside the config."""
@@ -579,19 +571,6 @@ class _Loop:
 def _notes(progress: Progress) -> dict[str, Any]:
     kept = ("best_step", "best_value", "curve", "examples_sha256", "micro_batch_size", "spikes")
     return {"num_steps": progress.step, **{name: getattr(progress, name) for name in kept}}
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    known = isinstance(error, DamagedError)
-    return str(error) if known else f"a file in {folder} is not what training wrote ({type(error).__name__}: {error})"
-
-
-def _require_shapes(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
-    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    ours = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    if theirs != ours:
-        odd = sorted(theirs.items() ^ ours.items())[0][0]
-        raise DamagedError(f"{folder / 'weights.safetensors'} should hold the weights of this model, but {odd} differs")
 
 
 def _accelerator(compute: Compute) -> Accelerator:
@@ -667,14 +646,6 @@ def _load_optimizer(optimizer: Any, parameters: Mapping[str, nn.Parameter], tens
         parameter = parameters[name]
         device = "cpu" if key == "step" and parameter.device.type == "cpu" else parameter.device
         optimizer.state[parameter][key] = value.to(device)
-
-
-def _checkpoints(folder: Path | None) -> list[Path]:
-    """Folders of our checkpoints, oldest first; anything else in the folder is not ours."""
-    parent = folder / "checkpoints" if folder else None
-    if parent is None or not parent.is_dir():
-        return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and _CHECKPOINT.fullmatch(p.name))
 
 
 class _Logger:

@@ -117,7 +117,7 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 GROUPS = (
     {"errors", "files", "records", "folders", "licenses", "memory", "privacy", "text"},
-    {"losses", "metrics", "energy", "sources", "configs", "environment", "processes"},
+    {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes"},
     {"phases"},
     {"data"},
     {"entries", "models", "students", "baselines"},

@@ -454,7 +454,7 @@ def test_checkpoints_go_at_the_end_and_foreign_folders_stay_k7(tmp_path):
         def work(context):
             for name in ("step-00000001", "checkpoint-my-notes"):
                 with files.atomic_folder(context.folder / "checkpoints" / name) as folder:
-                    (folder / "weights").write_text("w")
+                    (folder / "state.json").write_text("{}")
 
         run.phase("train", work)
         finish(run)

@@ -495,7 +495,7 @@ def test_k10_a_checkpoint_of_a_newer_format_is_skipped(base, train, stopped):
     files.write_manifest(newest)
     _, events = resume(base, train, stopped)
     assert events.kinds[:2] == ["damaged checkpoint", "resume"]
-    assert "format 99" in events.rows[0][1]
+    assert "found 99" in events.rows[0][1]
 
 
 def test_k7_foreign_folders_stay_and_are_not_read(base, train, tmp_path):

@@ -1,0 +1,325 @@
+"""Runs of recipes in processes of their own that are killed at a chosen point, by a real signal.
+
+Run as a script this is a fork server: it imports what recipes import, runs no operation of torch, and forks a child
+for each request, so that a run costs no imports. `Processes` talks to it. A child calls `cli.main` like a terminal
+does; the only changes in it are the point where it sends itself a signal, a list of what it trained on, and shorter
+windows for the cost of use.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+KILLED = -signal.SIGKILL
+TORN = -signal.SIGXFSZ
+FINISH = "finish"
+"""The part of a run after its phases, as a `Point` names it."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call in a run, at which the process sends itself a signal."""
+
+    call: str
+    """`module:attribute` or `module:Class.method`."""
+    number: int = 1
+    """Which of these calls, from 1; counted in each process anew."""
+    phase: str | None = None
+    """Count calls in this phase only; `finish` is what comes after them."""
+    after: bool = False
+    """Once the call has returned, not before it begins."""
+    path: str = ""
+    """Count calls only if one of the arguments is a path, or a descriptor of a file, whose name holds this."""
+    signal: int = signal.SIGKILL
+    torn_at: int | None = None
+    """Instead of a signal: from here on the system ends the process at the first file that passes so many bytes."""
+    times: int = 1
+    """Send the signal so often, a tenth of a second apart."""
+
+    def __str__(self) -> str:
+        where = f"{self.phase or 'run'}-{'after' if self.after else 'before'}-{self.call.partition(':')[2]}"
+        return "-".join(filter(None, (where, self.path.strip("."), str(self.number))))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command to run in a process of its own."""
+
+    words: list[str]
+    folder: str
+    """Where the run has its cache, its temporary files, and what it prints."""
+    point: Point | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+# In the child
+
+
+def serve_request(request: Request) -> int:
+    """The command's exit code, unless it meets its point."""
+    folder = Path(request.folder)
+    os.environ |= {"SMALLMODELS_CACHE": str(folder / "cache"), "TMPDIR": str(folder)} | request.environment
+    out = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    tempfile.tempdir = None  # the parent's
+    from smallmodels import cli, evaluation
+
+    evaluation.measure_inference = functools.partial(evaluation.measure_inference, window_s=0.05)
+    phase = _watch_phases()
+    _note_training(folder / "training.jsonl", phase)
+    if request.point:
+        _arm(request.point, phase)
+    return cli.main(request.words)
+
+
+def _wrap(call: str, around: Callable[..., Any]) -> None:
+    """Replace a function by `around(original, *args, **kwargs)`."""
+    module, _, path = call.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    setattr(owner, name, wrapper)
+
+
+def _watch_phases() -> Callable[[], str | None]:
+    """What tells the innermost phase that is open."""
+    open_phases: list[str] = []
+
+    def phase(original: Any, run: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        open_phases.append(name)
+        try:
+            return original(run, name, *args, **kwargs)
+        finally:
+            open_phases.pop()
+
+    def finish(original: Any, run: Any, *args: Any, **kwargs: Any) -> Any:
+        return phase(functools.partial(_call_without_name, original), run, FINISH, *args, **kwargs)
+
+    _wrap("smallmodels.runs:Run.phase", phase)
+    _wrap("smallmodels.runs:Run.finish", finish)
+    return lambda: open_phases[-1] if open_phases else None
+
+
+def _call_without_name(original: Any, run: Any, _: str, *args: Any, **kwargs: Any) -> Any:
+    return original(run, *args, **kwargs)
+
+
+def _note_training(path: Path, phase: Callable[[], str | None]) -> None:
+    """Append a line per optimizer step: phase, step, ids of the examples, and bits of loss, gradient norm and rate."""
+    seen: list[str] = []
+
+    def count(original: Any, loop: Any, batch: Any) -> Any:
+        seen.extend(batch.ids)
+        return original(loop, batch)
+
+    def step(original: Any, logger: Any, number: int, *values: float) -> Any:
+        with path.open("a") as file:
+            file.write(json.dumps([phase(), number, seen, [value.hex() for value in values]]) + "\n")
+        seen.clear()
+        return original(logger, number, *values)
+
+    _wrap("smallmodels.training:_Loop.count", count)
+    _wrap("smallmodels.training:_Logger.step", step)
+
+
+def _arm(point: Point, phase: Callable[[], str | None]) -> None:
+    """Make the process meet its point."""
+    calls = 0
+    pid = os.getpid()
+
+    def around(original: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        if os.getpid() == pid and _is_meant(point, phase(), (*args, *kwargs.values())):
+            calls += 1
+            if calls == point.number:
+                if point.after:
+                    result = original(*args, **kwargs)
+                    _meet(point)
+                    return result
+                _meet(point)
+        return original(*args, **kwargs)
+
+    _wrap(point.call, around)
+
+
+def _is_meant(point: Point, phase: str | None, arguments: tuple[Any, ...]) -> bool:
+    if point.phase is not None and point.phase != phase:
+        return False
+    return not point.path or any(point.path in _path_of(argument) for argument in arguments)
+
+
+def _path_of(argument: Any) -> str:
+    if isinstance(argument, int) and not isinstance(argument, bool):
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{argument}")
+    return str(argument) if isinstance(argument, (str, os.PathLike)) else ""
+
+
+def _meet(point: Point) -> None:
+    if point.torn_at is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and would go on with an error
+        resource.setrlimit(resource.RLIMIT_FSIZE, (point.torn_at, resource.RLIM_INFINITY))
+        return
+    for number in range(point.times):
+        if number:
+            time.sleep(0.1)
+        os.kill(os.getpid(), point.signal)
+
+
+# The fork server
+
+
+def serve() -> None:
+    """Answer a line of JSON with a line of JSON: start a child, or wait for one."""
+    _import_what_recipes_import()
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        kind, value = json.loads(line)
+        if kind == "start":
+            answer: Any = _fork(request_from_json(value))
+        else:
+            answer = _wait(*value)
+        print(json.dumps(answer), flush=True)
+
+
+def _import_what_recipes_import() -> None:
+    from smallmodels import cli
+
+    for recipe in cli.shipped_recipes().values():
+        cli.load_recipe(str(recipe))
+    late = "codecarbon", "matplotlib.backends.backend_svg", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
+    for module in (*late, "sklearn.feature_extraction.text", "sklearn.linear_model", "smallmodels.cards"):
+        importlib.import_module(module)
+
+
+def _fork(request: Request) -> int:
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = serve_request(request)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _wait(pid: int, timeout_s: float) -> int | None:
+    """Exit code of a child, negative for a signal; None if it still runs."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def request_from_json(value: dict[str, Any]) -> Request:
+    point = Point(**value["point"]) if value["point"] else None
+    return Request(**{**value, "point": point})
+
+
+# In the test
+
+
+class Processes:
+    """Starts runs in processes of their own: forked from one clean process, or fresh."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self._server = self._script("serve")
+        assert json.loads(self._server.stdout.readline()) == "ready"
+
+    def _script(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, __file__, *words]
+        options = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, **options}
+        return subprocess.Popen(command, env=self.environment, text=True, **options)
+
+    def _ask(self, kind: str, value: Any) -> Any:
+        self._server.stdin.write(json.dumps([kind, value]) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, request: Request) -> int:
+        """Fork a run; its process id."""
+        return self._ask("start", asdict(request))
+
+    def wait(self, pid: int, *, timeout_s: float = 300.0) -> int:
+        """Exit code of a forked run, negative for a signal."""
+        code = self._ask("wait", [pid, timeout_s])
+        if code is None:
+            os.kill(pid, signal.SIGKILL)
+            self._ask("wait", [pid, 10.0])
+            raise AssertionError(f"a run did not end within {timeout_s:.0f} s")
+        return code
+
+    def run(self, request: Request, *, fresh: bool = False, killed_after_s: float | None = None) -> int:
+        """Exit code of a run, negative for a signal.
+
+        Args:
+            request: What to run.
+            fresh: In a newly started process instead of a forked one.
+            killed_after_s: Kill it from outside after so many seconds, if it still runs then.
+        """
+        if fresh:
+            process = self._script("run", json.dumps(asdict(request)), stdin=subprocess.DEVNULL)
+            return process.wait(timeout=300)
+        pid = self.start(request)
+        if killed_after_s is not None:
+            time.sleep(killed_after_s)
+            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still this process's
+        return self.wait(pid)
+
+    def close(self) -> None:
+        """End the fork server."""
+        self._server.stdin.close()
+        self._server.wait(timeout=10)
+        self._server.stdout.close()
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Processes]:
+    """A fork server until the block ends."""
+    running = Processes({**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def spread(seed: int, count: int, low: float, high: float) -> list[float]:
+    """Numbers between two bounds, one drawn from each of `count` equal parts."""
+    generator, width = random.Random(seed), (high - low) / count
+    return [low + width * (i + generator.random()) for i in range(count)]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        sys.exit(serve_request(request_from_json(json.loads(sys.argv[2]))))
