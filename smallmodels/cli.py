@@ -589,7 +589,9 @@ def _search_command(arguments: list[str]) -> int:
 
 def _verify_command(arguments: list[str]) -> int:
     parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
-    parser.add_argument("run", metavar="RUN", help="folder of a complete run, or a copy of a published model")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of a complete run, or of a published model (hf download --local-dir)"
+    )
     folder = Path(parser.parse(arguments).run)
     from smallmodels import verification
 

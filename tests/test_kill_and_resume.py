@@ -12,7 +12,7 @@ import small_data
 from killing import FINISH, KILLED, Point, Processes, Request
 from safetensors import safe_open
 
-from smallmodels import files, records
+from smallmodels import files, records, verification
 
 TICKETS = ["--text-column", "message", "--label-column", "team", "--max-length", "32"]
 SHORT = ["--smoke", "--max-steps", "8", "--checkpoint-steps", "2", "--batch-size", "8", "--number-format", "fp32"]
@@ -172,15 +172,14 @@ def assert_account_adds_up(run: Path, record: records.RunRecord, num_segments: i
 
 
 def assert_nothing_torn(trial: Trial) -> None:
-    """No temporary file is left, the weights can be read, and every entry of the cache is what its manifest says."""
+    """No temporary file is left, the run is verified, and every entry of the cache is what its manifest says."""
     left = [path for path in trial.folder.rglob("*") if ".tmp" in path.name or path.name.startswith(".probe")]
     assert left == []
     assert not (trial.run / ".lock").exists()
     assert list(trial.run.glob("phases/*/checkpoints")) == []
     with safe_open(trial.run / "model" / "model.safetensors", "pt") as file:
         assert file.keys()
-    for name, digest in records.read_record(trial.run).files.items():
-        assert files.sha256_file(trial.run / name) == digest
+    verification.verify(trial.run)
     for manifest in trial.folder.glob("cache/*/*/manifest.json"):
         files.check_manifest(manifest.parent)
 

@@ -21,7 +21,7 @@ from huggingface_hub import ModelCard
 from sample_records import classifier_record, dataset
 from small_data import FP32
 
-from smallmodels import cli, models, privacy, publishing, records, verification
+from smallmodels import cli, licenses, models, privacy, publishing, records, verification
 from smallmodels.errors import InputError
 from smallmodels.runs import Run
 
@@ -370,6 +370,22 @@ def test_s4_model_of_a_licence_that_forbids_sharing_stays_private(student, tmp_p
     for words in (["--public", "--accept-license", license_id], []):
         code, sentence = refuse(capsys, folder, "org/name", *words)
         assert (code, "HF_HUB_OFFLINE" in sentence) == (2, True)  # it got as far as the hub
+
+
+@pytest.mark.parametrize(
+    ("declared", "forbidding"),
+    [
+        (["apache-2.0", "cc-by-sa-4.0", "user-provided, not checked"], []),
+        (["cc-by-nc-4.0", "apache-2.0"], []),  # may be shared, with its duties
+        (["gemma", "mit"], []),
+        (["apache-2.0", "cc-by-nd-4.0"], ["cc-by-nd-4.0"]),
+        ([None, "other"], ["unknown:org/0", "other:org/1"]),
+        (["gpl-2.0", "cc-by-sa-4.0"], ["cc-by-sa-4.0", "gpl-2.0"]),  # each wants the model for itself
+    ],
+)
+def test_s4_licences_that_forbid_sharing_are_told_from_those_that_ask_for_something(declared, forbidding):
+    found = [licenses.Declared(f"org/{i}", license_id) for i, license_id in enumerate(declared)]
+    assert sorted(licenses.forbidding_sharing(found)) == sorted(forbidding)
 
 
 def test_copy_of_a_published_model_is_not_pushed(run, tmp_path, capsys):
