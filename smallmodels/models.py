@@ -28,7 +28,7 @@ from transformers import (
 
 from smallmodels import files, sources
 from smallmodels.data import batches
-from smallmodels.data.splits import Tokens, tokenize
+from smallmodels.data.splits import Tokens, tokenize, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -140,10 +140,30 @@ _UNUSED = ("pooler.",)
 """Weights that an embedder may lack, because it does not use them."""
 _HEAD = ("classifier.", "score.", "pre_classifier.", "pooler.")
 """Weights that a base model may lack, because they are new in a classifier."""
+_NOT_USED = ("pooler.", "position_ids")
+"""Weights that any model may have too many."""
+_OTHER_HEADS = (
+    *(
+        "cls.",
+        "lm_head.",
+        "classifier.",
+        "pre_classifier.",
+        "score.",
+        "qa_outputs.",
+        "predictions.",
+        "head.",
+        "decoder.",
+    ),
+    *("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "lm_predictions.", "mask_predictions."),
+    *("discriminator_predictions.", "generator_predictions.", "generator_lm_head."),
+)
+"""Beginnings of weights that a base model may have too many: of the heads that it was trained with."""
+_SPARE_ROWS = 512
+"""Rows of the token table that may belong to no token: tables are padded to even sizes."""
 
 
 def _from_folder(
-    auto: Any, folder: Path, *, may_lack: Sequence[str], seed: int = 0, **options: Any
+    auto: Any, folder: Path, *, may_lack: Sequence[str], may_have: Sequence[str] = (), seed: int = 0, **options: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load weights and tokenizer from a local folder: safetensors only, no code, weights that it may lack seeded."""
     sources.check_folder(folder)
@@ -156,6 +176,7 @@ def _from_folder(
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, in a sentence that names them
                 **options,
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -166,10 +187,47 @@ def _from_folder(
         raise InputError(
             f"{folder.name} should be a model that transformers can load, but: {reason}: choose another model"
         ) from error
+    wrong = sorted(m for m in info["mismatched_keys"] if not any(part in m[0] for part in may_lack))
+    if wrong:
+        key, found, expected = wrong[0]
+        raise DamagedError(
+            f"{folder.name} should hold {key} of shape {tuple(expected)}, as its config says, found {tuple(found)}: "
+            "fetch it again"
+        )
     missing = sorted(k for k in info["missing_keys"] if not any(part in k for part in (*may_lack, "position_ids")))
     if missing:
         raise DamagedError(f"{folder.name} should hold the weights {missing[0]}, which are missing: fetch it again")
+    extra = sorted(k for k in info["unexpected_keys"] if not any(part in k for part in _NOT_USED))
+    if extra := [k for k in extra if not k.startswith(tuple(may_have))]:
+        raise DamagedError(
+            f"{folder.name} should hold the weights of its config alone, found {extra[0]} as well: fetch it again"
+        )
+    _require_fitting_vocabulary(model, tokenizer, folder.name)
     return model, tokenizer
+
+
+def _require_fitting_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer of another model: ids without a row of the token table, or many rows without a token."""
+    num_rows = int(model.get_input_embeddings().weight.shape[0])
+    num_ids = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if not num_ids <= num_rows <= num_ids + _SPARE_ROWS:
+        raise InputError(
+            f"{name} should have a tokenizer of its own {num_rows:,} tokens, found one of {num_ids:,}: "
+            "take the tokenizer that was published with these weights"
+        )
+
+
+def require_own_tokens(model: TextModel, tokens: Tokens) -> None:
+    """Refuse tokens that another tokenizer than the model's has made.
+
+    Raises: InputError.
+    """
+    if tokens.tokenizer and tokens.tokenizer != tokenizer_sha256(model.tokenizer):
+        raise InputError(
+            "the texts should be cut into tokens by the model's own tokenizer, found another's: tokenise them with "
+            "model.tokenizer; a teacher's stored signal needs a student with the teacher's tokenizer, which "
+            "students.keep_layers keeps, and without one the student can be trained on labels alone"
+        )
 
 
 @contextlib.contextmanager
@@ -202,7 +260,7 @@ def load_embedder(
     """
     fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
     _require_mean_pooling(fetched.folder, fetched.source.name)
-    transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED)
+    transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED, may_have=_OTHER_HEADS)
     notes = {"base_model": fetched.source.name}
     embedder = Embedder(transformer).eval()
     return TextModel(embedder, tokenizer, notes, _usable_length(transformer, max_length)), fetched
@@ -250,6 +308,7 @@ def load_classifier(
         AutoModelForSequenceClassification,
         fetched.folder,
         may_lack=() if is_tuned else _HEAD,
+        may_have=() if is_tuned else _OTHER_HEADS,
         seed=seed,
         num_labels=len(label_names),
         id2label=dict(enumerate(label_names)),
@@ -448,7 +507,10 @@ def forward_all(
         tokens: Of all texts.
         compute: Device and number format; chosen for this machine if None.
         context: Counts the work and may ask to stop.
+
+    Raises: InputError if another tokenizer than the model's made the tokens.
     """
+    require_own_tokens(model, tokens)
     compute = compute or choose_compute()
     network = compute.place(model.model).eval()
     plan = batches.plan_inference(tokens.lengths, max_tokens=INFERENCE_TOKENS)

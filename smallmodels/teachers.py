@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
 from smallmodels import entries, files, models, training
-from smallmodels.data.splits import Split, Tokens
+from smallmodels.data.splits import Split, Tokens, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -50,12 +50,21 @@ class Signals:
     """Hash of each example's token ids."""
     key: str
     """Content address of the entry in the cache."""
+    tokenizer: str = ""
+    """SHA-256 of the teacher's tokenizer, empty where it is not known."""
 
     def rows_for(self, split: Split) -> npt.NDArray[np.float32]:
         """Rows aligned with the split's examples, whatever their order.
 
-        Raises: DamagedError if an example has no row, because the data changed since the signal was stored.
+        Raises:
+            InputError: The split was cut into tokens by another tokenizer than the teacher's.
+            DamagedError: An example has no row, because the data changed since the signal was stored.
         """
+        if self.tokenizer and split.require_tokens().tokenizer not in ("", self.tokenizer):
+            raise InputError(
+                f"split {split.name} should be tokenised with the teacher's tokenizer, found another: make the student "
+                "from the teacher with students.keep_layers, which keeps its tokenizer, or train it on labels alone"
+            )
         position = {digest: i for i, digest in enumerate(self.inputs)}
         wanted = input_hashes(split.require_tokens())
         for example, digest in zip(split.ids, wanted, strict=True):
@@ -68,13 +77,15 @@ class Signals:
     def save(self, folder: Path) -> None:
         """Write values and input hashes."""
         save_file({"values": self.values}, folder / "signals.safetensors")
-        files.write_json(folder / "signals.json", {"key": self.key, "inputs": self.inputs})
+        about = {"key": self.key, "inputs": self.inputs, "tokenizer": self.tokenizer}
+        files.write_json(folder / "signals.json", about)
 
     @classmethod
     def load(cls, folder: Path) -> "Signals":
         """Read what `save` wrote."""
         about = files.read_json(folder / "signals.json")
-        return cls(load_file(folder / "signals.safetensors")["values"], about["inputs"], about["key"])
+        values = load_file(folder / "signals.safetensors")["values"]
+        return cls(values, about["inputs"], about["key"], about.get("tokenizer", ""))
 
 
 def input_hashes(tokens: Tokens) -> list[str]:
@@ -111,7 +122,7 @@ def store_signals(
             f"the rows stored in {one_pass.folder} should be finite and not all zero, but {len(bad)} of {len(values)} "
             f"are not (the first is for {split.ids[bad[0]]}): delete that folder to store them again"
         )
-    return Signals(values, one_pass.inputs, one_pass.folder.name)
+    return Signals(values, one_pass.inputs, one_pass.folder.name, split.require_tokens().tokenizer)
 
 
 def require_space(num_rows: int, width: int, *run_folders: Path) -> None:
@@ -451,7 +462,7 @@ def _address(model: TextModel) -> dict[str, str]:
         "kind": type(model.model).__name__,
         "weights": model.weights_sha256(),
         "config": files.sha256_json(json.loads(json.dumps(kept, default=str))),
-        "tokenizer": _tokenizer_sha256(model),
+        "tokenizer": tokenizer_sha256(model.tokenizer),
     }
 
 
@@ -465,12 +476,3 @@ def _code_sha256(function: Any) -> str:
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     plain = [value if isinstance(value, (bool, int, float, str)) else type(value).__qualname__ for value in cells]
     return files.sha256_json([source, plain])
-
-
-def _tokenizer_sha256(model: TextModel) -> str:
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return files.sha256_json(model.tokenizer.get_vocab())
-    settings = json.loads(backend.to_str())
-    last_call = ("truncation", "padding")  # of whoever used the tokenizer last; `max_length` says what matters
-    return files.sha256_json({name: value for name, value in settings.items() if name not in last_call})

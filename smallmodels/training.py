@@ -5,6 +5,8 @@ the seed and the step alone. So a run that was killed goes on from its last chec
 """
 
 import contextlib
+import dis
+import functools
 import math
 import statistics
 import time
@@ -168,7 +170,8 @@ def fit(
     compute = compute or models.choose_compute()
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
-    train.require_tokens()
+    models.require_own_tokens(student, train.require_tokens())
+    _require_frozen(loss_fn, student)
     try:
         loop = _Loop(student, train, loss_fn, config, seed, compute, context)
         loop.resume()
@@ -183,6 +186,39 @@ def fit(
         ) from error
     finally:
         _unwrap(student.model)
+
+
+def _require_frozen(loss_fn: LossFn, student: TextModel) -> None:
+    """Refuse a model that the loss function holds, such as a teacher, if it would answer at random or be trained.
+
+    Parameters of an `nn.Module` that is the loss itself are trained, and not meant.
+    """
+    own = set(student.model.modules())
+    for name, held in _names_in(loss_fn).items():
+        module = held.model if isinstance(held, TextModel) else held
+        if not isinstance(module, nn.Module) or module in own:
+            continue
+        if module.training or any(parameter.requires_grad for parameter in module.parameters()):
+            raise InputError(
+                f"the model {name!r} in the loss function should be in evaluation mode and without gradients, and is "
+                "not: call its eval() and requires_grad_(False) first, or, to train it too, make the loss an nn.Module"
+            )
+
+
+def _names_in(function: Any) -> dict[str, Any]:
+    """What a function's own names from outside stand for: its closure, the globals that it reads, bound arguments."""
+    if isinstance(function, functools.partial):
+        bound = {str(i): value for i, value in enumerate(function.args)} | function.keywords
+        return bound | _names_in(function.func)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return {}
+    globals_read = {i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+    found = {name: function.__globals__[name] for name in globals_read if name in function.__globals__}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a name that has no value yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def _evaluation_steps(steps: int, num_evaluations: int) -> set[int]:

@@ -14,7 +14,8 @@ from small_data import BF16, FP32, LABELS, assert_same_bits, classifier, embedde
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from smallmodels import models, sources
+from smallmodels import models, sources, teachers, training
+from smallmodels.data import splits
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import Context
@@ -113,6 +114,105 @@ def test_m9_a_model_without_a_layer_is_refused(tiny_model_folder, tmp_path):
     for load in (models.load_embedder, lambda path: models.load_classifier(path, LABELS)):
         with pytest.raises(DamagedError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
             load(str(folder))
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.4.output.dense.weight", "evil", "bert.pooler2.weight"])
+def test_m9_weights_that_the_config_does_not_ask_for_are_refused(tiny_model_folder, tuned_folder, tmp_path, name):
+    base = edited(tiny_model_folder, tmp_path / "base", lambda tensors: tensors.update({name: torch.zeros(2)}))
+    tuned = edited(tuned_folder, tmp_path / "tuned", lambda tensors: tensors.update({name: torch.zeros(2)}))
+    loads = [(models.load_embedder, base), (TextModel.load, tuned)]
+    loads += [(lambda path: models.load_classifier(path, LABELS), folder) for folder in (base, tuned)]
+    for load, folder in loads:
+        with pytest.raises(DamagedError, match=f"the weights of its config alone, found {name} as well"):
+            load(folder if load == TextModel.load else str(folder))
+
+
+def test_m9_weights_of_another_shape_are_refused(tiny_model_folder, tmp_path):
+    def narrow(tensors):
+        tensors["encoder.layer.0.output.dense.weight"] = torch.zeros(32, 63)
+
+    folder = edited(tiny_model_folder, tmp_path / "m", narrow)
+    for load in (models.load_embedder, lambda path: models.load_classifier(path, LABELS)):
+        with pytest.raises(DamagedError, match=r"output\.dense\.weight of shape \(32, 64\), .* found \(32, 63\)"):
+            load(str(folder))
+
+
+def test_m9_heads_of_pre_training_are_left_out_of_a_base_model_and_refused_in_a_tuned_one(
+    tiny_model_folder, tuned_folder, tmp_path
+):
+    def add_head(tensors):
+        tensors.update({"cls.predictions.bias": torch.zeros(240), "embeddings.position_ids": torch.arange(64)})
+
+    base = edited(tiny_model_folder, tmp_path / "base", add_head)
+    assert embedder(base).weights_sha256() == embedder(tiny_model_folder).weights_sha256()
+    assert classifier(base).weights_sha256() == classifier(tiny_model_folder).weights_sha256()
+    with pytest.raises(DamagedError, match=r"found cls\.predictions\.bias as well"):
+        models.load_classifier(str(edited(tuned_folder, tmp_path / "tuned", add_head)), LABELS)
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(-1, False), (0, True), (300, True), (600, False)])
+def test_m7_tokenizer_of_another_size_than_the_token_table_is_refused(tiny_model_folder, tmp_path, rows, fits):
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    table = tensors["embeddings.word_embeddings.weight"]
+    size = len(table) + rows
+    tensors["embeddings.word_embeddings.weight"] = table.repeat(5, 1)[:size].contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": size}
+    (folder / "config.json").write_text(json.dumps(config))
+    if fits:
+        assert len(logits_of(embedder(folder), texts(3))) == 3
+        return
+    for load in (models.load_embedder, lambda path: models.load_classifier(path, LABELS)):
+        with pytest.raises(InputError, match=f"a tokenizer of its own {size} tokens, found one of {len(table)}"):
+            load(str(folder))
+
+
+def another_tokenizer(model):
+    """The same words with other ids, as another model would have them."""
+    from transformers import BertTokenizerFast
+
+    words = sorted(model.tokenizer.get_vocab(), key=lambda word: (not word.startswith("["), word))
+    return BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=64)
+
+
+def test_m7_texts_cut_by_another_tokenizer_are_refused_in_every_pass(tiny_model_folder):
+    model = classifier(tiny_model_folder)
+    foreign = split(another_tokenizer(model), 6)
+    with pytest.raises(InputError, match=r"by the model's own tokenizer, found another's.*students\.keep_layers"):
+        models.forward_all(model, foreign.tokens, compute=FP32)
+    with pytest.raises(InputError, match="found another's"):
+        teachers.store_signals(model, foreign, compute=FP32)
+    with pytest.raises(InputError, match="found another's"):
+        training.fit(model, foreign, lambda model, batch: None, training.TrainConfig(), compute=FP32)
+
+
+@pytest.mark.parametrize("make", [classifier, embedder])
+def test_m7_signal_of_a_teacher_with_another_tokenizer_is_refused_and_the_way_out_named(
+    tiny_model_folder, tmp_path, make
+):
+    teacher = make(tiny_model_folder)
+    signals = teachers.store_signals(teacher, split(teacher.tokenizer, 6), compute=FP32, cache=tmp_path / "cache")
+    signals.save(tmp_path)
+    for stored in (signals, teachers.Signals.load(tmp_path)):
+        with pytest.raises(InputError, match=r"make the student from the teacher with students\.keep_layers"):
+            split(another_tokenizer(teacher), 6).with_signals(stored)
+    assert split(teacher.tokenizer, 6).with_signals(signals).teacher is not None
+
+
+def test_tokenizer_is_told_by_what_it_does_and_not_by_its_last_call(tiny_model_folder):
+    first, second = (classifier(tiny_model_folder).tokenizer for _ in range(2))
+    second(["a card"], truncation=True, max_length=3, padding="max_length")
+    digest = splits.tokenizer_sha256(first)
+    assert digest == splits.tokenizer_sha256(second)
+    second.add_tokens(["newword"])
+    assert splits.tokenizer_sha256(second) != digest
+
+
+# Torn weights
 
 
 def test_m5_truncated_weights_are_refused_in_one_sentence(tiny_model_folder, tmp_path):

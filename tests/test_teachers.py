@@ -182,6 +182,7 @@ def test_t5_another_part_is_another_entry(teacher, train, cache, change):
         model = other_weights(teacher)
     elif change == "tokenizer":
         model = other_tokenizer(teacher)
+        rows = train.tokenize(model.tokenizer, max_length=32)
     elif change == "config":
         model = teacher.copy()
         model.model.config.hidden_act = "relu"

@@ -1,9 +1,11 @@
 """The loop: its gradients, its stops and returns, and what it refuses."""
 
 import dataclasses
+import functools
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -651,8 +653,64 @@ def test_fit_refuses_a_loss_that_trains_nothing(base, train, loss_fn, message):
     assert_same_bits(weights(model), weights(base))
 
 
-def test_fit_refuses_a_model_without_anything_to_train(train):
-    only_table = TextModel(nn.Embedding(5, 2), None)
+FROZEN = "in the loss function should be in evaluation mode and without gradients"
+
+
+def losses_with(teacher):
+    """Loss functions that hold a teacher in every way that Python has."""
+
+    def in_closure(model, batch):
+        with torch.no_grad():
+            target = teacher.model(**batch.inputs).logits
+        return (model(**batch.inputs).logits - target).square().mean(-1)
+
+    def bound(teacher, model, batch):
+        return (model(**batch.inputs).logits - teacher(**batch.inputs).logits).square().mean(-1)
+
+    return {
+        "closure": in_closure,
+        "argument": functools.partial(bound, teacher.model),
+        "keyword": functools.partial(lambda model, batch, *, teacher: bound(teacher, model, batch), teacher=teacher),
+        "global": of_global,
+    }
+
+
+LIVE = None
+
+
+def of_global(model, batch):
+    return (model(**batch.inputs).logits - LIVE.model(**batch.inputs).logits).square().mean(-1)
+
+
+@pytest.mark.parametrize("way", ["closure", "argument", "keyword", "global"])
+@pytest.mark.parametrize("wrong", ["training", "gradients", "one gradient"])
+def test_m8_teacher_that_could_change_is_refused_before_the_first_step(base, train, monkeypatch, way, wrong):
+    teacher = base.copy()
+    teacher.model.eval().requires_grad_(False)
+    if wrong == "training":
+        teacher.model.train()
+    else:
+        (teacher.model if wrong == "gradients" else teacher.model.classifier).requires_grad_(True)
+    monkeypatch.setattr(sys.modules[__name__], "LIVE", teacher)
+    student, before = base.copy(), weights(base)
+    with pytest.raises(InputError, match=FROZEN):
+        fit(student, train, losses_with(teacher)[way])
+    assert_same_bits(weights(student), before)
+
+
+def test_m8_live_teacher_that_is_frozen_teaches_and_stays_as_it_is(base, train):
+    teacher = base.copy()
+    teacher.model.eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher.model.classifier.bias += 1.0
+    before = weights(teacher)
+    fit(base.copy(), train, losses_with(teacher)["closure"])
+    assert_same_bits(weights(teacher), before)
+    assert all(parameter.grad is None for parameter in teacher.model.parameters())
+
+
+def test_fit_refuses_a_model_without_anything_to_train(base, train):
+    only_table = TextModel(nn.Embedding(5, 2), base.tokenizer)
     with pytest.raises(TrainingError, match="all are frozen"):
         fit(only_table, train, config=dataclasses.replace(CONFIG, train_embeddings=False))
 

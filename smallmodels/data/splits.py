@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smallmodels import records
+from smallmodels import files, records
 from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Tokens:
     offsets: npt.NDArray[np.int64]
     pad_id: int
     max_length: int
+    tokenizer: str = ""
+    """SHA-256 of the tokenizer that made them, empty where it is not known."""
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -200,4 +204,25 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_
         pieces += [np.asarray(row, dtype=np.int32) for row in rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length)
+    return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length, tokenizer_sha256(tokenizer))
+
+
+def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """SHA-256 of what a tokenizer makes of texts, whatever it was last called with."""
+    known = _DIGESTS.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):  # tokens were added
+        known = _DIGESTS[tokenizer] = (len(tokenizer), _digest(tokenizer))
+    return known[1]
+
+
+_DIGESTS: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
+"""By tokenizer, with its size: a digest takes as long as a thousand texts."""
+
+
+def _digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return files.sha256_json(tokenizer.get_vocab())
+    settings = json.loads(backend.to_str())
+    last_call = ("truncation", "padding")  # of whoever used the tokenizer last; `max_length` says what matters
+    return files.sha256_json({name: value for name, value in settings.items() if name not in last_call})
