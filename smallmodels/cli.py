@@ -329,6 +329,7 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
             print(folder)
             return 0
     else:
+        records.require_outside_runs(options.out, "--out")
         folder = folders.new_folder(options.out, recipe.name, int(getattr(config, "seed", 0)))
     return _execute(recipe, config, options, folder, going_on, ["smallmodels", "run", recipe.name, *flags], past)
 
@@ -557,6 +558,7 @@ def _report_command(arguments: list[str]) -> int:
     found = [records.read_run(Path(name)) for name in options.runs]
     from smallmodels import report
 
+    records.require_outside_runs(options.out, "--out")
     folders.make_folder(options.out)
     for path in report.write_report(found, options.out):
         print(path)

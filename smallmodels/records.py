@@ -401,6 +401,16 @@ def read_run(path: Path) -> RunRecord:
     return read_record(file)
 
 
+def require_outside_runs(path: Path, flag: str) -> None:
+    """Refuse to write into the folder of a complete run, which would then not be what its record says.
+
+    Raises: InputError that names the flag.
+    """
+    for folder in (path.absolute(), *path.absolute().parents):
+        if (folder / RECORD_NAME).is_file():
+            raise InputError(f"{path} lies in a complete run, where nothing may change: choose another with {flag}")
+
+
 def read_record(path: Path) -> RunRecord:
     """Read and validate a record from its file or its run folder.
 

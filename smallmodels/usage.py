@@ -159,6 +159,7 @@ def _writer(output: Path | None, source: str) -> _Write:
         raise InputError(f"--output should end in .csv or .jsonl, got {output.name}: rename it")
     if not output.parent.is_dir() or output.is_dir():
         raise InputError(f"--output should be a file in a folder that exists, got {output}: choose another")
+    records.require_outside_runs(output, "--output")
     if output.exists() and output.resolve() == Path(source).resolve():
         raise InputError(f"--output should not be the file that is read, got {output}: choose another")
 

@@ -359,6 +359,21 @@ def test_record_survives_the_round_trip_exactly(whole):
     assert report.run_page(records.statement(record)) == (whole / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "{run}", "--out", "{run}"),
+        ("report", "{run}", "--out", "{run}/new/deep"),
+        ("predict", "{run}", "a text", "--output", "{run}/model/answers.csv"),
+        ("run", "quickstart", "--out", "{run}"),
+    ],
+)
+def test_commands_write_nothing_into_a_complete_run(folder, capsys, words):
+    assert cli.main([word.format(run=folder) for word in words]) == 2
+    assert "lies in a complete run, where nothing may change: choose another with --out" in capsys.readouterr().err
+    verification.verify(folder)
+
+
 # What cannot be verified
 
 
