@@ -104,6 +104,10 @@ def store_signals(
 ) -> Signals:
     """One pass of the teacher over a split, stored in the cache; a stored pass is read back.
 
+    Rows are stored in shards, one by one. A pass that is killed, stopped, or out of disk goes on after the last shard
+    that it finished, also in another run, and gives the bytes of a pass that was not interrupted. A damaged shard is
+    computed again alone.
+
     Args:
         teacher: A classifier (raw logits are stored) or an embedder (embeddings are).
         split: Tokenised with the teacher's tokenizer.
@@ -111,7 +115,12 @@ def store_signals(
         context: Counts the work, and the debt of what is read back.
         cache: Folder of the cache; `cache_folder()` if None.
 
-    Raises: TrainingError if the teacher gives values that are not finite.
+    Raises:
+        TrainingError: The teacher gives values that are not finite, or only zeros, for an example.
+        RunInterruptedError: The run was asked to stop, or the disk is full.
+        DamagedError: Shards were swapped or copied.
+        PolicyError: Another process builds the same entry for more than an hour.
+        InputError: There is nothing to store, or the cache cannot be written.
     """
     if not len(split):
         raise InputError(f"split {split.name} should have examples for the teacher, found none: check the data set")
@@ -182,7 +191,10 @@ class _Pass:
 
     def build(self) -> list[Values]:
         """Keep the shards that are finished and whole, and compute the others."""
-        content = self._read_entry() or {"shards": {}, "parts": []}
+        found = self._read_entry()
+        content = found or {"shards": {}, "parts": []}
+        if found is None and any(_SHARD.fullmatch(path.name) for path in self.folder.glob("*")):
+            self._tell(_ENTRY, "so all of the signal is computed again")
         shards = {number: self._read_shard(number, content["shards"]) for number in range(self.num_shards)}
         kept = {number: values for number, values in shards.items() if values is not None}
         self._tell_damage(content["shards"], kept)
@@ -284,9 +296,6 @@ class _Pass:
         files.write_json(self.folder / _ENTRY, {"sha256": files.sha256_json(content), **content})
 
     def _tell_damage(self, listed: Mapping[str, str], kept: Mapping[int, Values]) -> None:
-        there = [path.name for path in self.folder.glob("shard-*")]
-        if not listed and there:
-            self._tell(_ENTRY, "so all of the signal is computed again")
         for number in range(self.num_shards):
             if _shard_name(number) in listed and number not in kept:
                 self._tell(_shard_name(number), "so its rows are computed again")

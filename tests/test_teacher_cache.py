@@ -83,6 +83,7 @@ def test_t1_t4_killed_while_it_writes_gives_the_same_bytes(run, whole, tmp_path,
     result = run("store", cache=tmp_path)
     assert result["shards"] == whole
     assert result["files"] == ["entry.json", *SHARDS]
+    assert "damaged cache" not in result["events"]
 
 
 def test_t1_e2_a_killed_phase_pays_once_for_all_that_it_spent(run, whole, tmp_path):

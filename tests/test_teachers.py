@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -345,6 +346,37 @@ def test_r4_a_stopped_pass_goes_on_with_the_shards_that_are_left(teacher, train,
     assert [path.read_bytes() for path in shards(cache)] == [path.read_bytes() for path in shards(cache / "other")]
 
 
+def test_r4_a_pass_that_another_run_goes_on_with_is_paid_by_both(teacher, train, cache, tmp_path):
+    answers = iter([False, True])
+    first = Context(folder=tmp_path / "1", should_stop=lambda: next(answers), energy=energy_of(10.0, 40.0))
+    with pytest.raises(RunInterruptedError):
+        store(teacher, train, cache, context=first)
+    events = Events()
+    second = Context(folder=tmp_path / "2", energy=energy_of(0.0, 50.0, 70.0), event=events)
+    store(teacher, train, cache, context=second)
+    assert (second.counts.shared_energy_j, second.counts.num_examples) == (30.0, 14)
+    kind, message, details = events.rows[0]
+    assert (kind, details["energy_j"]) == ("cache", 30.0)
+    assert "1 of 3 shards" in message
+    owed = {}
+    for name in "123":
+        context = Context(folder=tmp_path / name, energy=energy_of(0.0))
+        store(teacher, train, cache, context=context)
+        owed[name] = (context.counts.shared_energy_j, context.counts.num_examples)
+    assert owed == {"1": (70.0, 10), "2": (30.0, 14), "3": (100.0, None)}
+
+
+def test_t2_who_mends_a_damaged_shard_pays_for_it_and_owes_the_rest(teacher, train, cache, tmp_path):
+    store(teacher, train, cache, context=Context(folder=tmp_path / "1", energy=energy_of(0.0, 60.0)))
+    shards(cache)[2].unlink()
+    mending = Context(folder=tmp_path / "2", energy=energy_of(0.0, 8.0))
+    store(teacher, train, cache, context=mending)
+    assert mending.counts.shared_energy_j == 60.0
+    reading_back = Context(folder=tmp_path / "3")
+    store(teacher, train, cache, context=reading_back)
+    assert reading_back.counts.shared_energy_j == 68.0
+
+
 FAULTS = {"nan": float("nan"), "inf": float("inf"), "minus inf": float("-inf")}
 
 
@@ -561,6 +593,77 @@ def test_r4_a_stopped_fine_tuning_goes_on_and_carries_the_cost_of_both_parts(tea
     owing = Context()
     fine_tune(teacher, train, cache, Trained(), context=owing, validate=validate)
     assert owing.counts.shared_energy_j == 50.0
+
+
+def teacher_entry(cache):
+    (entry,) = (cache / "fine-tuned-teacher").glob("[!.]*")
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model/model.safetensors", "flipped-value"),
+        ("model/model.safetensors", "torn"),
+        ("manifest.json", "empty"),
+        ("entry.json", "missing"),
+    ],
+)
+def test_t2_t4_a_damaged_teacher_is_trained_again(teacher, train, cache, damage, name):
+    expected = fine_tune(teacher, train, cache, Trained())
+    entry = teacher_entry(cache)
+    DAMAGES[damage](entry / name)
+    (entry.parent / f".{entry.name}.4711.tmp" / "model").mkdir(parents=True)
+    (entry.parent / f".{entry.name}.4712.tmp").touch()
+    (entry.parent / f".{entry.name}.mine.tmp").touch()
+    loss, events = Trained(), Events()
+    again = fine_tune(teacher, train, cache, loss, context=Context(event=events))
+    assert loss.calls == 4
+    assert "damaged cache" in events.kinds
+    assert_same_bits(weights(again), weights(expected))
+    assert [path.name for path in entry.parent.glob("*.tmp")] == [f".{entry.name}.mine.tmp"]
+    files.check_manifest(entry)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model/model.safetensors"])
+@pytest.mark.parametrize("mine", ["notes.txt", "sketches/one.txt"])
+def test_t4_a_damaged_teacher_with_files_of_somebody_else_is_refused(teacher, train, cache, name, mine):
+    fine_tune(teacher, train, cache)
+    entry = teacher_entry(cache)
+    flip_byte(entry / name, 0)
+    (entry / mine).parent.mkdir(exist_ok=True)
+    (entry / mine).write_text("keep me")
+    with pytest.raises(DamagedError):
+        fine_tune(teacher, train, cache)
+    assert (entry / mine).read_text() == "keep me"
+
+
+class Filling(Trained):
+    """A loss at whose fourth call the disk has room for small files only, as if somebody filled it."""
+
+    def __call__(self, model, batch):
+        if self.calls == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().__call__(model, batch)
+
+
+def test_t9_a_teacher_that_finds_no_room_is_stored_later(teacher, train, cache, tmp_path):
+    config = dataclasses.replace(CONFIG, checkpoint_steps=3)
+    expected = fine_tune(teacher, train, cache / "other", config=config)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(RunInterruptedError, match=r"disk of the cache in .* is full") as caught:
+            fine_tune(teacher, train, cache, Filling(), config, context=Context(folder=tmp_path / "phase"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 75
+    assert [path.suffix for path in (cache / "fine-tuned-teacher").iterdir()] == [".lock"]
+    loss = Filling()
+    again = fine_tune(
+        teacher, train, cache, loss, config, context=Context(folder=tmp_path / "phase"), validate=lambda _: {"a": 0.1}
+    )
+    assert loss.calls == 1  # from the checkpoint after the third step
+    assert_same_bits(weights(again), weights(expected))
 
 
 def test_store_signals_uses_the_cache_folder(teacher, train, monkeypatch, tmp_path):
