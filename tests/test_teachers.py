@@ -610,7 +610,7 @@ def teacher_entry(cache):
     ],
 )
 def test_t2_t4_a_damaged_teacher_is_trained_again(teacher, train, cache, damage, name):
-    expected = fine_tune(teacher, train, cache, Trained())
+    expected = weights(fine_tune(teacher, train, cache, Trained()))  # a copy: a loaded model may share the file's pages
     entry = teacher_entry(cache)
     DAMAGES[damage](entry / name)
     (entry.parent / f".{entry.name}.4711.tmp" / "model").mkdir(parents=True)
@@ -620,7 +620,7 @@ def test_t2_t4_a_damaged_teacher_is_trained_again(teacher, train, cache, damage,
     again = fine_tune(teacher, train, cache, loss, context=Context(event=events))
     assert loss.calls == 4
     assert "damaged cache" in events.kinds
-    assert_same_bits(weights(again), weights(expected))
+    assert_same_bits(weights(again), expected)
     assert [path.name for path in entry.parent.glob("*.tmp")] == [f".{entry.name}.mine.tmp"]
     files.check_manifest(entry)
 
