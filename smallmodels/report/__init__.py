@@ -14,13 +14,13 @@ from smallmodels import files
 from smallmodels.errors import InputError
 from smallmodels.records import Inference, RunRecord
 from smallmodels.report import figures, formats, several, single, words
-from smallmodels.report.page import to_html, to_markdown
+from smallmodels.report.page import to_html, to_markdown, writer
 from smallmodels.report.words import summary
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["run_page", "summary", "terminal_table", "write_report"]
+__all__ = ["run_page", "summary", "terminal_table", "write_report", "writer"]
 
 _CSV_HEAD = (
     "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "

@@ -3,12 +3,14 @@
 A page is plain data until the very end, so both forms say the same, and a test can read it without parsing anything.
 """
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from smallmodels import __version__
+from smallmodels import __version__, files
 from smallmodels.report import figures, formats
 
 if TYPE_CHECKING:
@@ -143,9 +145,23 @@ def to_html(page: Page) -> str:
         return Markup(figures.to_svg(panel.figure, title=panel.alt, salt=panel.name))  # escaped where it is drawn
 
     palette = {theme: {n: v[i] for n, v in figures.PALETTE.items()} for i, theme in enumerate(("light", "dark"))}
-    made_by = f"smallmodels {__version__}, matplotlib {importlib.metadata.version('matplotlib')}"
+    made_by = f"{writer()}, matplotlib {importlib.metadata.version('matplotlib')}"
     template = formats.environment("html").get_template("page.html.j2")
     return template.render(page=page, svg=svg, palette=palette, made_by=made_by)
+
+
+@functools.cache
+def writer() -> str:
+    """The version of this package and of the very code that writes cards and pages: the same writes the same."""
+    package = Path(__file__).parents[1]
+    sources = [
+        package / "cards.py",
+        package / "licenses.py",
+        *package.glob("report/*.py"),
+        *package.glob("templates/*"),
+    ]
+    digest = files.sha256_json([files.sha256_file(path) for path in sorted(sources)])
+    return f"smallmodels {__version__} ({digest[:12]})"
 
 
 def to_markdown(page: Page, pictures: Mapping[str, str]) -> str:
