@@ -270,6 +270,18 @@ def test_t2_t4_a_damaged_shard_is_built_again_alone(teacher, train, cache, damag
     assert passes.count == 0
 
 
+def test_t2_a_whole_shard_with_other_values_is_built_again(teacher, train, cache):
+    built = store(teacher, train, cache)
+    one_pass = teachers._Pass(teacher, train, FP32, Context(), cache)
+    (cache / "signals" / built.key / "shard-00001.safetensors").write_bytes(
+        teachers._shard(built.values[10:20] + 1.0, one_pass._about(1))
+    )
+    with Passes(teacher) as passes:
+        again = store(teacher, train, cache)
+    assert passes.count == 1
+    assert np.array_equal(again.values, built.values)
+
+
 @pytest.mark.parametrize("damage", ["flipped-value", "flipped-length", "missing", "empty", "torn"])
 def test_t2_t4_without_its_list_of_shards_an_entry_is_built_again(teacher, train, cache, damage):
     built = store(teacher, train, cache)
@@ -364,6 +376,25 @@ def test_r4_a_pass_that_another_run_goes_on_with_is_paid_by_both(teacher, train,
         store(teacher, train, cache, context=context)
         owed[name] = (context.counts.shared_energy_j, context.counts.num_examples)
     assert owed == {"1": (70.0, 10), "2": (30.0, 14), "3": (100.0, None)}
+
+
+def test_r4_a_pass_stopped_before_its_first_shard_pays_for_that_too(teacher, train, cache, tmp_path):
+    first = Context(folder=tmp_path / "1", should_stop=lambda: True, energy=energy_of(10.0))
+    with pytest.raises(RunInterruptedError, match="stopped after 0 of 24 rows"):
+        store(teacher, train, cache, context=first)
+    store(teacher, train, cache, context=Context(folder=tmp_path / "1", energy=energy_of(40.0, 50.0)))
+    other = Context()
+    store(teacher, train, cache, context=other)
+    assert other.counts.shared_energy_j == 40.0
+
+
+def test_t2_of_an_entry_without_a_whole_shard_nothing_is_owed(teacher, train, cache, tmp_path):
+    store(teacher, train, cache, context=Context(folder=tmp_path / "1", energy=energy_of(0.0, 60.0)))
+    for shard in shards(cache):
+        shard.write_bytes(b"")
+    again = Context(folder=tmp_path / "2", energy=energy_of(0.0, 50.0))
+    store(teacher, train, cache, context=again)
+    assert (again.counts.shared_energy_j, again.counts.num_examples) == (0.0, 24)
 
 
 def test_t2_who_mends_a_damaged_shard_pays_for_it_and_owes_the_rest(teacher, train, cache, tmp_path):
