@@ -1,4 +1,4 @@
-"""What children of `forking` do: store a teacher's signal while they are killed, or their disk is full or read-only."""
+"""What children of `forking` do: store a signal or load data, killed meanwhile, or on a full or read-only disk."""
 
 import contextlib
 import ctypes

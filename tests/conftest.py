@@ -146,6 +146,18 @@ def hub_home(tmp_path_factory):
     return tmp_path_factory.mktemp("hf-home")
 
 
+# Processes that may be killed
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory):
+    """Starts functions of `children` in processes of their own."""
+    import forking
+
+    with forking.serving(tmp_path_factory.mktemp("forking")) as running:
+        yield running
+
+
 # A tiny model
 
 WORDS = """

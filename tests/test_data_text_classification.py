@@ -5,7 +5,6 @@ import json
 import re
 
 import datasets
-import forking
 import numpy as np
 import pytest
 import sample_records
@@ -445,12 +444,6 @@ def test_languages_are_those_of_the_configuration(declared, config, expected):
 # A phase that was killed, or whose kept value is damaged
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with forking.serving(tmp_path_factory.mktemp("forking")) as running:
-        yield running
-
-
 @pytest.fixture
 def parquet_files(tmp_path):
     """A data set of the hub as it lies on disk: two splits in Parquet files."""
@@ -468,23 +461,23 @@ STEPS = ["_read_tables", "_pick_columns", "_note_dropped", "_fill_in", "_note_ov
 @pytest.mark.parametrize(
     "killed_in", [STEPS[3], *(pytest.param(s, marks=pytest.mark.faults) for s in STEPS if s != STEPS[3])]
 )
-def test_d6_r4_killed_while_data_is_prepared_gives_the_same_data(server, csv_file, tmp_path, killed_in):
-    whole = server.start("load_data", run=tmp_path / "whole", dataset=csv_file).result()
+def test_d6_r4_killed_while_data_is_prepared_gives_the_same_data(fork_server, csv_file, tmp_path, killed_in):
+    whole = fork_server.start("load_data", run=tmp_path / "whole", dataset=csv_file).result()
     run = tmp_path / "run"
-    assert server.start("load_data", run=run, dataset=csv_file, killed_in=killed_in).wait() == -9
+    assert fork_server.start("load_data", run=run, dataset=csv_file, killed_in=killed_in).wait() == -9
     assert not (run / "phases" / "data" / "result.json").exists()
-    assert server.start("load_data", run=run, dataset=csv_file, resume=True).result() == whole
+    assert fork_server.start("load_data", run=run, dataset=csv_file, resume=True).result() == whole
 
 
-def test_d6_killed_while_a_data_set_is_unpacked_leaves_nothing_outside(server, parquet_files, tmp_path):
+def test_d6_killed_while_a_data_set_is_unpacked_leaves_nothing_outside(fork_server, parquet_files, tmp_path):
     arguments = {"dataset": "org/any", "hub_files": parquet_files}
-    whole = server.start("load_data", run=tmp_path / "whole", **arguments).result()
+    whole = fork_server.start("load_data", run=tmp_path / "whole", **arguments).result()
     run, outside = tmp_path / "run", tmp_path / "temporary"
     outside.mkdir()
     arguments |= {"run": run, "temporary": outside}
-    assert server.start("load_data", **arguments, killed_in="table_of").wait() == -9
+    assert fork_server.start("load_data", **arguments, killed_in="table_of").wait() == -9
     assert list((run / "phases" / "data" / "scratch").iterdir())  # so the kill came while it was in use
-    assert server.start("load_data", **arguments, resume=True).result() == whole
+    assert fork_server.start("load_data", **arguments, resume=True).result() == whole
     assert not (run / "phases" / "data" / "scratch").exists()
     assert {path.name for path in outside.iterdir()} == {"smallmodels-energy.lock"}  # of the machine, kept on purpose
 

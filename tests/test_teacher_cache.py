@@ -3,7 +3,6 @@
 import random
 import time
 
-import forking
 import pytest
 from children import NUM_ROWS, ROWS_PER_SHARD
 
@@ -14,17 +13,11 @@ KILLED = -9
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with forking.serving(tmp_path_factory.mktemp("forking")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def run(server, tiny_model_folder):
+def run(fork_server, tiny_model_folder):
     """Call a function of `children` with the tiny model; its result, or its exit code if it was killed."""
 
     def call(function, *, killed=False, **arguments):
-        child = server.start(function, model=tiny_model_folder, **arguments)
+        child = fork_server.start(function, model=tiny_model_folder, **arguments)
         if killed:
             assert child.wait() == KILLED
             return None
@@ -165,18 +158,18 @@ def test_t11_building_where_nothing_can_be_written_is_refused(run, tmp_path, the
 # Two builders
 
 
-def test_t10_two_builders_in_two_processes_build_once(server, tiny_model_folder, whole, tmp_path):
+def test_t10_two_builders_in_two_processes_build_once(fork_server, tiny_model_folder, whole, tmp_path):
     building, release, cache = tmp_path / "building", tmp_path / "release", tmp_path / "cache"
     common = {"model": tiny_model_folder, "cache": cache}
-    one = server.start("store", **common, building=building, wait_for=release)
+    one = fork_server.start("store", **common, building=building, wait_for=release)
     deadline = time.monotonic() + 60
     while not building.exists():
         assert time.monotonic() < deadline, "the first builder did not begin"
         time.sleep(0.02)
-    late = server.start("store", **common, lock_wait_s=0.3).result()
+    late = fork_server.start("store", **common, lock_wait_s=0.3).result()
     assert late["failed"][:2] == ["PolicyError", 3]
     assert "another process holds it" in late["failed"][2]
-    patient = server.start("store", **common)
+    patient = fork_server.start("store", **common)
     release.touch()
     results = [one.result(), patient.result()]
     assert [result["num_rows"] for result in results] == [NUM_ROWS, 0]
@@ -187,11 +180,11 @@ def test_t10_two_builders_in_two_processes_build_once(server, tiny_model_folder,
 # Space is asked for beforehand
 
 
-def test_t13_a_disk_that_is_too_small_is_refused(server, tmp_path):
+def test_t13_a_disk_that_is_too_small_is_refused(fork_server, tmp_path):
     answers = {}
     for num_rows in (100, 20_000):
         arguments = {"folder": tmp_path, "kilobytes": 400, "num_rows": num_rows, "width": 77}
-        answers[num_rows] = server.start("require_space_on_small_disk", **arguments).result()
+        answers[num_rows] = fork_server.start("require_space_on_small_disk", **arguments).result()
     if "skip" in answers.values():
         pytest.skip("mounting needs rights that this user does not have")
     assert answers == {100: None, 20_000: "refused"}
@@ -205,7 +198,7 @@ def test_t13_a_disk_that_is_too_small_is_refused(server, tmp_path):
     ],
 )
 def test_t13_recipes_refuse_a_disk_that_is_too_small_before_the_teacher_is_loaded(
-    server, tiny_model_folder, tmp_path, recipe, loader, needed
+    fork_server, tiny_model_folder, tmp_path, recipe, loader, needed
 ):
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
@@ -213,7 +206,7 @@ def test_t13_recipes_refuse_a_disk_that_is_too_small_before_the_teacher_is_loade
     words = [recipe, "--smoke", "--out", str(out)]
     words += [] if recipe == "quickstart" else ["--dataset", str(tmp_path / "d.csv")]
     arguments = {"model": tiny_model_folder, "folder": disk, "words": words, "loader": loader, "kilobytes": 8}
-    child = server.start("recipe_on_small_disk", **arguments)
+    child = fork_server.start("recipe_on_small_disk", **arguments)
     code, said = child.result(), child.output()
     if code == "skip":
         pytest.skip("mounting needs rights that this user does not have")
