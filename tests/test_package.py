@@ -116,7 +116,7 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "folders", "licenses", "memory", "privacy", "text"},
+    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "text"},
     {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes"},
     {"phases"},
     {"data"},

@@ -6,6 +6,7 @@ compared with the hashes that the hub lists for it, and noted beside the hub's c
 offline afterwards. Weights are safetensors or nothing; no repository's code is run.
 """
 
+from smallmodels.floors import require_floors
 from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.cards import Card, read_card
 from smallmodels.sources.checks import check_folder, check_model
@@ -35,3 +36,5 @@ __all__ = [
     "pinned_name",
     "read_card",
 ]
+
+require_floors()  # here, because whatever reads or trains a model imports this
