@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 
 import datasets
@@ -196,8 +198,9 @@ def test_d10_a_data_set_with_a_script_names_its_parquet_revision_which_loads(sma
 # Servers and networks that fail
 
 
-def test_h3_errors_that_pass_are_waited_for(faulty, tmp_path):
-    faulty.set_faults(match="/api/", error_every=1, error_status=503, only_first=2)
+@pytest.mark.parametrize("status", [429, 503])
+def test_h3_errors_that_pass_are_waited_for(faulty, tmp_path, status):
+    faulty.set_faults(match="/api/", error_every=1, error_status=status, only_first=2)
     assert faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK).get()["license"] == "mit"
 
 
@@ -208,6 +211,98 @@ def test_h3_errors_that_stay_end_in_one_sentence_after_bounded_attempts(faulty, 
     refused(outcome, "the hub should give the model org/tiny", "answered 500", "5 attempts")
     assert time.monotonic() - start < 30
     assert sum("org/tiny" in path for path in faulty.paths_asked()[before:]) == 5
+
+
+def test_h3_answers_that_come_too_late_are_asked_for_again(faulty, tmp_path):
+    faulty.set_faults(match="resolve.*config.json", delay_s=3, only_first=2)
+    patience = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    assert faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK, **patience).get()["license"] == "mit"
+
+
+RECIPE = '''
+"""Train nothing."""
+from dataclasses import dataclass
+from smallmodels import sources
+
+sources.asking.RETRY_SECONDS, sources.asking.FIRST_WAIT_S = 5.0, 0.05
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+
+def main(config, run):
+    model, dataset = run.pin("org/tiny", "model"), run.pin("org/rows", "dataset")
+    run.add_source(sources.fetch_model(model).source)
+    run.add_source(sources.fetch_dataset(dataset).source)
+    raise AssertionError("training began")
+'''
+
+
+@pytest.mark.parametrize("way", ["offline", "unreachable", "failing weights"])
+def test_h2_h3_run_that_lacks_an_input_ends_before_it_began_and_leaves_nothing(faulty, tmp_path, way):
+    (tmp_path / "toy.py").write_text(RECIPE)
+    changes = {"offline": {"HF_HUB_OFFLINE": "1"}, "unreachable": {"HF_ENDPOINT": "http://127.0.0.1:9"}}.get(way, {})
+    faulty.set_faults(match="resolve.*safetensors", error_every=1, error_status=500)
+    done = subprocess.run(
+        [sys.executable, "-m", "smallmodels", "run", "toy.py", "--accept-license", "unknown:org/rows"],
+        cwd=tmp_path,
+        env=faulty.environment(tmp_path / "home", **changes),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "org/tiny" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_h9_more_to_download_than_the_disk_has_room_for_is_refused_up_front(faulty, tmp_path):
+    """The list of files that the hub gave says so; nothing is asked for."""
+    before = (
+        "pin = sources.hub.Pin('org/tiny', 'model', None, '0' * 40, {'config.json': sources.hub.File(10, None, None), "
+        "'model.safetensors': sources.hub.File(10**16, None, None)}, 'http://127.0.0.1', '2026-01-01T00:00:00Z'); "
+        "sources.hub.write_pin(pin)"
+    )
+    asked = len(faulty.paths_asked())
+    expression = (
+        f"str(sources.hub.download(sources.hub.resolve('org/tiny', '{'0' * 40}', 'model'), ['model.safetensors']))"
+    )
+    outcome = faulty.evaluate(expression, tmp_path, before=before)
+    refused(outcome, "org/tiny needs 10000000000 MB of disk", "make room, or point HF_HOME to a larger disk")
+    assert len(faulty.paths_asked()) == asked
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a disk of its own: unshare and tmpfs of Linux")
+def test_h9_disk_that_fills_up_under_a_download_is_one_sentence(faulty, tmp_path):
+    """On a real small disk, behind the back of the estimate."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "evaluate.py").write_text(
+        "from smallmodels import sources\n"
+        "from smallmodels.errors import SmallmodelsError\n"
+        "sources.hub._check_space = lambda *_: None\n"
+        "try:\n    sources.fetch_model('org/tiny')\n"
+        "except SmallmodelsError as error:\n    print(error.exit_code, error)\n"
+    )
+    mount = f"mount -t tmpfs -o size=100k tmpfs {tmp_path}/disk && exec {sys.executable} {tmp_path}/evaluate.py"
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", mount],
+        env=faulty.environment(tmp_path / "disk"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "permission" in done.stderr.lower() or "not permitted" in done.stderr.lower():
+        pytest.skip("this system lets nobody mount a small disk")
+    assert done.stdout.startswith("2 the disk is full while org/tiny is downloaded"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("user", ["", "user:hf_CANARY@"])
+def test_h11_s3_mirror_is_recorded_without_user_and_port(small_hub, tmp_path, user):
+    endpoint = small_hub.url.replace("://", f"://{user}")
+    outcome = small_hub.evaluate(MODEL.format(name="org/tiny"), tmp_path, HF_ENDPOINT=endpoint)
+    assert outcome.get()["notes"]["endpoint"] == "http://127.0.0.1"
+    assert "CANARY" not in outcome.output
+    assert not any("CANARY" in path.read_text(errors="replace") for path in tmp_path.rglob("*.json"))
 
 
 def test_h4_a_cut_connection_is_taken_up_again_and_the_bytes_are_right(faulty, root, tmp_path):

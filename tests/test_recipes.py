@@ -218,7 +218,7 @@ ON_THE_HUB = {
 @pytest.mark.slow
 @pytest.mark.hub
 @pytest.mark.parametrize("dataset", ON_THE_HUB)
-def test_s8_data_sets_of_the_hub_run_and_again_offline_without_their_commit_in_the_record(
+def test_s8_h1_data_sets_of_the_hub_run_and_again_offline_without_their_commit_in_the_record(
     hub, hub_home, tiny_model_folder, tmp_path, dataset
 ):
     words = [*("run", "distill_text_classifier", "--smoke", "--max-train", "300", "--max-length", "32")]
