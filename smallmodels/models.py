@@ -203,6 +203,8 @@ def _from_folder(
             f"{folder.name} should hold the weights of its config alone, found {extra[0]} as well: fetch it again"
         )
     _require_fitting_vocabulary(model, tokenizer, folder.name)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()  # else it is the file itself, mapped, and changes when somebody writes to it
     return model, tokenizer
 
 
