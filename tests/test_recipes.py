@@ -1,5 +1,6 @@
 """Every shipped recipe: its docstring, its flags, and its SMOKE config to a complete record, on the real path."""
 
+import copy
 import csv
 import json
 import socket
@@ -109,7 +110,8 @@ def test_student_loads_with_plain_transformers_and_its_card_parses(runs, name):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = runs[name] / "model"
-    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    mapped = AutoModelForSequenceClassification.from_pretrained(folder)
+    model = copy.deepcopy(mapped)  # into memory as ours is: a mapped file lies otherwise, which changes last bits
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ours = TextModel.load(folder)
     inputs = tokenizer(["open the file"], return_tensors="pt")
