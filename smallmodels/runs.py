@@ -467,6 +467,14 @@ class Run:
         self._licensed.append(licenses.Declared(source.name, source.license))
         licenses.require_accepted(self._licensed, self.accepted_licenses)
 
+    def _note_idle_acceptance(self) -> None:
+        """Say which accepted licences no source comes under: else a mistyped id looks like one that was needed."""
+        used = {license_id for source in self._sources for license_id in licenses.ids_of(source)}
+        if idle := [license_id for license_id in self.accepted_licenses if license_id not in used]:
+            self.event(
+                "licence", f"no source of this run comes under {', '.join(idle)}: --accept-license had no effect"
+            )
+
     def _progress(self, done: float, total: float | None = None, **fields: Any) -> None:
         self._step = done
         self._display.update(done, total, **fields)
@@ -561,6 +569,7 @@ class Run:
             label_names: Names of the classes, for the card.
         """
         self._require_not_stopped()
+        self._note_idle_acceptance()
         with self.meter.phase("export"):
             self.keep(MODEL_NAME, student)
             if predictions is not None:

@@ -218,7 +218,9 @@ def test_s4_run_that_is_resumed_keeps_what_was_accepted_and_takes_more(tmp_path)
         run_on(tmp_path / "r", *both, resume=True)
     assert (tmp_path / "r").is_dir()  # it was there before
     record = run_on(tmp_path / "r", *both, finish=True, resume=True, accept_licenses=["unknown:org/teacher"])
-    assert record.accepted_licenses == ["cc-by-nc-4.0", "unknown:org/teacher"]  # llama3 was not needed
+    assert record.accepted_licenses == ["cc-by-nc-4.0", "unknown:org/teacher"]
+    (said,) = [event.message for event in record.events if event.kind == "licence"]
+    assert said == "no source of this run comes under llama3: --accept-license had no effect"
     assert json.loads((tmp_path / "r" / "config.json").read_text())["accepted_licenses"] == [
         *("cc-by-nc-4.0", "llama3", "unknown:org/teacher")
     ]
@@ -321,7 +323,15 @@ def test_s4_accepted_licences_reach_record_and_card_and_a_repeat_of_the_run(lice
     card = (folder / "model" / "README.md").read_text()
     assert "org/nc: no commercial use" in card
     assert "org/sa: share adapted versions under the same licence" in card
-    again = ["--config", str(folder / "config.json"), "--teacher", "org/odd", "--accept-license", "other:org/odd"]
+    again = [
+        "toy.py",
+        "--config",
+        str(folder / "config.json"),
+        "--teacher",
+        "org/odd",
+        "--accept-license",
+        "other:org/odd",
+    ]
     second = run_command(licensed, tmp_path, *again, HF_HUB_OFFLINE="0")
     assert second.returncode == 0, second.stderr
     accepted = records.read_record(tmp_path / second.stdout.splitlines()[-1]).accepted_licenses

@@ -44,9 +44,21 @@ def edit_json(path, **changes):
         "a b/c",
     ],
 )
-def test_s1_parse_name_refuses_what_is_no_hub_id(name):
-    with pytest.raises(InputError, match="should be org/name"):
-        sources.parse_name(name, "model")
+def test_s1_what_is_no_hub_id_is_refused_wherever_a_name_is_taken(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ways = [lambda name, kind=kind: sources.parse_name(name, kind) for kind in ("model", "dataset")]
+    if name != "/etc":  # which is a folder, and as such somebody's own
+        ways += [lambda name, kind=kind: sources.pinned_name(name, kind) for kind in ("model", "dataset")]
+        ways += [lambda name, kind=kind: sources.declared_license(name, kind) for kind in ("model", "dataset")]
+        ways += [sources.fetch_model]
+    for way in [*ways, sources.fetch_dataset]:
+        with pytest.raises(InputError, match="should be org/name"):
+            way(name)
+
+
+def test_s1_folder_that_holds_no_model_is_not_searched_elsewhere():
+    with pytest.raises(InputError, match=r"/etc should hold a model in the transformers format, found no config\.json"):
+        sources.fetch_model("/etc")
 
 
 def test_parse_name_takes_revisions_with_slashes():

@@ -54,7 +54,19 @@ _NAME = re.compile(r"(?!.*(?:--|::|\.\.))[^/\\\x00-\x1f]{0,200}")
 _CLASS = re.compile(r"[A-Za-z_]\w{0,99}", re.ASCII)
 _MODULE_CLASS = re.compile(r"sentence_transformers\.(?:\w+\.)*\w+", re.ASCII)
 
-_FREE_TEXT = frozenset({"_name_or_path", "name_or_path", "id2label", "label2id", "task_specific_params", "prompts"})
+_FREE_TEXT = frozenset(
+    {
+        *(
+            "_name_or_path",
+            "name_or_path",
+            "id2label",
+            "label2id",
+            "task_specific_params",
+            "finetuning_task",
+            "prompts",
+        ),
+    }
+)
 """Under these keys stands what people wrote; nothing is looked up by it."""
 _TOKENIZER_FREE_TEXT = _FREE_TEXT | {
     *("chat_template", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "never_split"),
@@ -132,7 +144,8 @@ def _why_not(key: str, value: Any, is_free: Callable[[str], bool]) -> str:
     for kind, allowed in _CHOICES:
         if kind.fullmatch(key) and not (isinstance(value, str | None) and value in allowed):
             return "which is no choice that transformers brings itself"
-    if key.endswith("_class") and not (value is None or (isinstance(value, str) and _CLASS.fullmatch(value))):
+    is_class = value is None or (isinstance(value, str) and _CLASS.fullmatch(value))
+    if key.endswith("_class") and not (is_class or _is_size(value)):
         return "which is no name of a class"
     if key == "init_inputs" and value not in (None, []):
         return "which sets arguments that are not named"
