@@ -48,10 +48,13 @@ def root(tiny_model_folder, tmp_path_factory):
     write_rows(root / "datasets" / "org" / "rows@v1" / "train.jsonl", rows[:20])
     datasets.Dataset.from_list(rows).to_parquet(root / "datasets" / "org" / "parquet" / "train.parquet")
     (root / "datasets" / "org" / "script" / "script.py").write_text("raise SystemExit('ran')")
+    (root / "datasets" / "org" / "script" / "README.md").write_text("---\nlicense: mit\nlanguage: sw\n---\n")
     converted = root / "datasets" / "org" / "script@refs%2Fconvert%2Fparquet"
     for config, part in (("first", rows[:20]), ("second", rows)):
         (converted / config / "train").mkdir(parents=True)
         datasets.Dataset.from_list(part).to_parquet(converted / config / "train" / "0000.parquet")
+    (root / "datasets" / "org" / "bare" / "all" / "train").mkdir(parents=True)
+    datasets.Dataset.from_list(rows).to_parquet(root / "datasets" / "org" / "bare" / "all" / "train" / "0000.parquet")
     return root
 
 
@@ -158,7 +161,7 @@ def test_h8_gated_repository_names_its_page_and_s3_no_token(small_hub, tmp_path)
     assert small_hub.evaluate(expression, tmp_path, HF_TOKEN="hf_test").get()["license"] == "mit"
 
 
-def test_a_revision_is_read_as_it_was(small_hub, tmp_path):
+def test_h6_a_revision_is_read_as_it_was(small_hub, tmp_path):
     old, new = (small_hub.evaluate(load(f"'org/rows{at}'"), tmp_path).get() for at in ("@v1", ""))
     assert (sum(old[0].values()), sum(new[0].values())) == (20, 40)
     assert old[4] != new[4]
@@ -178,7 +181,7 @@ def test_m1_m2_refused_models_cost_no_download_of_weights(small_hub, tmp_path):
     assert not [path for path in asked if path.endswith((".bin", ".safetensors", ".py"))]
 
 
-def test_code_in_a_repository_is_not_downloaded(small_hub, tmp_path):
+def test_m2_code_in_a_repository_is_not_downloaded(small_hub, tmp_path):
     assert "modeling_evil.py" not in small_hub.evaluate(MODEL.format(name="org/tiny"), tmp_path).get()["sha256"]
     assert not list(tmp_path.rglob("modeling_evil.py"))
 
@@ -192,7 +195,18 @@ def test_d10_a_data_set_with_a_script_names_its_parquet_revision_which_loads(sma
     expression = load("'org/script@refs/convert/parquet', config='first'")
     got = small_hub.evaluate(expression, tmp_path).get()
     assert (sum(got[0].values()), got[1]) == (20, ["no", "yes"])
+    assert got[2:4] == [["sw"], "mit"]  # of the card that the copy itself lacks
     assert small_hub.evaluate(expression, tmp_path, HF_HUB_OFFLINE="1").get() == got
+    pinned = "sources.pinned_name('org/script@refs/convert/parquet', 'dataset')"
+    assert small_hub.evaluate(f"sources.declared_license({pinned}, 'dataset').license", tmp_path).get() == "mit"
+    commit = small_hub.evaluate(pinned, tmp_path).get()
+    for home in (tmp_path, tmp_path / "elsewhere"):  # as a run reads it, and another machine that repeats the run
+        assert small_hub.evaluate(load(f"'{commit}', config='first'"), home).get()[:5] == got[:5]
+
+
+def test_data_set_without_a_card_that_looks_like_a_copy_declares_no_licence(small_hub, tmp_path):
+    assert small_hub.evaluate("sources.declared_license('org/bare', 'dataset').license", tmp_path).get() is None
+    assert sum(small_hub.evaluate(load("'org/bare'"), tmp_path).get()[0].values()) == 40
 
 
 # Servers and networks that fail
@@ -313,7 +327,7 @@ def test_h4_a_cut_connection_is_taken_up_again_and_the_bytes_are_right(faulty, r
     assert got["sha256"]["model.safetensors"]
 
 
-def test_a_hub_that_is_not_there_is_one_sentence(small_hub, tmp_path):
+def test_h3_a_hub_that_is_not_there_is_one_sentence(small_hub, tmp_path):
     outcome = small_hub.evaluate(
         DATASET.format(name="org/rows"), tmp_path, before=QUICK, HF_ENDPOINT="http://user:hf_CANARY@127.0.0.1:9"
     )

@@ -55,22 +55,12 @@ _CLASS = re.compile(r"[A-Za-z_]\w{0,99}", re.ASCII)
 _MODULE_CLASS = re.compile(r"sentence_transformers\.(?:\w+\.)*\w+", re.ASCII)
 
 _FREE_TEXT = frozenset(
-    {
-        *(
-            "_name_or_path",
-            "name_or_path",
-            "id2label",
-            "label2id",
-            "task_specific_params",
-            "finetuning_task",
-            "prompts",
-        ),
-    }
+    ["_name_or_path", "name_or_path", "id2label", "label2id", "task_specific_params", "finetuning_task", "prompts"]
 )
 """Under these keys stands what people wrote; nothing is looked up by it."""
 _TOKENIZER_FREE_TEXT = _FREE_TEXT | {
     *("chat_template", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "never_split"),
-    *("special_tokens_map_file", "model_specific_special_tokens", "sp_model_kwargs", "language", "task"),
+    *("special_tokens_map_file", "model_specific_special_tokens", "language", "task"),
 }
 """Tokens may be any text; the file that is named is one of whoever trained the tokenizer, and never read."""
 

@@ -11,7 +11,8 @@ from smallmodels import files, records
 from smallmodels.errors import InputError, PolicyError
 from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.asking import ask
-from smallmodels.sources.cards import CARD_FILES, read_card, source_of
+from smallmodels.sources.cards import CARD_FILES, source_of
+from smallmodels.sources.declared import read_card_of
 from smallmodels.sources.hub import Pin, download, is_offline, not_cached, resolve, write_pin
 from smallmodels.sources.names import parse_name
 from smallmodels.sources.weight_files import foreign_format
@@ -72,7 +73,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     for file in data:  # `datasets` unpacks what begins like an archive, whatever its name says
         if found := foreign_format(folder / file):
             raise PolicyError(f"{file} of {repo_id} should be a file of rows, found {found}, which is not unpacked")
-    card = read_card(folder, "dataset")
+    card = read_card_of(pin)
     hashes = {file: pin.files[file].sha256 or files.sha256_file(folder / file) for file in data}
     notes = pin.notes() | ({"config": chosen["config"]} if chosen["config"] else {}) | card.notes
     source = source_of(
@@ -113,8 +114,8 @@ def _choose_config(pin: Pin, config: str | None) -> dict[str, Any]:
 
 
 def _folder_of_config(pin: Pin, config: str | None) -> str | None:
-    """The hub's own Parquet branch has no card, only one folder per configuration."""
-    if pin.revision != "refs/convert/parquet":
+    """The hub's own copy as Parquet files has no card, only one folder per configuration."""
+    if not pin.is_parquet_copy:
         return None
     folders = sorted({name.split("/")[0] for name in pin.files if name.endswith(".parquet") and "/" in name})
     if config is None and len(folders) == 1:

@@ -1,10 +1,11 @@
 """What a source declares about its licence, read before anything else of it."""
 
+import dataclasses
 import os
 
 from smallmodels.licenses import USER_PROVIDED, Declared
-from smallmodels.sources.cards import CARD_FILES, read_card
-from smallmodels.sources.hub import cached, download, is_offline, resolve
+from smallmodels.sources.cards import CARD_FILES, Card, read_card
+from smallmodels.sources.hub import Pin, cached, download, is_offline, resolve
 from smallmodels.sources.names import Kind, parse_name
 from smallmodels.sources.packages import installed
 
@@ -23,7 +24,19 @@ def declared_license(name: str, kind: Kind) -> Declared | None:
     if kind == "model" and revision is None and (found := installed(repo_id)):
         return Declared(repo_id, read_card(found[1], kind).license)
     pin = resolve(repo_id, revision, kind)
-    names = [name for name in pin.files if CARD_FILES.fullmatch(name)]
-    if is_offline() and not cached(pin, names):
+    if is_offline() and not cached(pin, _card_files(pin)):
         return None
-    return Declared(repo_id, read_card(download(pin, names), kind).license if names else None)
+    return Declared(repo_id, read_card_of(pin).license)
+
+
+def read_card_of(pin: Pin) -> Card:
+    """The card of a repository; of the hub's copy as Parquet files, which has none, that of the main revision."""
+    if pin.is_parquet_copy and not (main := resolve(pin.repo_id, None, pin.kind)).is_parquet_copy:
+        card = read_card_of(main)
+        return dataclasses.replace(card, notes=card.notes | {"card": "read from the main revision"})
+    names = _card_files(pin)
+    return read_card(download(pin, names), pin.kind) if names else Card(None, [], False, {})
+
+
+def _card_files(pin: Pin) -> list[str]:
+    return [name for name in pin.files if CARD_FILES.fullmatch(name)]

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import shutil
 import urllib.parse
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from smallmodels.errors import DamagedError, InputError
 from smallmodels.sources.asking import UnreachableError, ask
 from smallmodels.sources.names import COMMIT, HUB, Kind, parse_name
 from smallmodels.sources.packages import is_packaged
+
+_PARQUET_COPY = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
+"""Configuration, split, number."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class Pin:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Files by split for each configuration that was asked for."""
     from_cache: bool = False
+
+    @property
+    def is_parquet_copy(self) -> bool:
+        """Whether these are the files of `refs/convert/parquet`, which the hub makes itself: no card, only Parquet."""
+        parquet = [name for name in self.files if name.endswith(".parquet")]
+        return "README.md" not in self.files and bool(parquet) and all(map(_PARQUET_COPY.fullmatch, parquet))
 
     def notes(self) -> dict[str, Any]:
         """What the record should say beside the commit."""
