@@ -55,7 +55,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the lock back and remove its file; harmless if it is not held."""
-        if self._file is None:
+        if self._file is None or self._file.closed:
             return
         with contextlib.suppress(OSError):  # Windows cannot remove an open file; a stale one does no harm
             self.path.unlink(missing_ok=True)
@@ -75,7 +75,10 @@ def remove_stale_lock(folder: Path) -> None:
 
 
 def lock_file(file: IO[str]) -> None:
-    """Take an open file's lock, which the system releases when the process ends; OSError if another holds it."""
+    """Take an open file's lock, which the system releases when the process ends; OSError if another holds it.
+
+    A forked child, such as a data worker, lets go of its copy, which would else keep the lock after its parent's death.
+    """
     if sys.platform == "win32":
         import msvcrt
 
@@ -85,6 +88,7 @@ def lock_file(file: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.register_at_fork(after_in_child=file.close)
 
 
 def holder(folder: Path) -> str | None:

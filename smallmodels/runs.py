@@ -596,8 +596,8 @@ class Run:
         record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
         record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
         self._write_pages(record)
-        self._remove_checkpoints()
         files.remove_leftovers(self.folder)
+        self._remove_checkpoints()
         record = dataclasses.replace(record, files=self._file_hashes())
         self.record = records.write_record(self.folder, record)
         return self.record

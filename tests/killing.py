@@ -1,9 +1,9 @@
 """Runs of recipes in processes of their own that are killed at a chosen point, by a real signal.
 
-Run as a script this is a fork server: it imports what recipes import, runs no operation of torch, and forks a child
-for each request, so that a run costs no imports. `Processes` talks to it. A child calls `cli.main` like a terminal
-does; the only changes in it are the point where it sends itself a signal, a list of what it trained on, and shorter
-windows for the cost of use.
+Run as a script this is a fork server: it imports what recipes import, lets CodeCarbon look at the machine, runs no
+operation of torch, and forks a child for each request, so that a run costs no imports. `Processes` talks to it. A
+child calls `cli.main` like a terminal does; the only changes in it are the point where it sends itself a signal, a
+list of what it trained on, and shorter windows for the cost of use.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Point:
     signal: int = signal.SIGKILL
     torn_at: int | None = None
     """Instead of a signal: from here on the system ends the process at the first file that passes so many bytes."""
+    limit: int | None = None
+    """Instead of a signal: from here on a write that makes a file larger than this fails."""
     times: int = 1
     """Send the signal so often, a tenth of a second apart."""
 
@@ -62,7 +65,8 @@ class Request:
     folder: str
     """Where the run has its cache, its temporary files, and what it prints."""
     point: Point | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    num_threads: int = 1
+    """Of torch."""
 
 
 # In the child
@@ -71,13 +75,16 @@ class Request:
 def serve_request(request: Request) -> int:
     """The command's exit code, unless it meets its point."""
     folder = Path(request.folder)
-    os.environ |= {"SMALLMODELS_CACHE": str(folder / "cache"), "TMPDIR": str(folder)} | request.environment
+    os.environ |= {"SMALLMODELS_CACHE": str(folder / "cache"), "TMPDIR": str(folder)}
     out = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
     tempfile.tempdir = None  # the parent's
+    import torch
+
     from smallmodels import cli, evaluation
 
+    torch.set_num_threads(request.num_threads)
     evaluation.measure_inference = functools.partial(evaluation.measure_inference, window_s=0.05)
     phase = _watch_phases()
     _note_training(folder / "training.jsonl", phase)
@@ -177,9 +184,11 @@ def _path_of(argument: Any) -> str:
 
 
 def _meet(point: Point) -> None:
+    limit = point.limit if point.torn_at is None else point.torn_at
     if point.torn_at is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and would go on with an error
-        resource.setrlimit(resource.RLIMIT_FSIZE, (point.torn_at, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and goes on with an error
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         return
     for number in range(point.times):
         if number:
@@ -211,6 +220,13 @@ def _import_what_recipes_import() -> None:
     late = "codecarbon", "matplotlib.backends.backend_svg", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
     for module in (*late, "sklearn.feature_extraction.text", "sklearn.linear_model", "smallmodels.cards"):
         importlib.import_module(module)
+    from smallmodels import energy
+
+    with energy.Meter():  # looks for the machine's parts, which takes a second and is remembered
+        pass
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(timeout=10)
+    assert threading.active_count() == 1, "a process with threads cannot be forked safely"
 
 
 def _fork(request: Request) -> int:
@@ -305,7 +321,8 @@ class Processes:
 @contextlib.contextmanager
 def processes() -> Iterator[Processes]:
     """A fork server until the block ends."""
-    running = Processes({**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # tiny tensors only wait for a second one
+    running = Processes({**os.environ, **one_thread, "PYTHONPATH": str(Path(__file__).parents[1])})
     try:
         yield running
     finally:

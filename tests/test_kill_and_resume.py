@@ -2,15 +2,19 @@
 
 import itertools
 import json
+import os
+import re
+import signal
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import killing
+import psutil
 import pytest
 import small_data
-from killing import FINISH, KILLED, Point, Processes, Request
-from safetensors import safe_open
+from killing import FINISH, KILLED, TORN, Point, Processes, Request
 
 from smallmodels import files, records, verification
 
@@ -18,12 +22,25 @@ TICKETS = ["--text-column", "message", "--label-column", "team", "--max-length",
 SHORT = ["--smoke", "--max-steps", "8", "--checkpoint-steps", "2", "--batch-size", "8", "--number-format", "fp32"]
 """Eight steps and a checkpoint after every second. The number format is measured, so it is fixed here: another one
 would give other bits."""
+LAYERS = ["--num-layers", "2"]
+TEACHER = ["--teacher-train.checkpoint-steps", "2"]
 SETTINGS = {
-    "finetune": ["finetune_text_classifier", "--num-layers", "2", "--num-evaluations", "4"],
-    "finetune-lora": ["finetune_text_classifier", "--num-layers", "2", "--lora-rank", "2", "--micro-batch-size", "3"],
-    "distill": ["distill_text_classifier", "--num-layers", "2", "--teacher-train.max-steps", "4"],
-    "distill-dropout": ["distill_text_classifier", "--num-layers", "2", "--dropout", "--micro-batch-size", "3"],
-    "quickstart": ["quickstart", "--num-layers", "2", "--max-train", "64", "--num-evaluations", "2"],
+    "finetune": ["finetune_text_classifier", *LAYERS, "--num-evaluations", "4"],
+    **{
+        f"finetune-workers-{n}": [
+            "finetune_text_classifier",
+            *LAYERS,
+            "--num-evaluations",
+            "4",
+            "--num-workers",
+            str(n),
+        ]
+        for n in (1, 2)
+    },
+    "finetune-lora": ["finetune_text_classifier", *LAYERS, "--lora-rank", "2", "--micro-batch-size", "3"],
+    "distill": ["distill_text_classifier", *LAYERS, "--teacher-train.max-steps", "4", *TEACHER],
+    "distill-dropout": ["distill_text_classifier", *LAYERS, "--dropout", "--micro-batch-size", "3", *TEACHER],
+    "quickstart": ["quickstart", *LAYERS, "--max-train", "64", "--num-evaluations", "2"],
 }
 MODEL_FLAG = {"finetune": "--base-model", "distill": "--teacher", "quickstart": "--teacher"}
 
@@ -50,11 +67,11 @@ class Trial:
     words: list[str]
     folder: Path
 
-    def start(self, point: Point | None = None, **how) -> int:
+    def start(self, point: Point | None = None, num_threads: int = 1, **how) -> int:
         """Begin the run, or go on with it; the exit code."""
         self.folder.mkdir(exist_ok=True)
         words = ["run", "--resume", str(self.run)] if self.runs else self.words
-        return self.children.run(self.request(words, point), **how)
+        return self.children.run(replace(self.request(words, point), num_threads=num_threads), **how)
 
     def request(self, words: list[str], point: Point | None = None) -> Request:
         return Request(words, str(self.folder), point)
@@ -118,10 +135,23 @@ def assert_same(resumed: Trial, expected: Trial, *, num_segments: int) -> None:
     weights = "model/model.safetensors"
     assert files.sha256_file(resumed.run / weights) == files.sha256_file(expected.run / weights)
     assert here.model["weights_sha256"] == there.model["weights_sha256"]
+    assert notes(resumed)["examples_sha256"] == notes(expected)["examples_sha256"]
     assert_same_steps(resumed, expected)
     assert_same_counts(here, there)
+    assert tensors_in_the_cache(resumed) == tensors_in_the_cache(expected)
     assert_account_adds_up(resumed.run, here, num_segments)
     assert_nothing_torn(resumed)
+
+
+def notes(trial: Trial) -> dict:
+    """What `fit` wrote down about the training of the student."""
+    return json.loads((trial.run / "model" / "smallmodels.json").read_text())["notes"]["training"]
+
+
+def tensors_in_the_cache(trial: Trial) -> dict[str, str]:
+    """Hashes of the teacher's weights and signals by their path."""
+    cache = trial.folder / "cache"
+    return {str(path.relative_to(cache)): files.sha256_file(path) for path in sorted(cache.rglob("*.safetensors"))}
 
 
 def assert_same_steps(resumed: Trial, expected: Trial) -> None:
@@ -172,16 +202,12 @@ def assert_account_adds_up(run: Path, record: records.RunRecord, num_segments: i
 
 
 def assert_nothing_torn(trial: Trial) -> None:
-    """No temporary file is left, the run is verified, and every entry of the cache is what its manifest says."""
+    """No temporary file, lock or checkpoint is left, and the run is what its record says."""
     left = [path for path in trial.folder.rglob("*") if ".tmp" in path.name or path.name.startswith(".probe")]
     assert left == []
     assert not (trial.run / ".lock").exists()
     assert list(trial.run.glob("phases/*/checkpoints")) == []
-    with safe_open(trial.run / "model" / "model.safetensors", "pt") as file:
-        assert file.keys()
     verification.verify(trial.run)
-    for manifest in trial.folder.glob("cache/*/*/manifest.json"):
-        files.check_manifest(manifest.parent)
 
 
 def kill_and_resume(
@@ -219,20 +245,316 @@ def journal_segments(trial: Trial) -> set[int]:
 TRAIN_STEP = "smallmodels.training:_Loop.train_step"
 BACKWARD = "accelerate:Accelerator.backward"
 SAVE_FILE = "smallmodels.training:save_file"
+FORWARD = "smallmodels.models:forward_all"
 REPLACE, FSYNC = "os:replace", "os:fsync"
+CHECKPOINT = "step-00000004"
 
 QUICK = {
-    "in-step-6": ("finetune", [Point(TRAIN_STEP, 6, "train", after=True)]),
-    "in-checkpoint-then-evaluation": (
+    "step-6": ("finetune", [Point(TRAIN_STEP, 6, "train", after=True)]),
+    "checkpoint-then-evaluation": (
         "finetune",
-        [Point(SAVE_FILE, 4, "train", after=True), Point("smallmodels.models:forward_all", 1, "evaluate")],
+        [Point(SAVE_FILE, 4, "train", after=True), Point(FORWARD, 1, "evaluate")],
     ),
-    "in-accumulation-twice": ("finetune-lora", [Point(BACKWARD, 8, "train"), Point(BACKWARD, 11, "train")]),
-    "in-record": ("finetune", [Point(REPLACE, 1, FINISH, path="record.json")]),
+    "accumulation-twice": ("finetune-lora", [Point(BACKWARD, 8, "train"), Point(BACKWARD, 11, "train")]),
+    "record": ("finetune", [Point(REPLACE, 1, FINISH, path="record.json")]),
 }
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_r1_killed_anywhere_and_resumed_gives_the_same_bits(trial, uninterrupted, tmp_path, name):
+def test_r1_killed_and_resumed_gives_the_same_bits(trial, uninterrupted, tmp_path, name):
     setting, points = QUICK[name]
     kill_and_resume(trial(setting, tmp_path), uninterrupted(setting), points)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", range(1, 9))
+def test_r1_killed_after_any_step_gives_the_same_bits(trial, uninterrupted, tmp_path, step):
+    kill_and_resume(trial("finetune", tmp_path), uninterrupted("finetune"), [Point(TRAIN_STEP, step, "train", True)])
+
+
+def in_checkpoint(*points: Point) -> list[Point]:
+    """Points in the second checkpoint, for which the one of step 2 has to be used whichever point it is."""
+    return [replace(point, phase="train", path=point.path or CHECKPOINT) for point in points]
+
+
+CHECKPOINTS = {
+    "k1-tensors": in_checkpoint(
+        Point(SAVE_FILE, 1), Point(SAVE_FILE, 1, after=True), Point(SAVE_FILE, 2), Point(SAVE_FILE, 3, after=True)
+    ),
+    "k1-torn-at-a-byte": in_checkpoint(
+        *(Point(SAVE_FILE, 1 + i % 3, torn_at=int(size)) for i, size in enumerate(killing.spread(1, 3, 100, 50_000)))
+    ),
+    "k1-json": in_checkpoint(
+        Point("smallmodels.files:write_json", 1),
+        Point("smallmodels.files:write_json", 1, after=True),
+        Point("smallmodels.files:write_manifest"),
+    ),
+    "k8-before-rename": in_checkpoint(Point(FSYNC, 2), Point(FSYNC, 8), Point(REPLACE, 3)),
+}
+"""Renames in a checkpoint: that of the state, that of the manifest, and the one that makes it whole."""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_k1_k8_killed_inside_a_checkpoint_uses_the_one_before(trial, uninterrupted, tmp_path, name):
+    begun, expected = trial("finetune", tmp_path), uninterrupted("finetune")
+    points = CHECKPOINTS[name]
+    # Steps are counted in each process anew: the second begins after step 2, and so do all that follow.
+    kill_and_resume(begun, expected, points, ends=TORN if points[0].torn_at else KILLED)
+    assert begun.output.count("training goes on after step 2 of 8") == len(points)
+    assert "damaged" not in begun.output
+
+
+@pytest.mark.faults
+def test_k8_killed_right_after_the_rename_uses_the_new_checkpoint(trial, uninterrupted, tmp_path):
+    begun, expected = trial("finetune", tmp_path), uninterrupted("finetune")
+    after_rename = Point(REPLACE, 3, "train", after=True, path=CHECKPOINT)
+    in_removal = Point("shutil:rmtree", 2, "train", path=".step-00000002")
+    kill_and_resume(begun, expected, [after_rename, in_removal])
+    assert [f"after step {step} of 8" in begun.output for step in (2, 4, 6)] == [False, True, True]
+
+
+PLACES = {
+    "data": ("distill", [Point("smallmodels.data:load_text_classification", phase="data", after=True)]),
+    "data-kept": ("distill", [Point(REPLACE, 1, "data", path="result.json"), Point(FSYNC, 3, "data")]),
+    "teacher": ("distill", [Point(SAVE_FILE, 2, "teacher"), Point(TRAIN_STEP, 3, "teacher")]),
+    "teacher-stored": (
+        "distill",
+        [Point(REPLACE, 1, "teacher", path="fine-tuned"), Point(REPLACE, 1, "teacher", path="result.json")],
+    ),
+    "cache": ("distill", [Point(FORWARD, 1, "cache"), Point(FORWARD, 1, "cache", after=True)]),
+    "cache-writing": ("distill-dropout", [Point(REPLACE, n, "cache", path="signals") for n in (1, 2, 3)]),
+    "cache-kept": ("distill", [Point("smallmodels.runs:Run._save_phase", 1, "cache")]),
+    "accumulation": ("distill-dropout", [Point(BACKWARD, 4, "train"), Point(BACKWARD, 11, "train", after=True)]),
+    "validation": ("finetune", [Point("smallmodels.evaluation:accuracy", 2, "train")]),
+    "validation-end": ("distill", [Point("smallmodels.evaluation:accuracy", 1, "train", after=True)]),
+    "train-kept": ("finetune", [Point(REPLACE, 1, "train", path="value"), Point(REPLACE, 1, "train", path="result")]),
+    "control": ("distill", [Point(TRAIN_STEP, 7, "label_only"), Point(TRAIN_STEP, 3, "label_only_full_cost")]),
+    "evaluation": ("distill", [Point(FORWARD, 3, "evaluate"), Point(FORWARD, 5, "evaluate", after=True)]),
+    "inference": ("distill-dropout", [Point("smallmodels.evaluation:_window", 2, "inference")]),
+    "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),
+    "report": ("distill", [Point("smallmodels.report:run_page", 1, FINISH, after=True)]),
+    "lora": ("finetune-lora", [Point(TRAIN_STEP, 5, "train"), Point(SAVE_FILE, 2, "train")]),
+    "workers-1": ("finetune-workers-1", [Point(TRAIN_STEP, 4, "train"), Point(TRAIN_STEP, 1, "train", after=True)]),
+    "workers-2": ("finetune-workers-2", [Point(BACKWARD, 5, "train"), Point(TRAIN_STEP, 2, "train")]),
+    "search-cache": ("quickstart", [Point(REPLACE, 1, "cache", path="signals")]),
+    "search-train": ("quickstart", [Point(TRAIN_STEP, 4, "train"), Point(SAVE_FILE, 2, "train")]),
+    "search-index": ("quickstart", [Point(FORWARD, 1, "index"), Point(REPLACE, 1, path="/index")]),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", PLACES)
+def test_r1_d6_killed_in_any_phase_gives_the_same_bits(trial, uninterrupted, tmp_path, place):
+    setting, points = PLACES[place]
+    kill_and_resume(trial(setting, tmp_path), uninterrupted(setting), points)
+
+
+RANDOM = [
+    (setting, round(moment, 2))
+    for setting, count in (("finetune", 3), ("distill", 4), ("quickstart", 2))
+    for moment in killing.spread(len(setting), count, 0.05, 0.95)
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("setting", "moment"), RANDOM)
+def test_r1_killed_at_a_random_moment_gives_the_same_bits(trial, uninterrupted, tmp_path, setting, moment):
+    begun, expected = trial(setting, tmp_path), uninterrupted(setting)
+    kill_and_resume(begun, expected, [moment])
+
+
+FRESH = {
+    "finetune": [
+        Point(TRAIN_STEP, 3, "train"),
+        Point(FSYNC, 2, "train", path=CHECKPOINT),
+        Point(FORWARD, 1, "evaluate"),
+    ],
+    "distill": [Point(TRAIN_STEP, 3, "teacher"), Point(REPLACE, 2, "cache"), Point(BACKWARD, 6, "train")],
+    "quickstart": [
+        Point(FORWARD, 1, "cache"),
+        Point(TRAIN_STEP, 5, "train", after=True),
+        Point(REPLACE, 1, FINISH, path="record.json"),
+    ],
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("setting", FRESH)
+def test_r1_killed_and_resumed_in_fresh_processes_gives_the_same_bits(trial, uninterrupted, tmp_path, setting):
+    kill_and_resume(trial(setting, tmp_path), uninterrupted(setting), FRESH[setting], fresh=True)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("setting", ["finetune-workers-1", "finetune-workers-2"])
+def test_d14_data_workers_change_no_bit(uninterrupted, setting):
+    assert_same(uninterrupted(setting), uninterrupted("finetune"), num_segments=1)
+
+
+# Asked to stop
+
+ACCURACY = "smallmodels.evaluation:accuracy"
+
+
+def asked(point: Point, number: int = signal.SIGTERM, times: int = 1) -> Point:
+    return replace(point, signal=number, times=times)
+
+
+def stop_and_resume(begun: Trial, expected: Trial, points: Sequence[Point]) -> None:
+    kill_and_resume(begun, expected, points, ends=75)
+    assert begun.output.count("next safe point and saves its work") == len(points)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_r2_r3_asked_to_stop_finishes_the_step_saves_and_resumes(trial, uninterrupted, tmp_path, number):
+    begun = trial("finetune-lora", tmp_path)
+    stop_and_resume(begun, uninterrupted("finetune-lora"), [asked(Point(BACKWARD, 8, "train"), number)])
+    assert "training stopped after step 3 of 8, saved" in begun.output
+    assert "training goes on after step 3 of 8" in begun.output
+
+
+def test_r3_second_ctrl_c_stops_at_once_and_resumes(trial, uninterrupted, tmp_path):
+    begun, expected = trial("finetune-lora", tmp_path), uninterrupted("finetune-lora")
+    stop_and_resume(begun, expected, [asked(Point(BACKWARD, 8, "train"), signal.SIGINT, times=2)])
+    assert "stopped at once" in begun.output
+    assert "training goes on after step 2 of 8" in begun.output  # the third was not finished
+
+
+STOPS = {
+    "r2-checkpoint": ("finetune", [Point(SAVE_FILE, 5, "train"), Point(REPLACE, 3, "train", path="step-00000006")]),
+    "r2-validation": ("finetune", [Point(ACCURACY, 2, "train"), Point(ACCURACY, 2, "train", after=True)]),
+    "r2-workers-1": ("finetune-workers-1", [Point(TRAIN_STEP, 3, "train")]),
+    "r2-workers-2": ("finetune-workers-2", [Point(TRAIN_STEP, 3, "train"), Point(TRAIN_STEP, 1, "train")]),
+    "r4-data": ("distill", [Point("smallmodels.data:load_text_classification", 1, "data")]),
+    "r4-teacher": ("distill", [Point(TRAIN_STEP, 2, "teacher"), Point(REPLACE, 1, "teacher", path="fine-tuned")]),
+    "r4-cache": ("distill-dropout", [Point(FORWARD, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
+    "r4-control": ("distill", [Point(TRAIN_STEP, 3, "label_only")]),
+    "r4-evaluation": ("distill", [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation:_window", 1)]),
+    "r4-index": ("quickstart", [Point(TRAIN_STEP, 1, "train"), Point(FORWARD, 1, "index")]),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", STOPS)
+def test_r2_r4_asked_to_stop_in_any_phase_exits_75_and_resumes(trial, uninterrupted, tmp_path, place):
+    setting, points = STOPS[place]
+    stop_and_resume(trial(setting, tmp_path), uninterrupted(setting), [asked(point) for point in points])
+
+
+@pytest.mark.faults
+def test_r4_asked_to_stop_while_the_report_is_written_ends_with_a_whole_run(trial, uninterrupted, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(asked(Point("smallmodels.report:run_page", 1, FINISH))) == 0, begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=1)
+
+
+# The run folder
+
+
+@pytest.mark.faults
+def test_x5_second_process_in_a_run_folder_exits_3_and_harms_nothing(trial, uninterrupted, tmp_path, children):
+    begun = trial("finetune", tmp_path)
+    begun.folder.mkdir(exist_ok=True)
+    stopped = Point(TRAIN_STEP, 3, "train", signal=signal.SIGSTOP)
+    first = children.start(begun.request(begun.words, stopped))
+    deadline = time.monotonic() + 60
+    while psutil.Process(first).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, begun.output
+        time.sleep(0.02)
+    second = replace(begun, folder=tmp_path / "second")
+    second.folder.mkdir()
+    assert children.run(second.request(["run", "--resume", str(begun.run)])) == 3
+    assert f"is in use by process {first} on" in second.output
+    os.kill(first, signal.SIGCONT)
+    assert children.wait(first) == 0, begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=1)
+
+
+@pytest.mark.faults
+def test_r13_other_number_of_threads_on_resume_is_put_right(trial, uninterrupted, tmp_path):
+    """The number of threads is a measured choice, so a resumed run takes that of its beginning."""
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 3, "train")) == KILLED
+    assert begun.start(num_threads=2) == 0, begun.output
+    assert "not bitwise" not in begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)
+
+
+@pytest.mark.faults
+def test_r13_other_processor_settings_on_resume_are_told(trial, uninterrupted, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 3, "train")) == KILLED
+    compute = begun.run / "phases" / "setup" / "value" / "object-0" / "compute.json"
+    assert compute.is_file()
+    (begun.run / "phases" / "setup" / "result.json").unlink()  # as if the choice was lost with its machine
+    assert begun.start(num_threads=2) == 0, begun.output
+    record = records.read_record(begun.run)
+    (event,) = (event for event in record.events if event.kind == "not bitwise")
+    assert "num_threads was 1 and is 2" in event.message
+
+
+@pytest.mark.faults
+def test_k5_disk_that_fills_up_in_a_checkpoint_keeps_the_one_before(trial, uninterrupted, tmp_path):
+    """The limit on a file's size stands in for the disk: the call fails with an error, as on a full one."""
+    begun = trial("finetune", tmp_path)
+    limit = Point(SAVE_FILE, 1, "train", path=CHECKPOINT, limit=20_000)
+    assert begun.start(limit) == 75, begun.output
+    assert "larger than this system lets you write" in begun.output
+    kept = sorted(path.name for path in (begun.run / "phases" / "train" / "checkpoints").iterdir())
+    assert kept == ["step-00000002"]
+    assert begun.start() == 0, begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)
+
+
+def test_k2_flipped_bit_in_a_checkpoint_is_told_and_the_one_before_used(trial, uninterrupted, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 6, "train")) == KILLED
+    weights = begun.run / "phases" / "train" / "checkpoints" / "step-00000004" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 4
+    weights.write_bytes(content)
+    assert begun.start() == 0, begun.output
+    assert "weights.safetensors" in begun.output
+    assert "training goes on after step 2 of 8" in begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)
+
+
+@pytest.mark.faults
+def test_k2_no_whole_checkpoint_exits_4(trial, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 6, "train")) == KILLED
+    for path in (begun.run / "phases" / "train" / "checkpoints").glob("*/optimizer.safetensors"):
+        path.write_bytes(b"")
+    assert begun.start() == 4
+    assert "is whole: delete that folder" in begun.output
+
+
+# A finished phase
+
+
+@pytest.mark.faults
+def test_finished_phases_are_not_done_again(trial, uninterrupted, tmp_path):
+    """Which steps and forward passes each process made, by phase: none in a phase that an earlier one had finished."""
+    begun, expected = trial("distill", tmp_path), uninterrupted("distill")
+    kill_and_resume(begun, expected, [Point(FORWARD, 1, "evaluate"), Point("smallmodels.cards:model_card")])
+    lines = [json.loads(line) for line in (begun.folder / "training.jsonl").read_text().splitlines()]
+    assert len({(phase, step) for phase, step, *_ in lines}) == len(lines)
+    for name in ("data", "setup", "tfidf", "teacher", "cache", "train", "label_only", "label_only_full_cost"):
+        assert len(re.findall(rf"✓ {name}\s+kept", begun.output)) == 2
+    assert len(re.findall(r"✓ evaluate\s+kept", begun.output)) == 1
+
+
+@pytest.mark.faults
+def test_c7_resume_with_another_config_exits_2_and_fork_starts_anew(trial, uninterrupted, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 6, "train")) == KILLED
+    words = ["run", "--resume", str(begun.run), "--learning-rate", "0.1"]
+    assert begun.children.run(begun.request(words)) == 2
+    assert "learning_rate was 0.0003 and is 0.1" in begun.output
+    forked = replace(begun, folder=tmp_path / "forked")
+    forked.folder.mkdir()
+    fork = [*words, "--fork", "--out", str(forked.folder / "runs")]
+    assert begun.children.run(forked.request(fork)) == 0, forked.output
+    assert records.read_record(forked.run).config["train"]["learning_rate"] == 0.1
+    assert begun.start() == 0, begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)

@@ -489,6 +489,30 @@ def test_folder_in_use_by_another_process_is_refused_x5(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
+def test_x5_worker_that_outlives_its_killed_run_keeps_no_lock(tmp_path):
+    holder = f"""
+        import os, time
+        from pathlib import Path
+        from smallmodels.folders import FolderLock
+        lock = FolderLock(Path({str(tmp_path)!r}))
+        lock.acquire()
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+        time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(holder)], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    with pytest.raises(PolicyError, match=f"in use by process {process.pid} on "):
+        folders.FolderLock(tmp_path).acquire()
+    process.kill()
+    process.wait()
+    os.kill(worker, 0)  # it lives on
+    try:
+        folders.FolderLock(tmp_path).acquire()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError, match="must be new or empty"), Run(tmp_path, meter="fake"):

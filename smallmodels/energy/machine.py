@@ -79,6 +79,12 @@ class SharedMachine:
         os.write(self._file, b".")
         self._size = os.fstat(self._file).st_size
         fcntl.flock(self._file, fcntl.LOCK_SH)
+        os.register_at_fork(after_in_child=self._let_go)  # else a data worker keeps the lock of a killed run
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def is_contended(self) -> bool:
         """True once another meter was seen, or while the share of other programs so far is above the limit."""
@@ -106,8 +112,8 @@ class SharedMachine:
         if self._sets_variable:
             os.environ.pop(OWNER_VARIABLE, None)
         if self._file is not None and sys.platform != "win32":
-            fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough while a forked child holds a copy
-            os.close(self._file)
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough while a child of C code holds a copy
+            self._let_go()
         found = []
         if self._shared:
             found.append("another run measured this machine at the same time: both report the joules of both")
