@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import sample_records
-from small_data import FP32, Events, classifier, split
+from small_data import FP32, Events, classifier, cross_entropy, split
 
-from smallmodels import cli, data, entries, files, models, sources, teachers
+from smallmodels import cli, data, entries, files, models, sources, teachers, training
 from smallmodels.data import text_classification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.phases import Context
@@ -210,6 +210,43 @@ def recipe_on_small_disk(model, folder, words, loader, kilobytes):
 
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _CLONE_NEWNS = 0x20000
+
+
+def train_on_bad_disk(model, folder, kind):
+    """Train on a disk that fills up or turns read-only, and again once it is mended; "skip" where none can be mounted.
+
+    Returns: Exit code and sentence of the first time, checkpoints left by it, events of the second time, and whether
+        the second time gave the weights of a training that nothing disturbed.
+    """
+    room = "size=800k" if kind == "full" else "size=8m"  # a checkpoint of the tiny model has half a megabyte
+    if not _mount(folder, "tmpfs", room):
+        return "skip"
+    config = training.TrainConfig(learning_rate=1e-2, max_steps=6, batch_size=8, checkpoint_steps=2)
+    base = classifier(model)
+    train = split(base.tokenizer, 24)
+    steps = []
+
+    def loss_fn(network, batch):
+        steps.append(1)
+        if kind == "read-only" and len(steps) == 3:
+            assert _call_mount(b"none", folder, None, _MS_REMOUNT | _MS_RDONLY, None)
+        return cross_entropy(network, batch)
+
+    def fit(loss, context):
+        return training.fit(base.copy(), train, loss, config, compute=FP32, context=context)
+
+    phase = Path(folder) / "train"
+    try:
+        fit(loss_fn, Context(folder=phase))
+        answer = [0, ""]
+    except Exception as error:
+        answer = list(cli._explain(error))
+    left = sorted(path.name for path in (phase / "checkpoints").iterdir())
+    _mount(folder, "tmpfs", "size=8m", remount=True)
+    events = Events()
+    again = fit(cross_entropy, Context(folder=phase, event=events))
+    whole = fit(cross_entropy, Context())
+    return *answer, left, [message for _, message, _ in events.rows], again.weights_sha256() == whole.weights_sha256()
 
 
 def _own_mounts():

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import pickle
 import shutil
 import sys
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, split, weights
 from torch import nn
 
-from smallmodels import files, models, training
+from smallmodels import checkpoints, files, models, training
 from smallmodels.data.batches import collate, plan_epoch
 from smallmodels.energy import EnergyReading
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
@@ -432,6 +433,50 @@ def test_r1_killed_between_checkpoints_gives_the_same_bits(base, train, tmp_path
     assert_same_bits(weights(resumed), weights(expected))
 
 
+def noisy(model, batch):
+    """A loss that draws a random number for each example."""
+    return cross_entropy(model, batch) * (1 + torch.rand(len(batch.ids)))
+
+
+def test_r1_r12_a_loss_that_draws_random_numbers_is_resumed_with_the_same_bits(base, train, tmp_path):
+    config = dataclasses.replace(CONFIG, micro_batch_size=3)
+    expected = fit(base.copy(), train, noisy, config)
+    for step in (1, 4):
+        with pytest.raises(RunInterruptedError):
+            fit(base.copy(), train, noisy, config, context=Context(folder=tmp_path, should_stop=StopAfter(step)))
+        torch.rand(step)
+    resumed = fit(base.copy(), train, noisy, config, context=Context(folder=tmp_path))
+    assert_same_bits(weights(resumed), weights(expected))
+    assert resumed.weights_sha256() != fit(base.copy(), train, config=config).weights_sha256()
+
+
+@pytest.mark.parametrize("callback", ["validate", "log", "progress", "event"])
+def test_r14_a_callback_that_raises_fails_the_run_and_leaves_it_to_be_resumed(base, train, tmp_path, callback):
+    def raising(*_, **__):
+        raise LookupError("out of order")
+
+    config = dataclasses.replace(CONFIG, num_evaluations=7)
+    context = Context(folder=tmp_path, should_stop=StopAfter(3))
+    with pytest.raises(RunInterruptedError):
+        fit(base.copy(), train, config=config, validate=validate, context=context)
+    checks, calls = (raising, {}) if callback == "validate" else (validate, {callback: raising})
+    with pytest.raises(LookupError, match="out of order"):
+        fit(base.copy(), train, config=config, validate=checks, context=Context(folder=tmp_path, **calls))
+    assert [files.check_manifest(folder) for folder in checkpoints.find(tmp_path)]
+    resumed = fit(base.copy(), train, config=config, validate=validate, context=Context(folder=tmp_path))
+    assert_same_bits(weights(resumed), weights(fit(base.copy(), train, config=config, validate=validate)))
+
+
+def test_r13_other_threads_on_resume_are_told(base, train, tmp_path):
+    with pytest.raises(RunInterruptedError):
+        fit(base.copy(), train, context=Context(folder=tmp_path, should_stop=StopAfter(3)))
+    events = Events()
+    two = dataclasses.replace(FP32, num_threads=2)
+    fit(base.copy(), train, compute=two, context=Context(folder=tmp_path, event=events))
+    assert events.kinds == ["not bitwise", "resume"]
+    assert "num_threads was 1 and is 2" in events.rows[0][1]
+
+
 # Checkpoints on disk
 
 
@@ -514,6 +559,58 @@ def test_k7_foreign_folders_stay_and_are_not_read(base, train, tmp_path):
     assert (foreign / "notes.txt").read_text() == "mine"
 
 
+def test_k7_a_folder_with_the_name_of_a_checkpoint_that_is_not_ours_is_kept(base, train, tmp_path):
+    for name in ("step-00000002", "step-00000003", "step-00000004-copy"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "notes.txt").write_text(f"mine, {name}")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedError, match=r"no checkpoint in .* is whole"):
+        fit(base.copy(), train, context=Context(folder=tmp_path))
+    loop = training._Loop(base.copy(), train, cross_entropy, CONFIG, 0, FP32, Context(folder=tmp_path, event=Events()))
+    loop.run(None)
+    kept = ["step-00000001", "step-00000002.found-1", "step-00000003", "step-00000004-copy"]
+    assert names(tmp_path) == [*kept[:3], "step-00000004", kept[3], "step-00000006"]
+    for name in kept[1:]:
+        text = (tmp_path / "checkpoints" / name / "notes.txt").read_text()
+        assert text == f"mine, {name.removesuffix('.found-1')}"
+
+
+def test_k7_a_checkpoint_that_somebody_put_a_file_into_is_kept(base, train, stopped):
+    note = stopped / "checkpoints" / "step-00000002" / "notes.txt"
+    note.write_text("mine")
+    resume(base, train, stopped)
+    assert note.read_text() == "mine"
+    assert names(stopped) == ["step-00000002", "step-00000004", "step-00000006"]
+
+
+def test_k7_the_newest_whole_checkpoint_outlives_damaged_ones(base, train, stopped):
+    """Removing old checkpoints goes by what is whole: a damaged one does not count as one of the two that are kept."""
+    shutil.copytree(stopped / "checkpoints" / "step-00000004", stopped / "checkpoints" / "step-00000005")
+    flip_byte(stopped / "checkpoints" / "step-00000005" / "weights.safetensors")
+    events = Events()
+    context = Context(folder=stopped, event=events, should_stop=StopAfter(2))
+    with pytest.raises(RunInterruptedError):
+        fit(
+            base.copy(),
+            train,
+            config=dataclasses.replace(CONFIG, num_evaluations=7),
+            validate=validate,
+            context=context,
+        )
+    assert events.kinds == ["damaged checkpoint", "resume"]
+    assert names(stopped) == ["step-00000004", "step-00000006"]
+
+
+def test_k12_without_the_best_weights_a_checkpoint_is_not_used_and_the_one_before_is(base, train, stopped):
+    """Every checkpoint holds the best weights so far, so no single folder is the best."""
+    (stopped / "checkpoints" / "step-00000004" / "best.safetensors").unlink()
+    resumed, events = resume(base, train, stopped)
+    assert "best.safetensors, which is missing" in events.rows[0][1]
+    config = dataclasses.replace(CONFIG, num_evaluations=7)
+    assert_same_bits(weights(resumed), weights(fit(base.copy(), train, config=config, validate=validate)))
+
+
 def test_k7_the_last_two_checkpoints_are_kept(base, train, tmp_path):
     fit(base.copy(), train, config=dataclasses.replace(CONFIG, checkpoint_steps=1), context=Context(folder=tmp_path))
     assert names(tmp_path) == ["step-00000005", "step-00000006"]
@@ -526,6 +623,82 @@ def test_k1_folders_torn_by_a_kill_are_ignored_and_removed(base, train, stopped)
     _, events = resume(base, train, stopped)
     assert events.rows[0][1] == "training goes on after step 4 of 7"
     assert not torn.exists()
+
+
+@pytest.mark.parametrize(("kind", "what"), [("full", "the disk is full"), ("read-only", "can only be read")])
+def test_k5_k6_a_disk_that_goes_bad_in_a_checkpoint_keeps_the_one_before(
+    fork_server, tiny_model_folder, tmp_path, kind, what
+):
+    answer = fork_server.start("train_on_bad_disk", model=tiny_model_folder, folder=tmp_path, kind=kind).result()
+    if answer == "skip":
+        pytest.skip("no disk can be mounted here")
+    code, sentence, left, events, is_same = answer
+    assert code == 75
+    assert what in sentence
+    assert left == ["step-00000002"]
+    assert events == ["training goes on after step 2 of 6"]
+    assert is_same
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(lambda state: [], id="a list"),
+        pytest.param(lambda state: {"format": 1}, id="without progress"),
+        pytest.param(lambda state: state | {"progress": {"step": "four"}}, id="a step in words"),
+        pytest.param(lambda state: state | {"progress": state["progress"] | {"unknown": 1}}, id="an unknown key"),
+        pytest.param(lambda state: state | {"progress": state["progress"] | {"step": 2}}, id="another step"),
+        pytest.param(lambda state: state | {"counts": None}, id="no counts"),
+        pytest.param(lambda state: state | {"made_with": None}, id="made with nothing"),
+    ],
+)
+def test_k2_k3_an_odd_state_counts_as_damaged_whatever_the_manifest_says(base, train, stopped, odd):
+    newest = stopped / "checkpoints" / "step-00000004"
+    state = odd(json.loads((newest / "state.json").read_text()))
+    (newest / "state.json").write_text(json.dumps(state))
+    files.write_manifest(newest)
+    _, events = resume(base, train, stopped)
+    assert events.kinds[:2] == ["damaged checkpoint", "resume"]
+    assert "state.json" in events.rows[0][1]
+    assert names(stopped) == ["step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("content", [{}, [], {"files": []}, {"files": {"../state.json": {"bytes": 1, "sha256": ""}}}])
+def test_k2_an_odd_manifest_counts_as_damaged(base, train, stopped, content):
+    (stopped / "checkpoints" / "step-00000004" / "manifest.json").write_text(json.dumps(content))
+    _, events = resume(base, train, stopped)
+    assert events.kinds[:2] == ["damaged checkpoint", "resume"]
+    assert "manifest.json" in events.rows[0][1]
+
+
+class Hostile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return open, (str(self.canary), "w")
+
+
+@pytest.mark.parametrize("forged", [True, False])
+@pytest.mark.parametrize("name", [*FILES[:4], "rng_state.pth", "training_args.bin"])
+def test_k9_a_hostile_pickle_is_never_read(base, train, stopped, tmp_path, name, forged):
+    newest, canary = stopped / "checkpoints" / "step-00000004", tmp_path / "canary"
+    (newest / name).write_bytes(pickle.dumps(Hostile(canary)))
+    if forged:
+        files.write_manifest(newest)
+    _, events = resume(base, train, stopped)
+    assert not canary.exists()
+    kinds = ["resume"] if forged and name not in FILES else ["damaged checkpoint", "resume"]
+    assert events.kinds[: len(kinds)] == kinds
+    if len(kinds) == 2:
+        assert name in events.rows[0][1]
+
+
+def test_k9_the_pickle_of_the_tests_is_hostile(tmp_path):
+    pickle.loads(pickle.dumps(Hostile(tmp_path / "canary")))
+    assert (tmp_path / "canary").exists()
 
 
 def test_k9_a_checkpoint_holds_safetensors_and_json_only(stopped):
