@@ -1,9 +1,9 @@
 # Uses .venv where there is one, otherwise the Python of the surroundings; `make check PYTHON=...` names another.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 
-.PHONY: check format lint types test constraints
+.PHONY: check format lint types audit test constraints
 
-check: lint types test
+check: lint types audit test
 
 format:
 	$(PYTHON) -m ruff format .
@@ -15,6 +15,10 @@ lint:
 
 types:
 	$(PYTHON) -m mypy
+
+# Skips, with a word, what is not installed or cannot be reached.
+audit:
+	$(PYTHON) .ci/audit.py
 
 test:
 	$(PYTHON) -m pytest

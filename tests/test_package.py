@@ -1,15 +1,19 @@
 """What holds for the package as a whole: what is in the wheel, who imports whom, what no module may do."""
 
 import ast
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import types
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "smallmodels"
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+TOOLS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / ".ci").glob("*.py")])
 
 
 def relative(path: Path) -> str:
@@ -231,6 +236,8 @@ FORBIDDEN = {
     "builtins.exec": "runs text as code",
     "os.system": "runs a shell",
     "os.popen": "runs a shell",
+    "pty.spawn": "runs a shell",
+    "asyncio.create_subprocess_shell": "runs a shell",
     "subprocess.getoutput": "runs a shell",
     "subprocess.getstatusoutput": "runs a shell",
     "yaml.load": "makes any object: use safe_load",
@@ -238,6 +245,12 @@ FORBIDDEN = {
     "yaml.full_load": "makes any object",
     "torch.load": "reads pickle: use safetensors",
     "torch.save": "writes pickle: use safetensors",
+    "torch.jit.load": "reads pickle: use safetensors",
+    "pandas.read_pickle": "reads pickle",
+    "numpy.lib.format.read_array": "reads pickle where it is told to: use numpy.load",
+    "runpy.run_path": "runs a file as code",
+    "runpy.run_module": "runs a file as code",
+    "code.interact": "runs text as code",
     "torch.hub.load": "runs code from a repository",
     "tempfile.mktemp": "can be raced",
 }
@@ -287,7 +300,7 @@ def dotted(node: ast.AST, aliases: dict[str, str | None]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("path", [*PYTHON_FILES, *RECIPES], ids=relative)
+@pytest.mark.parametrize("path", [*PYTHON_FILES, *RECIPES, *TOOLS], ids=relative)
 def test_s6_no_module_runs_text_reads_pickle_or_starts_a_shell(path: Path) -> None:
     assert offences(path.read_text(encoding="utf-8")) == []
 
@@ -310,6 +323,10 @@ def test_s6_no_module_runs_text_reads_pickle_or_starts_a_shell(path: Path) -> No
         "load(path, weights_only=False)",
         "import numpy as np; np.load(path, allow_pickle=True)",
         "model(name, trust_remote_code=True)",
+        "import marshal",
+        "from shelve import open as look",
+        "import pandas as pd; pd.read_pickle(path)",
+        "subprocess.run('ls', shell=1)",
     ],
 )
 def test_s6_the_search_finds_what_it_looks_for(source: str) -> None:
@@ -365,6 +382,56 @@ def test_every_python_block_of_the_readme_runs_as_printed(tmp_path: Path) -> Non
 
 
 # Hooks and CI
+
+
+def load_audit() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_s10_audit_without_its_tools_says_so_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    audit = load_audit()
+    absent = [name for name in ("bandit", "pip_audit") if importlib.util.find_spec(name) is None]
+    assert [audit.is_absent(name) for name in absent] == [True] * len(absent)
+    assert capsys.readouterr().out.count("skipped, because it is not installed") == len(absent)
+    assert audit.is_absent("pytest") is False
+
+
+VULNERABLE = {"name": "torch", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.6"]}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ({"dependencies": [VULNERABLE]}, 1, "torch 1.0 has CVE-1; mended in 2.6"),
+        ({"dependencies": [{"name": "torch", "version": "3", "vulns": []}]}, 0, "0 advisories on 1 packages"),
+        ({"dependencies": [{"name": "torch", "skip_reason": "not found"}]}, 0, "skipped, because the package index"),
+        (None, 0, "skipped, because no list of advisories can be reached"),
+    ],
+)
+def test_s10_audit_never_takes_an_unanswered_question_for_a_no(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: Any,
+    code: int,
+    words: str,
+) -> None:
+    # In place of the tool: what it prints where advisories are found, are absent, or cannot be asked for.
+    (tmp_path / "pip_audit.py").write_text(f"print({json.dumps(answer)!r} if {answer is not None} else '')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert load_audit().audit_pins() == code
+    assert words in capsys.readouterr().out
+
+
+def test_s10_check_and_ci_run_the_audit() -> None:
+    assert re.search(r"^check:.* audit", (ROOT / "Makefile").read_text(), re.M)
+    assert ".ci/audit.py" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_hooks_need_no_network() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import no_network
 import numpy as np
 import pytest
 import small_data
@@ -64,7 +65,7 @@ def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
     model = {"distill_text_classifier": "--teacher", "finetune_text_classifier": "--base-model"}
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", no_network)
+        patch.setattr(socket.socket, "connect", refuse_connection)
         for name, flag in model.items():
             words = ["run", name, "--smoke", "--out", str(out), flag, str(tiny_model_folder), *of_data]
             assert cli.main([*words, "--max-length", "32", "--num-layers", "2"]) == 0
@@ -72,7 +73,7 @@ def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
     return found
 
 
-def no_network(*_) -> None:
+def refuse_connection(*_) -> None:
     raise AssertionError("a run on local files should open no connection")
 
 
@@ -228,8 +229,11 @@ def test_s8_h1_data_sets_of_the_hub_run_and_again_offline_without_their_commit_i
     for changes in ({}, {"HF_HUB_OFFLINE": "1"}):
         command = [sys.executable, "-m", "smallmodels", *words]
         environment = hub.environment(hub_home, **changes)
+        if changes:
+            environment = no_network.environment(tmp_path, environment)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+    assert no_network.connections(tmp_path) == ""
     for folder in (tmp_path / "distill_text_classifier").iterdir():
         record = records.read_record(folder)
         (source,) = (source for source in record.sources if source.kind == "dataset")

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+import unicodedata
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -412,6 +413,17 @@ def test_p1_hostile_strings_are_inert_in_html() -> None:
     assert not re.search("[\x00\x1b\u202e\ud800-\udfff]", " ".join(hostile.words))
 
 
+BIDI_CONTROLS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def test_p1_no_control_of_direction_reaches_a_page_or_a_cell() -> None:
+    marks = "".join(c for c in map(chr, range(0x110000)) if unicodedata.bidirectional(c) in BIDI_CONTROLS)
+    marks += "\u061c\u200e\u200f"
+    assert len(set(marks)) == 12
+    for shown in (formats.clean(marks), formats.markdown(marks), str(formats.csv_cell(marks))):
+        assert not set(marks) & set(shown)
+
+
 def test_p1_hostile_roles_and_metrics_are_inert() -> None:
     record = classifier_record()
     results = [
@@ -601,7 +613,7 @@ def test_p2_hostile_strings_stay_in_one_markdown_cell_without_links(tmp_path: Pa
 
 
 def test_p3_csv_cells_cannot_be_formulas(tmp_path: Path) -> None:
-    starts = ("=1+1", "+1", "-1", "@x", "\t=1", " =1")
+    starts = ("=1+1", "+1", "-1", "@x", "\t=1", " =1", "\uff1d1", "\u00a0=1")
     runs = [dataclasses.replace(classifier_record(curve=[]), run_id=start + "cmd", recipe=start) for start in starts]
     rows = list(csv.DictReader(io.StringIO(report.write_report(runs, tmp_path)[2].read_text())))
     assert {r["run_id"] for r in rows} == {f"'{start}cmd" for start in starts}

@@ -204,7 +204,7 @@ def _is_intact(pin: Pin, name: str) -> bool:
         return files.sha256_file(path) == listed.sha256
     if listed.blob_id:
         content = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == listed.blob_id
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == listed.blob_id
     return True
 
 
