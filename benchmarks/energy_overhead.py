@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from smallmodels import energy
-from smallmodels.energy.machine import cpu_clock
+from smallmodels.energy.machine import CpuClock
 
 SETTINGS: tuple[tuple[str, float], ...] = (("none", 5.0), ("codecarbon", 5.0), ("codecarbon", 1.0))
 RUN_S, NUM_EDGES = 60.0, 20
@@ -36,6 +36,7 @@ def measure(backend: Any, tick_s: float, seconds: float) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         meter = energy.Meter(backend, journal=Path(folder) / "journal.jsonl", tick_s=tick_s)
+        cpu_clock = CpuClock()
         before_s = cpu_clock()
         meter.start()
         started_s, clock_s = cpu_clock(), time.monotonic()

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from smallmodels import __version__, configs, files, folders, privacy, records
-from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError
+from smallmodels import __version__, configs, files, folders, privacy, processes, records
+from smallmodels.errors import InputError, PolicyError, RunInterruptedError, SmallmodelsError
 from smallmodels.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -318,6 +318,7 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     changes, options = parse_flags(recipe, flags)
     config = resolve_config(recipe, changes, options, past)
     options = _with_past_options(options, flags, past)
+    processes.join()
     going_on = options.resume is not None and not options.fork
     if going_on and _value_of(flags, "--out") is not None:
         raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
@@ -330,7 +331,8 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
             return 0
     else:
         records.require_outside_runs(options.out, "--out")
-        folder = folders.new_folder(options.out, recipe.name, int(getattr(config, "seed", 0)))
+        seed = int(getattr(config, "seed", 0))
+        folder = Path(processes.share(lambda: str(folders.new_folder(options.out, recipe.name, seed))))
     return _execute(recipe, config, options, folder, going_on, ["smallmodels", "run", recipe.name, *flags], past)
 
 
@@ -462,6 +464,8 @@ def _execute(
         if (folder / "config.json").exists() and not (folder / records.RECORD_NAME).exists():
             error.add_note(f"The run is not complete; go on with: smallmodels run --resume {shlex.quote(str(folder))}")
         raise
+    if processes.launched()[0] > 0:
+        return 0  # the first process says it all
     _show(run.record, _console())
     print("The model with its card, record.json, and report.html for a browser are in")
     print(folder)
@@ -718,6 +722,11 @@ def _guarded(function: Callable[[], int], *, debug: bool) -> int:
         if debug:
             print(privacy.without_secrets(traceback.format_exc()), file=sys.stderr)
         code, message = _explain(error)
+        rank, count = processes.launched()
+        if rank > 0 and isinstance(error, (InputError, PolicyError, processes.FirstProcessError)):
+            return code  # the first process says the same
+        if count > 1:
+            message = f"(process {rank + 1} of {count}) {message}"
         for line in (f"smallmodels: {message}", *getattr(error, "__notes__", [])):
             print(privacy.without_secrets(line), file=sys.stderr)
         return code

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 WAIT_S = 24 * 3600.0
 """How long one process waits for another that still lives; the end of a process is noticed at once."""
@@ -42,13 +43,38 @@ def launched() -> tuple[int, int]:
 
 
 def rank() -> int:
-    """Number of this process in its launch; 0 for the first and for one that is alone."""
-    return launched()[0] if _has_joined() else 0
+    """Number of this process among those that work together; 0 for the first and for one that is alone."""
+    return launched()[0] if count() > 1 else 0
 
 
 def count() -> int:
-    """How many processes train together; 1 for one that is alone."""
-    return launched()[1] if _has_joined() else 1
+    """How many processes work together at the moment; 1 for one that is alone."""
+    return launched()[1] if _has_joined() and not _alone else 1
+
+
+_alone: list[bool] = []
+"""An entry for each block of `alone` that is open."""
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Work in the first process that the others do not take part in."""
+    _alone.append(True)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
+def together(function: Function) -> Function:
+    """Mark a function that all processes of a launch call at the same time; others are called in the first alone."""
+    function.works_together = True  # type: ignore[attr-defined]
+    return function
+
+
+def work_together(function: Callable[..., Any]) -> bool:
+    """Whether a function was marked by `together`."""
+    return getattr(function, "works_together", False)
 
 
 def _has_joined() -> bool:
@@ -136,7 +162,8 @@ def share(make: Callable[[], T]) -> T:
         value: T = said["value"]
         return value
     try:
-        value = make()
+        with alone():
+            value = make()
     except BaseException as error:
         with contextlib.suppress(LostProcessError):
             _send({"failed": getattr(error, "exit_code", 1)})

@@ -23,9 +23,13 @@ class Display:
     """The state of the current phase, for people; it never touches the record."""
 
     def __init__(
-        self, read_energy: Callable[[], energy.EnergyReading | None], *, console: Console | None = None
+        self,
+        read_energy: Callable[[], energy.EnergyReading | None],
+        *,
+        console: Console | None = None,
+        quiet: bool = False,
     ) -> None:
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(), quiet=quiet)
         self._read_energy = read_energy
         self._live: Progress | None = None
         self._task = TaskID(0)

@@ -264,6 +264,8 @@ class RunRecord:
     """Difference in the metric below which two models count as equal, where declared before the run."""
     stopped_by: Literal["end", "budget", "gain"] = "end"
     smoke: bool
+    num_processes: int = 1
+    """Processes that trained together in the last segment."""
     # What was done
     title: str
     """One line: what was distilled or fine-tuned into what."""

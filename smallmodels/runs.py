@@ -9,6 +9,7 @@ again. `record.json` is written last: its presence means that the run is complet
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -35,6 +36,7 @@ from smallmodels import (
     files,
     licenses,
     privacy,
+    processes,
     records,
     sources,
     values,
@@ -43,6 +45,7 @@ from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterru
 from smallmodels.folders import LOCK_NAME, FolderLock, make_folder, require_private
 from smallmodels.memory import PeakMemory
 from smallmodels.phases import Context, Counts
+from smallmodels.processes import LostProcessError
 from smallmodels.progress import Display
 
 CONFIG_NAME = "config.json"
@@ -131,6 +134,7 @@ class Run:
         self._step: float | None = None
         self._stop_asked = threading.Event()
         self._pid = os.getpid()
+        self._leads, self._num_processes = True, 1
         self._made_folders: list[Path] = []
         self._previous_handlers: dict[int, Any] = {}
         self._memory = PeakMemory()
@@ -138,34 +142,50 @@ class Run:
     # Opening and closing
 
     def __enter__(self) -> "Run":
-        self._open_folder()
+        processes.join()
+        self._leads, self._num_processes = processes.rank() == 0, processes.count()
         self._lock = FolderLock(self.folder)
-        self._lock.acquire()
+        others = [pid for pid in processes.gather(os.getpid()) if pid != os.getpid()]
+        processes.share(self._take_folder)
         try:
             self._read_past()
-            if not isinstance(self._meter, energy.Meter):
+            if not self._leads:
+                self._meter = energy.Meter("none")  # the first process measures for all
+            elif not isinstance(self._meter, energy.Meter):
                 journal = self.folder / JOURNAL_NAME
-                self._meter = energy.Meter(self._meter, journal=journal, run_id=self._run_id)
-            self._meter.start()
+                self._meter = energy.Meter(self._meter, journal=journal, run_id=self._run_id, processes=others)
+            self.meter.start()
         except BaseException:
-            self._lock.release()
-            self._remove_what_was_made()
+            self._leave_folder()
             raise
-        self._display = Display(self._energy_so_far)
+        self._display = Display(self._energy_so_far, quiet=not self._leads)
         self._take_signals()
         return self
+
+    def _take_folder(self) -> None:
+        self._open_folder()
+        self._lock.acquire()
+
+    def _leave_folder(self) -> None:
+        if self._leads:
+            self._lock.release()
+            self._remove_what_was_made()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             self._display.end(None, failed=kind is not None)
+            if isinstance(error, (RunInterruptedError, LostProcessError, KeyboardInterrupt)):
+                self.meter.journal_event("interrupted", str(error) or "stopped at once")
             self.meter.stop()
         finally:
             self._give_signals_back()
             self._lock.release()
-            if isinstance(error, (InputError, PolicyError)) and not self._has_trained():
+            if self._leads and isinstance(error, (InputError, PolicyError)) and not self._has_trained():
                 self._remove_what_was_made()
+        if error is None:
+            processes.leave()
 
     @property
     def meter(self) -> energy.Meter:
@@ -264,7 +284,7 @@ class Run:
         self.choices = past["choices"]
         accepted = past.get("accepted_licenses", [])
         if further := [license_id for license_id in self.accepted_licenses if license_id not in accepted]:
-            files.write_json(self.folder / CONFIG_NAME, {**past, "accepted_licenses": [*accepted, *further]})
+            self._change_config(accepted_licenses=[*accepted, *further])
         self.accepted_licenses = [*accepted, *further]
         if (self.folder / JOURNAL_NAME).exists():
             self._past = energy.read_journal(self.folder / JOURNAL_NAME)
@@ -279,11 +299,14 @@ class Run:
             measure: Gives the choice as a JSON value; called only if it was not made before.
         """
         if name not in self.choices:
-            self.choices[name] = measure()
-            content = files.read_json(self.folder / CONFIG_NAME)
-            files.write_json(self.folder / CONFIG_NAME, {**content, "choices": records.to_json(self.choices)})
+            self.choices[name] = processes.share(lambda: records.to_json(measure()))
+            self._change_config(choices=records.to_json(self.choices))
         chosen: T = self.choices[name]
         return chosen
+
+    def _change_config(self, **changes: Any) -> None:
+        if self._leads:
+            files.write_json(self.folder / CONFIG_NAME, files.read_json(self.folder / CONFIG_NAME) | changes)
 
     # Phases
 
@@ -305,16 +328,35 @@ class Run:
         if not _PHASE_NAME.fullmatch(name) or name in self._used_names:
             raise ValueError(f"a phase's name must be new in the run, of lower-case letters and digits, got {name!r}")
         self._used_names.add(name)
-        folder = self.folder / "phases" / name
-        kept = self._load_phase(name, folder)
-        value: T = kept[0] if kept is not None else self._call_phase(name, folder, function, args, kwargs)
+        value = self._value_of_phase(name, functools.partial(self._call_phase, name, function, args, kwargs), function)
         self._adopt_compute(value)
         return value
 
-    def _call_phase(
-        self, name: str, folder: Path, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> T:
-        self._require_not_stopped()
+    def _value_of_phase(self, name: str, call: Callable[[], T], function: Callable[..., T]) -> T:
+        """What the phase gives: kept from before, else of the call. Other processes read what the first one kept."""
+        kept = self._load_phase(name) if self._leads and self.resumed else None
+        if processes.share(lambda: self._is_to_be_called(kept)):
+            if processes.work_together(function):
+                kept = (call(),)
+                processes.share(lambda: None)  # the first one has kept it by now
+            else:
+                called: list[T] = []
+                processes.share(lambda: called.append(call()))
+                kept = (called[0],) if called else None
+        if not self._leads:
+            kept = self._load_phase(name)
+        if kept is None:
+            raise DamagedError(f"{self.folder / 'phases' / name} should hold the value of the phase: resume the run")
+        value: T = kept[0]
+        return value
+
+    def _is_to_be_called(self, kept: tuple[Any] | None) -> bool:
+        if kept is None:
+            self._require_not_stopped()
+        return kept is None
+
+    def _call_phase(self, name: str, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        folder = self.folder / "phases" / name
         counts, num_sources = Counts(), len(self._sources)
         context = self._context(name, folder, counts)
         if _takes_context(function):
@@ -327,7 +369,8 @@ class Run:
             with self._memory.watch() as memory, self.meter.phase(name) as measured:
                 value = function(*args, **kwargs)
             self._counts[name], self._peaks_mb[name] = counts, memory.peak_mb
-            self._save_phase(folder, value, counts, memory.peak_mb, self._sources[num_sources:])
+            if self._leads:
+                self._save_phase(folder, value, counts, memory.peak_mb, self._sources[num_sources:])
         except BaseException as error:
             refused = isinstance(error, (InputError, PolicyError))  # their sentence says all
             self._display.end(None, failed=True, quiet=refused)
@@ -378,9 +421,10 @@ class Run:
         }
         files.write_json(folder / _RESULT_NAME, {"sha256": files.sha256_json(content), **content})
 
-    def _load_phase(self, name: str, folder: Path) -> tuple[Any] | None:
+    def _load_phase(self, name: str) -> tuple[Any] | None:
         """What a finished phase returned, in a tuple; None if it has to be called (again)."""
-        if not self.resumed or not (folder / _RESULT_NAME).exists():
+        folder = self.folder / "phases" / name
+        if not (folder / _RESULT_NAME).exists():
             return None
         try:
             content = files.read_json(folder / _RESULT_NAME)
@@ -414,8 +458,7 @@ class Run:
         """Write the measured number format into `config.json`, so that a repeat of the run uses it again."""
         if chosen != self.number_format:
             self.number_format = chosen
-            content = files.read_json(self.folder / CONFIG_NAME)
-            files.write_json(self.folder / CONFIG_NAME, {**content, "number_format": chosen})
+            self._change_config(number_format=chosen)
 
     def _require_not_stopped(self) -> None:
         if self._stop_asked.is_set():
@@ -433,6 +476,8 @@ class Run:
             line["step"] = self._step
         line |= {"duration_s": reading.duration_s, "energy_j": reading.energy_j, "cpu_s": reading.cpu_s}
         line |= privacy.masked(metrics)
+        if not self._leads:
+            return
         with (self.folder / METRICS_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(records.to_json(line), allow_nan=False) + "\n")
 
@@ -498,9 +543,10 @@ class Run:
 
     def keep(self, name: str, value: Saves) -> Path:
         """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""
-        with files.atomic_folder(self.folder / name) as folder:
-            value.save(folder)
-        (self.folder / name / files.MANIFEST).unlink()  # the record holds every hash
+        if self._leads:
+            with files.atomic_folder(self.folder / name) as folder:
+                value.save(folder)
+            (self.folder / name / files.MANIFEST).unlink()  # the record holds every hash
         return self.folder / name
 
     # Signals
@@ -568,6 +614,27 @@ class Run:
             limits: Sentences on what the model is not for and what was not tested.
             label_names: Names of the classes, for the card.
         """
+        about = {
+            "title": title,
+            "task": task,
+            "metric": metric,
+            "margin": margin,
+            "results": list(results),
+            "inference": list(inference),
+            "curve": list(curve),
+            "examples": list(examples),
+            "model": dict(model or {}),
+            "languages": list(languages),
+            "limits": list(limits),
+            "label_names": list(label_names or []),
+        }
+        processes.share(lambda: self._complete(student, predictions, replaces, about))
+        self.record = self.record or records.read_record(self.folder / records.RECORD_NAME)
+        return self.record
+
+    def _complete(
+        self, student: Saves, predictions: Mapping[str, Sequence[Any]] | None, replaces: str, about: Mapping[str, Any]
+    ) -> None:
         self._require_not_stopped()
         self._note_idle_acceptance()
         with self.meter.phase("export"):
@@ -577,22 +644,7 @@ class Run:
         self.meter.stop()
         for warning in self.meter.warnings:
             self._events.append(records.Event(time_utc=_now(), kind="energy", message=warning, details={}))
-        totals = self._totals()
-        record = self._new_record(
-            totals,
-            title=title,
-            task=task,
-            metric=metric,
-            margin=margin,
-            results=list(results),
-            inference=list(inference),
-            curve=list(curve),
-            examples=list(examples),
-            model=dict(model or {}),
-            languages=list(languages),
-            limits=list(limits),
-            label_names=list(label_names or []),
-        )
+        record = self._new_record(self._totals(), **about)
         record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
         record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
         self._write_pages(record)
@@ -600,7 +652,6 @@ class Run:
         self._remove_checkpoints()
         record = dataclasses.replace(record, files=self._file_hashes())
         self.record = records.write_record(self.folder, record)
-        return self.record
 
     def _totals(self) -> energy.JournalTotals:
         """What the run cost, from its journal; without one (a child of a process that measures), from the meter."""
@@ -629,6 +680,7 @@ class Run:
             started_utc=self._started_utc,
             ended_utc=_now(),
             smoke=self.smoke,
+            num_processes=self._num_processes,
             config=privacy.values(records.to_json(self._config)),
             sources=[self._published(accounts.without_loopback_commit(source)) for source in self._sources],
             accepted_licenses=[i for i in licenses.needing_acceptance(self._sources) if i in self.accepted_licenses],

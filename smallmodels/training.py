@@ -139,6 +139,7 @@ def curve(student: TextModel) -> list[records.CurvePoint]:
     ]
 
 
+@processes.together
 def fit(
     student: TextModel,
     train: Split,
@@ -153,7 +154,7 @@ def fit(
     """Train a model and return it with its best weights on validation, or its last without `validate`.
 
     `loss_fn` gives one value per target; they are summed and divided once by the targets of the whole optimizer step,
-    so micro-batches give the gradient of the whole batch.
+    so micro-batches give the gradient of the whole batch, and so do several processes: each takes its share of a step.
 
     Args:
         student: Trained in place.

@@ -542,7 +542,6 @@ def test_foreign_load_counts_what_is_not_ours(monkeypatch):
     clocks = {"monotonic": 0.0, "busy": 0.0, "own": 0.0}
     monkeypatch.setattr(machine, "time", types.SimpleNamespace(monotonic=lambda: clocks["monotonic"]))
     monkeypatch.setattr(machine, "_busy_s", lambda: clocks["busy"])
-    monkeypatch.setattr(machine, "cpu_clock", lambda: clocks["own"])
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 4)
     shared = machine.SharedMachine("run", watch_load=True)
     clocks.update(monotonic=10.0, busy=21.0, own=20.0)  # 1 of 40 processor-seconds is foreign

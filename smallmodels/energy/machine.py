@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +19,24 @@ MAX_FOREIGN_FRACTION = 0.05
 """Share of the processors that other programs may use before a run counts as contended."""
 
 
-def cpu_clock() -> float:
-    """CPU-seconds of this process, all threads, and of its children that have ended and were waited for."""
-    times = os.times()
-    return time.process_time() + times.children_user + times.children_system
+class CpuClock:
+    """CPU-seconds of this process, all threads, and of its children that have ended and were waited for.
+
+    Args:
+        others: Process ids that count as well: of those that work together with this one.
+    """
+
+    def __init__(self, others: Sequence[int] = ()) -> None:
+        self._others = dict.fromkeys(others, 0.0)
+
+    def __call__(self) -> float:
+        """CPU-seconds so far."""
+        times = os.times()
+        for pid in self._others:
+            with suppress(psutil.Error):  # what one had used when it ended stays counted
+                found = psutil.Process(pid).cpu_times()
+                self._others[pid] = sum(found[:4])  # user, system, and both of ended children
+        return time.process_time() + times.children_user + times.children_system + sum(self._others.values())
 
 
 def measuring_elsewhere() -> str | None:
@@ -47,9 +62,11 @@ class SharedMachine:
     Args:
         run_id: For the owner variable.
         watch_load: Also compare what the processors did with what we used.
+        cpu_clock: CPU-seconds that are ours.
     """
 
-    def __init__(self, run_id: str, *, watch_load: bool) -> None:
+    def __init__(self, run_id: str, *, watch_load: bool, cpu_clock: Callable[[], float]) -> None:
+        self._cpu_clock = cpu_clock
         self._shared = False
         self._file: int | None = None
         self._size = 0
@@ -98,7 +115,7 @@ class SharedMachine:
         """Share of all processors' time since the start that went to programs that are not ours."""
         started_s, busy_s, own_s = self._start
         capacity_s = (time.monotonic() - started_s) * (psutil.cpu_count() or 1)
-        foreign_s = _busy_s() - busy_s - (cpu_clock() - own_s)
+        foreign_s = _busy_s() - busy_s - (self._cpu_clock() - own_s)
         if capacity_s < 1 or foreign_s <= MAX_FOREIGN_FRACTION * capacity_s:
             return 0.0
         # Only now the dear part: children that still run, such as data workers, are ours too.

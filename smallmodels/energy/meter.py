@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from smallmodels.energy.backends import Backend, CodeCarbonBackend, FakeBackend, NullBackend
 from smallmodels.energy.journal import Journal, Ledger
-from smallmodels.energy.machine import SharedMachine, cpu_clock, measuring_elsewhere
+from smallmodels.energy.machine import CpuClock, SharedMachine, measuring_elsewhere
 from smallmodels.energy.readings import EnergyReading
 from smallmodels.errors import InputError
 from smallmodels.records import Component, Event, to_json
@@ -48,6 +48,7 @@ class Meter:
         synchronize: Waits until the device has done its work, such as `torch.cuda.synchronize`.
         tick_s: Seconds between ticks, > 0; a killed run loses at most one.
         clock: Monotonic seconds; for tests.
+        processes: Ids of other processes whose CPU-seconds count as well.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Meter:
         synchronize: Callable[[], None] | None = None,
         tick_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        processes: Sequence[int] = (),
     ) -> None:
         if not tick_s > 0:
             raise InputError(f"tick_s must be > 0, got {tick_s}: give the seconds between two journal lines")
@@ -77,6 +79,7 @@ class Meter:
         self._synchronize = synchronize
         self._tick_s = tick_s
         self._clock = clock
+        self._cpu_clock = CpuClock(processes)
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._stopped = threading.Event()
@@ -133,7 +136,11 @@ class Meter:
         if self.owner:
             watch_load = self._backend.tracking_mode == "machine"
             self._machine = self._try(
-                "cannot see who shares the machine", SharedMachine, self.run_id, watch_load=watch_load
+                "cannot see who shares the machine",
+                SharedMachine,
+                self.run_id,
+                watch_load=watch_load,
+                cpu_clock=self._cpu_clock,
             )
             self._try("could not start measuring energy", self._backend.open)
         self._ledger = Ledger(self._observe(), {})
@@ -169,7 +176,7 @@ class Meter:
             if fresh:
                 self._advance("tick")
             last = self._ledger.last
-            return self._ledger.total + EnergyReading(self._clock() - last.duration_s, cpu_clock() - last.cpu_s)
+            return self._ledger.total + EnergyReading(self._clock() - last.duration_s, self._cpu_clock() - last.cpu_s)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[PhaseMeasurement]:
@@ -234,7 +241,7 @@ class Meter:
             self._try(None, self._backend.close)
             self._backend = NullBackend(self._backend.warnings)
             components = self._backend.read()
-        return EnergyReading(self._clock(), cpu_clock(), components)
+        return EnergyReading(self._clock(), self._cpu_clock(), components)
 
     def _read_backend(self) -> dict[str, Component]:
         """The backend's joules, refused unless each is finite and has not shrunk."""
