@@ -543,7 +543,7 @@ def test_foreign_load_counts_what_is_not_ours(monkeypatch):
     monkeypatch.setattr(machine, "time", types.SimpleNamespace(monotonic=lambda: clocks["monotonic"]))
     monkeypatch.setattr(machine, "_busy_s", lambda: clocks["busy"])
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 4)
-    shared = machine.SharedMachine("run", watch_load=True)
+    shared = machine.SharedMachine("run", watch_load=True, cpu_clock=lambda: clocks["own"])
     clocks.update(monotonic=10.0, busy=21.0, own=20.0)  # 1 of 40 processor-seconds is foreign
     assert not shared.is_contended()
     clocks.update(busy=30.0)
@@ -706,3 +706,28 @@ def test_codecarbon_labels_follow_its_hardware(kind, details, nvml_counts, expec
 def test_energy_imports_neither_codecarbon_nor_torch():
     code = "import sys, smallmodels.energy\nprint([m for m in ('codecarbon', 'torch', 'pandas') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"
+
+
+# Several processes
+
+
+def test_x8_cpu_seconds_of_the_other_processes_of_a_launch_count(tmp_path):
+    code = (
+        "import sys, time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\nprint(flush=True)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code + "sys.stdin.read()"], stdin=-1, stdout=-1)
+    with energy.Meter("fake", processes=[other.pid]) as meter:
+        before = meter.read(fresh=True).cpu_s
+        other.stdout.readline()
+        spent = meter.read(fresh=True).cpu_s - before
+        other.communicate(b"")
+        assert meter.read(fresh=True).cpu_s >= before + spent  # what it used stays counted when it has ended
+    assert 0.3 < spent < 3.0
+
+
+@pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])
+def test_x8_only_the_first_process_of_a_machine_measures(monkeypatch, tmp_path, variable):
+    monkeypatch.setenv(variable, "1")
+    with energy.Meter("fake", journal=tmp_path / "journal.jsonl") as meter:
+        assert not meter.owner
+    assert not (tmp_path / "journal.jsonl").exists()

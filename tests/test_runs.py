@@ -355,7 +355,10 @@ def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
     assert record.phase("train").energy_j == pytest.approx(50.0)
     assert record.phase("train").duration_s == pytest.approx(5.0)
     assert record.duration_s == pytest.approx(5.0)
-    assert [event.message for event in own_events(record)] == ["before the stop"]
+    assert [(event.kind, event.message) for event in own_events(record)] == [
+        ("warning", "before the stop"),
+        ("interrupted", "stopped"),
+    ]
 
 
 @pytest.mark.parametrize(
