@@ -55,6 +55,11 @@ PREDICTIONS_NAME = "predictions.parquet"
 MODEL_NAME = "model"
 _RESULT_NAME = "result.json"
 _VALUE_NAME = "value"
+_CONFIG_KEYS = (
+    *("recipe", "run_id", "started_utc", "command", "smoke", "device", "number_format", "country", "carbon_intensity"),
+    *("versions", "choices", "config"),
+)
+"""What `config.json` has to hold for a run to go on."""
 _PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 T = TypeVar("T")
@@ -267,11 +272,19 @@ class Run:
         }
         files.write_json(self.folder / CONFIG_NAME, content)
 
+    def _read_past_config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG_NAME
+        past = files.read_json(path)
+        lacking = [name for name in _CONFIG_KEYS if not isinstance(past, dict) or name not in past]
+        if lacking:
+            raise DamagedError(f"{path} should say the {lacking[0]} of the run, but does not: restore it")
+        return dict(past)
+
     def _read_past(self) -> None:
         """Take over identity, settings and events of the run that is resumed."""
         if not self.resumed:
             return
-        past = files.read_json(self.folder / CONFIG_NAME)
+        past = self._read_past_config()
         self._started_utc, self._run_id = past["started_utc"], past["run_id"]
         self._command, self.smoke = past["command"], past["smoke"]
         for name, asked in self._asked.items():

@@ -8,6 +8,7 @@ import contextlib
 import dis
 import functools
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -347,7 +348,10 @@ class _Loop:
     def accumulate(self, micro_batches: list[Batch]) -> tuple[float, int]:
         """Add the gradients of these; returns the summed loss and the number of targets."""
         key = [self.seed, self.progress.step, *([processes.rank()] if processes.rank() else [])]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(seed)
+        random.seed(seed)  # a loss may draw from any of the three
+        np.random.seed(seed % 2**32)
         self.model.train(self.config.dropout)  # without dropout, a model in evaluation mode trains just as well
         total, targets = 0.0, 0
         for batch in micro_batches:

@@ -424,6 +424,18 @@ def test_altered_phase_runs_again_and_says_so_s9(tmp_path, what):
     assert [event.kind for event in record.events if "setup" in event.message] == ["phase damaged"]
 
 
+@pytest.mark.parametrize("lost", ["run_id", "choices", "versions", "everything"])
+def test_resume_of_a_run_whose_config_lost_a_part_is_refused_as_damaged(tmp_path, lost):
+    folder = tmp_path / "r"
+    start_and_stop(folder, Clock())
+    config = json.loads((folder / "config.json").read_text())
+    config.pop(lost, None)
+    (folder / "config.json").write_text(json.dumps([] if lost == "everything" else config))
+    with pytest.raises(DamagedError, match=r"config\.json should say the"), Run(folder, meter="fake", resume=True):
+        pass
+    assert not (folder / ".lock").exists()
+
+
 def test_torn_line_of_metrics_is_dropped_on_resume(tmp_path):
     folder = tmp_path / "r"
     start_and_stop(folder, Clock())

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import pickle
+import random
 import shutil
 import sys
 
@@ -434,8 +435,8 @@ def test_r1_killed_between_checkpoints_gives_the_same_bits(base, train, tmp_path
 
 
 def noisy(model, batch):
-    """A loss that draws a random number for each example."""
-    return cross_entropy(model, batch) * (1 + torch.rand(len(batch.ids)))
+    """A loss that draws random numbers wherever there are some."""
+    return cross_entropy(model, batch) * (1 + torch.rand(len(batch.ids)) + np.random.rand() + random.random())
 
 
 def test_r1_r12_a_loss_that_draws_random_numbers_is_resumed_with_the_same_bits(base, train, tmp_path):
@@ -444,7 +445,7 @@ def test_r1_r12_a_loss_that_draws_random_numbers_is_resumed_with_the_same_bits(b
     for step in (1, 4):
         with pytest.raises(RunInterruptedError):
             fit(base.copy(), train, noisy, config, context=Context(folder=tmp_path, should_stop=StopAfter(step)))
-        torch.rand(step)
+        torch.rand(step), np.random.rand(step), random.random()
     resumed = fit(base.copy(), train, noisy, config, context=Context(folder=tmp_path))
     assert_same_bits(weights(resumed), weights(expected))
     assert resumed.weights_sha256() != fit(base.copy(), train, config=config).weights_sha256()
