@@ -723,11 +723,3 @@ def test_x8_cpu_seconds_of_the_other_processes_of_a_launch_count(tmp_path):
         other.communicate(b"")
         assert meter.read(fresh=True).cpu_s >= before + spent  # what it used stays counted when it has ended
     assert 0.3 < spent < 3.0
-
-
-@pytest.mark.parametrize("variable", ["LOCAL_RANK", "SLURM_LOCALID"])
-def test_x8_only_the_first_process_of_a_machine_measures(monkeypatch, tmp_path, variable):
-    monkeypatch.setenv(variable, "1")
-    with energy.Meter("fake", journal=tmp_path / "journal.jsonl") as meter:
-        assert not meter.owner
-    assert not (tmp_path / "journal.jsonl").exists()
