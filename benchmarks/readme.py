@@ -4,7 +4,7 @@ Run:    python benchmarks/readme.py            rewrites README.md between its ma
         python benchmarks/readme.py --check    changes nothing; exits with 1 if README.md is not what the records say
         python benchmarks/readme.py --check --faults FILE
                                                also exits with 1 if a fault that the tests survived when README.md was
-                                               written is not survived in FILE, which pytest --faults-report FILE wrote
+                                               written is not survived in FILE, which pytest --faults-report=FILE wrote
 """
 
 import argparse

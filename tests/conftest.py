@@ -25,6 +25,7 @@ os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 os.environ.pop("HF_ENDPOINT", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing by threads, which also spin beside each other
 
 
 def pytest_unconfigure():

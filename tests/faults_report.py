@@ -1,4 +1,4 @@
-"""The list in tests/faults.md, the ids in the names of tests, and `pytest --faults-report FILE`, which joins them.
+"""The list in tests/faults.md, the ids in the names of tests, and `pytest --faults-report=FILE`, which joins them.
 
 A report holds one part per marker expression, so that runs with `-m slow` and `-m faults` add to what the default
 run wrote; a run with the same expression replaces its part.

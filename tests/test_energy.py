@@ -543,6 +543,7 @@ def test_foreign_load_counts_what_is_not_ours(monkeypatch):
     monkeypatch.setattr(machine, "time", types.SimpleNamespace(monotonic=lambda: clocks["monotonic"]))
     monkeypatch.setattr(machine, "_busy_s", lambda: clocks["busy"])
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine.psutil, "Process", lambda: types.SimpleNamespace(children=lambda recursive: []))
     shared = machine.SharedMachine("run", watch_load=True, cpu_clock=lambda: clocks["own"])
     clocks.update(monotonic=10.0, busy=21.0, own=20.0)  # 1 of 40 processor-seconds is foreign
     assert not shared.is_contended()

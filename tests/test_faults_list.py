@@ -70,7 +70,7 @@ def report(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = faults\naddopts = -m 'not faults'\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     for words in ([], ["-m", "faults"]):
-        command = [sys.executable, "-m", "pytest", "-q", "--faults-report", "report.json", *words]
+        command = [sys.executable, "-m", "pytest", "-q", "--faults-report=report.json", *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == (0 if words else 1), done.stdout + done.stderr
     return json.loads((tmp_path / "report.json").read_text())
