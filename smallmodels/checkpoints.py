@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallmodels import files
-from smallmodels.errors import DamagedError, SmallmodelsError
+from smallmodels.errors import DamagedError, InputError, SmallmodelsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,11 +98,17 @@ def remove_all(phase_folder: Path) -> None:
 def read_state(folder: Path) -> dict[str, Any]:
     """What `state.json` of a checkpoint holds.
 
-    Raises: DamagedError if the folder is not what its manifest says, or has another format.
+    Raises:
+        DamagedError: The folder is not what its manifest says, or has no format.
+        InputError: It has the format of a newer version.
     """
     files.check_manifest(folder)
     state = files.read_json(folder / STATE)
     found = state.get("format") if isinstance(state, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise InputError(
+            f"{folder / STATE} should have format {FORMAT}, found {found} of a newer version: update smallmodels"
+        )
     if found != FORMAT:
         raise DamagedError(
             f"{folder / STATE} should have format {FORMAT}, found {found}: use the version that wrote it"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from smallmodels import __version__, configs, files, folders, privacy, processes, records
-from smallmodels.errors import InputError, PolicyError, RunInterruptedError, SmallmodelsError
+from smallmodels.errors import InputError, PolicyError, RunInterruptedError, SmallmodelsError, TrainingError
 from smallmodels.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -325,6 +325,8 @@ def _run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     if going_on and options.resume is not None:
         folder = options.resume
         if (folder / records.RECORD_NAME).exists():
+            if processes.rank() > 0:
+                return 0
             folders.remove_stale_lock(folder)
             _console().print(f"The run in {folder} is complete, so there is nothing left to do.", soft_wrap=True)
             print(folder)
@@ -462,7 +464,10 @@ def _execute(
                 raise SmallmodelsError(f"recipe {recipe.name} should end with run.finish(…), but did not: add the call")
     except BaseException as error:
         if (folder / "config.json").exists() and not (folder / records.RECORD_NAME).exists():
-            error.add_note(f"The run is not complete; go on with: smallmodels run --resume {shlex.quote(str(folder))}")
+            anew = " --fork" if isinstance(error, TrainingError) else ""  # the same steps would fail the same way
+            verb = "start anew from it" if anew else "go on"
+            resume = f"smallmodels run --resume {shlex.quote(str(folder))}{anew}"
+            error.add_note(f"The run is not complete; {verb} with: {resume}")
         raise
     if processes.launched()[0] > 0:
         return 0  # the first process says it all

@@ -88,6 +88,10 @@ def _lock(folder: Path, context: Context) -> Iterator[None]:
                 if not told:
                     context.event("waiting", "another process is building the same cache entry")
                     told = True
+                if context.should_stop():
+                    raise RunInterruptedError(
+                        "the run stopped while it waited for a cache entry, and can be resumed"
+                    ) from None
                 if time.monotonic() > deadline:
                     raise PolicyError(
                         f"{path.name} should become free, but another process holds it: end that one"

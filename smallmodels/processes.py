@@ -224,6 +224,8 @@ def _meeting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # surfaces at any moment, and is about this process alone
+            raise
         silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         what = f"did not answer within {WAIT_S:.0f} s" if silent else "has ended"
         raise LostProcessError(

@@ -138,6 +138,7 @@ class Run:
         self._phase, self._announced = "", False
         self._step: float | None = None
         self._stop_asked = threading.Event()
+        self._num_interrupts = 0
         self._pid = os.getpid()
         self._leads, self._num_processes = True, 1
         self._made_folders: list[Path] = []
@@ -247,10 +248,10 @@ class Run:
                 self.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changes)}")
         else:
             seed = getattr(config, "seed", 0)
-            self._run_id = (
-                f"{recipe}-{self._started_utc.replace(':', '').replace('-', '')}-s{seed}-{uuid.uuid4().hex[:6]}"
-            )
-            self._write_config(file)
+            stamp = self._started_utc.replace(":", "").replace("-", "")
+            self._run_id = processes.share(lambda: f"{recipe}-{stamp}-s{seed}-{uuid.uuid4().hex[:6]}")
+            if self._leads:
+                self._write_config(file)
         _seed_everything(int(getattr(config, "seed", 0)))
 
     def _write_config(self, file: Path | None) -> None:
@@ -302,7 +303,8 @@ class Run:
         if (self.folder / JOURNAL_NAME).exists():
             self._past = energy.read_journal(self.folder / JOURNAL_NAME)
             self._events = list(self._past.events)
-        _drop_torn_line(self.folder / METRICS_NAME)
+        if self._leads:
+            _drop_torn_line(self.folder / METRICS_NAME)
 
     def choose(self, name: str, measure: Callable[[], T]) -> T:
         """A choice that is measured once, written into `config.json`, and used again on resume and repeat.
@@ -575,9 +577,11 @@ class Run:
         if os.getpid() != self._pid:  # a forked worker inherits this handler, and has to end when its pool says so
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if number == signal.SIGINT and self._stop_asked.is_set():
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            self._num_interrupts += 1
         self._stop_asked.set()
+        if self._num_interrupts > 1:
+            raise KeyboardInterrupt
         hint = " (press Ctrl-C again to stop at once)" if number == signal.SIGINT else ""
         # os.write, because a print inside a handler may meet the lock of a print that it interrupted.
         os.write(2, f"\nThe run stops at the next safe point and saves its work{hint}.\n".encode())

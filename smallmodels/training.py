@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -49,6 +50,10 @@ _SPIKE_FACTOR = 100.0
 """A step's loss this many times the median of the last ones is a spike."""
 _SPIKE_WINDOW = 32
 """Steps in that median; at least an eighth of them must have been seen."""
+_SPIKE_FLOOR = 1e-4
+"""A usual loss below this is as good as this: a hundred times nothing is nothing yet."""
+_MOST_SKIPPED = 8
+"""So many spikes one after the other are no accident of a batch, and stop a run that leaves such steps out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +263,7 @@ class _Loop:
         groups = _weight_decay_groups(self.parameters, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.buffers = _buffers(self.model, loss_fn)
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
         self.logger = _Logger(context, self.num_steps)
@@ -313,6 +319,8 @@ class _Loop:
         self.require_finite(loss, norm, indices)
         if not self.is_skipped(loss / targets, indices):
             self.optimizer.step()
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # it was told of this step's gradients, and expects an end of it
         self.optimizer.zero_grad()
         self.progress.step += 1
         seen = [self.progress.examples_sha256, *(self.train.ids[i] for i in indices)]
@@ -328,17 +336,27 @@ class _Loop:
 
         Where the memory does not suffice, the step is repeated with micro-batches of half the size.
         """
-        loss, targets = 0.0, 0
+        done, buffers = np.zeros(6), {name: buffer.clone() for name, buffer in self.buffers.items()}
         while batch is not None:
+            assert batch.ids == self.ids(self.plan.indices(self.progress.step)[processes.rank() :: processes.count()])
+            micro_batches = batch.split(self.micro_batch_size(batch))
             try:
-                loss, targets = self.accumulate(batch.split(self.micro_batch_size(batch)))
+                done = np.array([*self.accumulate(micro_batches), *self.work(micro_batches)])
                 break
             except (MemoryError, RuntimeError) as error:
                 if not memory.is_exhausted(error):
                     raise
                 reason = " ".join(str(error).split())[:200]
             self.back_off(batch, reason)  # outside of the handler, whose traceback holds the tensors of the failed pass
-        return self.add_up(loss, targets) if processes.count() > 1 else (loss, targets)
+            _copy_into(self.buffers, buffers)
+        if processes.count() > 1:
+            done = self.add_up(done)
+        loss, targets, examples, tokens, processed, operations = (float(value) for value in done)
+        self.context.counts.add(
+            examples=int(examples), tokens=int(tokens), processed=int(processed), operations=operations
+        )
+        self.logger.num_tokens += int(tokens)
+        return loss, int(targets)
 
     def micro_batch_size(self, batch: Batch) -> int:
         """Examples per forward pass."""
@@ -361,33 +379,42 @@ class _Loop:
             loss = values.float().sum()
             self.accelerator.backward(loss)
             total, targets = total + float(loss.detach()), targets + values.numel()
-        for batch in micro_batches:
-            self.count(batch)
         return total, targets
 
-    def count(self, batch: Batch) -> None:
-        """Add the work of a micro-batch to the phase's counts."""
-        lengths = batch.inputs["attention_mask"].sum(1).numpy()
+    def work(self, micro_batches: list[Batch]) -> tuple[int, int, int, float]:
+        """Examples, real tokens, processed tokens and operations of these."""
+        lengths = np.concatenate([batch.inputs["attention_mask"].sum(1).numpy() for batch in micro_batches])
         operations = 3 * models.num_operations(self.student.model, lengths)
-        processed = batch.num_processed_tokens
-        self.context.counts.add(
-            examples=len(batch), tokens=batch.num_tokens, processed=processed, operations=operations
-        )
-        self.logger.num_tokens += batch.num_tokens
+        processed = sum(batch.num_processed_tokens for batch in micro_batches)
+        return len(lengths), int(lengths.sum()), processed, operations
 
-    def add_up(self, loss: float, targets: int) -> tuple[float, int]:
-        """Gradients, loss and targets of all processes together, and whether one of them was asked to stop."""
+    def add_up(self, done: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Gradients and what was done of all processes together; also what they have to agree on for the next step."""
         parameters = list(self.parameters.values())
-        facts = [loss, float(targets), float(self.context.should_stop())]
-        shared = torch.tensor([*facts, *(float(p.grad is not None) for p in parameters)], dtype=torch.float64)
+        sizes = np.zeros(processes.count())
+        sizes[processes.rank()] = self.progress.micro_batch_size or 0
+        has_gradient = [parameter.grad is not None for parameter in parameters]
+        parts: list[Any] = [done, [self.context.should_stop()], sizes, has_gradient]
+        shared = torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.float64) for part in parts]))
         processes.add_up([shared])
-        used = [p for p, count in zip(parameters, shared[len(facts) :], strict=True) if count > 0]
+        done, stop, sizes, counts = np.split(shared.numpy(), np.cumsum([len(part) for part in parts[:-1]]))
+        used = [parameter for parameter, count in zip(parameters, counts, strict=True) if count > 0]
         for parameter in used:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         processes.add_up([p.grad for p in used if p.grad is not None])
-        self.stop_is_agreed = bool(shared[2] > 0)
-        return float(shared[0]), int(shared[1])
+        self.stop_is_agreed = bool(stop[0] > 0)
+        self.agree_on_micro_batch([int(size) for size in sizes if size > 0])
+        return done
+
+    def agree_on_micro_batch(self, sizes: list[int]) -> None:
+        """Take the smallest that a process needs, which is the one that a checkpoint has room for."""
+        if not sizes or min(sizes) == self.progress.micro_batch_size:
+            return
+        step, size = self.progress.step + 1, min(sizes)
+        message = f"the memory of another process did not suffice at step {step}, so all go on with {size} at once"
+        self.context.event("out of memory", message, step=step, micro_batch_size=size)
+        self.progress.micro_batch_size = size
 
     def back_off(self, batch: Batch, reason: str) -> None:
         """Halve the micro-batch after running out of memory, for this step and all that follow.
@@ -450,7 +477,8 @@ class _Loop:
 
     def require_finite(self, loss: float, norm: float, indices: Indices) -> None:
         """Stop before the optimizer sees a loss or gradient that is not finite."""
-        overflow_is_normal = self.accelerator.scaler is not None  # fp16: the scaler skips such steps by itself
+        scaler = self.accelerator.scaler  # fp16: it skips such steps by itself, and halves its factor each time
+        overflow_is_normal = scaler is not None and scaler.get_scale() >= 1
         if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_normal):
             return
         self.optimizer.zero_grad()
@@ -458,7 +486,7 @@ class _Loop:
         self.context.event("not finite", f"{what} at step {self.progress.step + 1}", examples=self.ids(indices))
         raise TrainingError(
             f"the {what} must be finite, but is not at {self.where(indices)}: "
-            "try a smaller --learning-rate or --number-format fp32"
+            "start anew (--fork) with a smaller --learning-rate or --number-format fp32"
         )
 
     def is_skipped(self, loss: float, indices: Indices) -> bool:
@@ -468,11 +496,16 @@ class _Loop:
         """
         known = self.progress.losses
         usual = statistics.median(known) if len(known) >= _SPIKE_WINDOW // 8 else math.inf
-        if not 0 < _SPIKE_FACTOR * usual < loss:
-            self.progress.losses = [*known, loss][-_SPIKE_WINDOW:]
+        limit = _SPIKE_FACTOR * max(usual, _SPIKE_FLOOR)
+        self.progress.losses = [*known, min(loss, limit)][-_SPIKE_WINDOW:]  # so that a new level becomes the usual one
+        if loss <= limit:
             return False
         step, policy = self.progress.step + 1, self.config.on_loss_spike
         self.progress.spikes.append(step)
+        if policy == "skip" and self.progress.spikes[-_MOST_SKIPPED:] == list(
+            range(step - _MOST_SKIPPED + 1, step + 1)
+        ):
+            policy = "stop"
         what = f"the loss is {loss:.3g} at step {step}, where {usual:.3g} is usual"
         done = {"continue": "training goes on", "skip": "the step is left out", "stop": "training stops"}[policy]
         self.context.event("loss spike", f"{what}: {done}", examples=self.ids(indices), loss=loss, usual=usual)
@@ -480,7 +513,7 @@ class _Loop:
             self.optimizer.zero_grad()
             raise TrainingError(
                 f"the loss should stay near {usual:.3g}, but is {loss:.3g} at {self.where(indices)}: look at these "
-                "examples, or choose --on-loss-spike skip"
+                "examples, or start anew (--fork) with --on-loss-spike continue or a smaller --learning-rate"
             )
         return policy == "skip"
 
@@ -536,7 +569,7 @@ class _Loop:
         if self.context.folder is None or processes.rank() > 0:
             return
         with checkpoints.writing(self.context.folder, self.progress.step, self.context.event) as folder:
-            save_file(_to_cpu(self.parameters), folder / checkpoints.WEIGHTS)
+            save_file(_to_cpu(self.parameters | self.buffers), folder / checkpoints.WEIGHTS)
             save_file(_optimizer_tensors(self.optimizer, self.parameters), folder / checkpoints.OPTIMIZER)
             if self.best is not None:
                 save_file(self.best, folder / checkpoints.BEST)
@@ -581,12 +614,14 @@ class _Loop:
         if not agrees:
             raise DamagedError(f"{path} is of step {progress.step}, so somebody renamed its folder")
         shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
-        weights = checkpoints.read_weights(folder / checkpoints.WEIGHTS, shapes)
+        all_shapes = shapes | {name: buffer.shape for name, buffer in self.buffers.items()}
+        weights = checkpoints.read_weights(folder / checkpoints.WEIGHTS, all_shapes)
         moments = checkpoints.read_moments(folder / checkpoints.OPTIMIZER, shapes)
         best = None if progress.best_value is None else checkpoints.read_weights(folder / checkpoints.BEST, shapes)
         if self.accelerator.scaler and scaler:
             self.accelerator.scaler.load_state_dict(scaler)
         self._load_parameters(weights)
+        _copy_into(self.buffers, weights)
         _load_optimizer(self.optimizer, self.parameters, moments)
         self.best, self.progress = best, progress
         for name, value in asdict(counts).items():
@@ -604,9 +639,7 @@ class _Loop:
         return {**compute, "num_processes": processes.count()}
 
     def _load_parameters(self, tensors: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[name])
+        _copy_into(self.parameters, tensors)
 
 
 def _notes(progress: Progress) -> dict[str, Any]:
@@ -651,6 +684,20 @@ def _trainable(model: nn.Module, loss_fn: LossFn, config: TrainConfig) -> dict[s
     if not chosen:
         raise TrainingError("the model should have weights to train, but all are frozen: unfreeze some")
     return chosen
+
+
+def _buffers(model: nn.Module, loss_fn: LossFn) -> dict[str, Tensor]:
+    """What model and loss keep beside their weights, such as running means, by names that no weight has."""
+    found = {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
+    if isinstance(loss_fn, nn.Module):
+        found |= {f"buffer.loss.{name}": buffer for name, buffer in loss_fn.named_buffers()}
+    return found
+
+
+def _copy_into(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
 
 
 def _weight_decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

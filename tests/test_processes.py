@@ -147,11 +147,11 @@ def worker(process, rank):
 def test_x7_x8_two_processes_leave_one_record_whatever_port_is_taken(uninterrupted):
     folder, said = uninterrupted
     record = records.read_record(folder / records.RECORD_NAME)
+    assert json.loads((folder / "config.json").read_text())["run_id"] == record.run_id
     assert (record.num_processes, record.num_segments) == (2, 1)
     assert said.count("The model with its card") == 1
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines].count("open") == 1
-    assert record.phase("train").num_examples is not None
 
 
 @pytest.mark.faults
@@ -175,6 +175,8 @@ def test_x1_x3_killing_one_of_two_ends_the_launch_and_it_resumes(started, uninte
     code, said = finish(launch(["run", "--resume", str(copy)], launcher=[sys.executable]))
     assert code == 0, said
     assert facts(copy)[1] == facts(uninterrupted[0])[1]
+    work = [records.read_record(f / records.RECORD_NAME).phase("train") for f in (uninterrupted[0], folder, copy)]
+    assert len({(phase.num_examples, phase.num_tokens, phase.num_operations) for phase in work}) == 1
     events = records.read_record(copy / records.RECORD_NAME).events
     assert any(e.kind == "not bitwise" and "num_processes was 2 and is 1" in e.message for e in events)
 
@@ -239,6 +241,54 @@ def test_fit_of_several_processes_gives_the_losses_of_one(tiny_model_folder, tmp
                 assert norm == pytest.approx(expected_norm, rel=1e-3)
             assert row[3] == found[count][0][3]  # every process holds the same bits
             assert row[3] == pytest.approx(weights, abs=1e-3)
+
+
+BACK_OFF = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import torch
+from small_data import FP32, Events, assert_same_bits, classifier, cross_entropy, split, weights
+from smallmodels import errors, processes, training
+from smallmodels.phases import Context
+torch.set_num_threads(1)
+processes.join()
+model = classifier(sys.argv[1])
+train = split(model.tokenizer, 40)
+config = training.TrainConfig(learning_rate=1e-2, max_steps=8, batch_size=16, dropout=True)
+events, asked = Events(), []
+
+def loss_fn(model, batch):
+    if processes.rank() == int(sys.argv[3]) and len(batch) > 3:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return cross_entropy(model, batch)
+
+def fit(folder=None, **options):
+    from pathlib import Path
+    context = Context(folder=Path(folder) if folder else None, event=events, **options)
+    return training.fit(model.copy(), train, loss_fn, config, compute=FP32, context=context)
+
+expected = fit()
+try:
+    fit(sys.argv[4], should_stop=lambda: asked.append(1) or len(asked) == 3)
+    raise SystemExit("should have stopped")
+except errors.RunInterruptedError:
+    pass
+resumed = fit(sys.argv[4])
+assert_same_bits(weights(resumed), weights(expected))
+assert resumed.notes["training"]["micro_batch_size"] == 2
+if processes.rank() == 0:
+    print("same bits", events.kinds.count("out of memory"))
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("rank", "num_events"), [(0, 4), (1, 2)])
+def test_r8_memory_that_one_process_lacks_changes_the_micro_batch_of_all(tiny_model_folder, tmp_path, rank, num_events):
+    script = tmp_path / "script.py"
+    script.write_text(BACK_OFF)
+    words = [str(script), str(tiny_model_folder), str(Path(__file__).parent), str(rank), str(tmp_path / "run")]
+    done = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, env=environment(), timeout=120)
+    assert f"same bits {num_events}" in done.stdout, done.stdout + done.stderr[-3000:]
 
 
 SLOW = """

@@ -330,6 +330,76 @@ def test_r6_a_loss_spike_stops_if_asked(base, train, tmp_path):
     assert_same_bits(weights(found), weights(fit(base.copy(), train)))
 
 
+def raised_from(step):
+    """A loss that stays at another level from a step on."""
+    calls = []
+
+    def loss_fn(model, batch):
+        calls.append(1)
+        return cross_entropy(model, batch) * (1e4 if len(calls) >= step else 1.0)
+
+    return loss_fn
+
+
+def test_r6_a_new_level_of_the_loss_becomes_the_usual_one(base, train):
+    found = fit(base.copy(), train, raised_from(9), dataclasses.replace(CONFIG, max_steps=60))
+    spikes = found.notes["training"]["spikes"]
+    assert spikes[:4] == [9, 10, 11, 12]
+    assert len(spikes) <= 26  # half of the 52 steps at the new level; all of them if it never became the usual one
+
+
+def test_r6_spikes_that_do_not_end_stop_a_run_that_leaves_them_out(base, train):
+    config = dataclasses.replace(CONFIG, max_steps=60, on_loss_spike="skip")
+    with pytest.raises(TrainingError, match="at step 16"):
+        fit(base.copy(), train, raised_from(9), config)
+
+
+def test_r6_a_loss_near_zero_is_no_reason_to_stop(base, train):
+    def loss_fn(model, batch):
+        return cross_entropy(model, batch) * (1e-6 if len(calls) < 5 else 1e-3)
+
+    calls = []
+
+    def counted(model, batch):
+        calls.append(1)
+        return loss_fn(model, batch)
+
+    assert fit(base.copy(), train, counted).notes["training"]["spikes"] == []
+
+
+class Remembering(torch.nn.Module):
+    """A loss that divides by a running mean of its own, which is no parameter."""
+
+    def __init__(self, hungry_at=0):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+        self.calls, self.hungry_at = 0, hungry_at
+
+    def forward(self, model, batch):
+        values = cross_entropy(model, batch)
+        self.mean.mul_(0.5).add_(0.5 * values.detach().mean())
+        self.calls += 1
+        if self.calls == self.hungry_at:
+            raise MemoryError("no more")
+        return values / self.mean
+
+
+def test_r1_what_a_loss_remembers_is_resumed(base, train, tmp_path):
+    expected, calls = fit(base.copy(), train, Remembering()), []
+    stop = Context(folder=tmp_path, should_stop=lambda: calls.append(1) or len(calls) == 3)
+    with pytest.raises(RunInterruptedError):
+        fit(base.copy(), train, Remembering(), context=stop)
+    found = fit(base.copy(), train, Remembering(), context=Context(folder=tmp_path))
+    assert_same_bits(weights(found), weights(expected))
+
+
+def test_r8_what_a_loss_remembers_is_as_before_when_a_step_is_repeated(base, train):
+    config = dataclasses.replace(CONFIG, micro_batch_size=4)
+    found = fit(base.copy(), train, Remembering(hungry_at=2), config)
+    expected = fit(base.copy(), train, Remembering(), dataclasses.replace(CONFIG, micro_batch_size=2))
+    assert_same_bits(weights(found), weights(expected))
+
+
 # What a resumed run was made with
 
 

@@ -151,7 +151,8 @@ def download(pin: Pin, names: Sequence[str]) -> Path:
         raise not_cached(pin.repo_id, pin.kind, wrong)
     if wrong:
         for name in wrong:
-            _forget(pin, name)
+            if not _is_intact(pin, name):  # another process may have brought it meanwhile
+                _forget(pin, name)
         _check_space(sum(pin.files[name].size or 0 for name in wrong), pin.repo_id)
         _fetch(pin, wrong)
     if altered := [name for name in wrong if not _is_intact(pin, name)]:
