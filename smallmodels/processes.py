@@ -4,6 +4,7 @@ The first process does everything that a run does. The others take their share o
 the first works alone: what it says travels as JSON, and what a phase returned is read from the run's folder.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -134,10 +135,11 @@ def join() -> None:
         backend = "cpu:gloo,cuda:nccl"
     with _meeting():
         dist.init_process_group(backend, timeout=timedelta(seconds=WAIT_S))
+    atexit.register(leave)  # gloo's threads abort a process that ends beside them
 
 
 def leave() -> None:
-    """Part from the others, at the end of work that went well."""
+    """Part from the others."""
     if _has_joined():
         import torch.distributed as dist
 

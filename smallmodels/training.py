@@ -294,13 +294,14 @@ class _Loop:
         try:
             yield
         except Exception as error:
-            if "DataLoader worker" not in str(error) or isinstance(error, SmallmodelsError):
+            told = _told_of_a_worker(error) if self.config.num_workers else ""
+            if not told:
                 raise
             if self.context.should_stop():  # the signal that asked us to stop went to the workers too
                 raise RunInterruptedError(
                     "training stopped with its workers, and goes on from its checkpoint"
                 ) from error
-            cause = str(error).strip().splitlines()[-1]
+            cause = told.strip().splitlines()[-1]
             raise TrainingError(
                 f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
             ) from error
@@ -684,6 +685,17 @@ def _trainable(model: nn.Module, loss_fn: LossFn, config: TrainConfig) -> dict[s
     if not chosen:
         raise TrainingError("the model should have weights to train, but all are frozen: unfreeze some")
     return chosen
+
+
+def _told_of_a_worker(error: Exception) -> str:
+    """What an error says of a data worker; empty where it is about something else."""
+    if isinstance(error, (ConnectionError, EOFError)):  # its pipe broke; the signal that says why may still be coming
+        try:
+            time.sleep(_LOG_INTERVAL_S)
+        except RuntimeError as cause:
+            return str(cause)
+        return f"{type(error).__name__}: {error}"
+    return str(error) if "DataLoader worker" in str(error) and not isinstance(error, SmallmodelsError) else ""
 
 
 def _buffers(model: nn.Module, loss_fn: LossFn) -> dict[str, Tensor]:

@@ -215,7 +215,8 @@ training._Logger.step = lambda self, step, loss, norm, rate: seen.append((loss, 
 trained = training.fit(model, train, cross_entropy, config, compute=FP32, validate=lambda m: {"x": float(len(seen))})
 notes = trained.notes["training"]
 weights = [p.double().sum().item() for p in trained.model.parameters()]
-print(json.dumps([processes.rank(), seen, notes["examples_sha256"], weights]))
+with open(f"{sys.argv[3]}/{processes.rank()}.json", "w") as file:
+    json.dump([processes.rank(), seen, notes["examples_sha256"], weights], file)
 """
 
 
@@ -226,10 +227,13 @@ def test_fit_of_several_processes_gives_the_losses_of_one(tiny_model_folder, tmp
     words = [str(script), str(tiny_model_folder), str(Path(__file__).parent)]
     found = {}
     for count in (1, 2, 3):
-        launcher = [*LAUNCH[:-1], str(count)]
-        done = subprocess.run([*launcher, *words], capture_output=True, text=True, env=environment(), timeout=120)
+        launcher, out = [*LAUNCH[:-1], str(count)], tmp_path / str(count)
+        out.mkdir()
+        done = subprocess.run(
+            [*launcher, *words, str(out)], capture_output=True, text=True, env=environment(), timeout=120
+        )
         assert done.returncode == 0, done.stderr[-3000:]
-        found[count] = sorted(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+        found[count] = [json.loads(path.read_text()) for path in sorted(out.iterdir())]
         assert [row[0] for row in found[count]] == list(range(count))
     _, losses, examples, weights = found[1][0]
     assert len(losses) == 9
@@ -282,13 +286,13 @@ if processes.rank() == 0:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("rank", "num_events"), [(0, 4), (1, 2)])
-def test_r8_memory_that_one_process_lacks_changes_the_micro_batch_of_all(tiny_model_folder, tmp_path, rank, num_events):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_r8_memory_that_one_process_lacks_changes_the_micro_batch_of_all(tiny_model_folder, tmp_path, rank):
     script = tmp_path / "script.py"
     script.write_text(BACK_OFF)
     words = [str(script), str(tiny_model_folder), str(Path(__file__).parent), str(rank), str(tmp_path / "run")]
     done = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, env=environment(), timeout=120)
-    assert f"same bits {num_events}" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "same bits 2" in done.stdout, done.stdout + done.stderr[-3000:]
 
 
 SLOW = """
