@@ -265,6 +265,7 @@ class _Loop:
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         self.buffers = _buffers(self.model, loss_fn)
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
+        self.num_processes = processes.count()
         self.stop_is_agreed = False
         self.logger = _Logger(context, self.num_steps)
 
@@ -587,7 +588,14 @@ class _Loop:
         checkpoints.retire(self.context.folder, self.damaged)
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint that is whole; a damaged one is skipped with a warning."""
+        """Go on from the newest checkpoint that is whole, in every process from the one that the first has found."""
+        step = processes.share(self._resume_from_newest)
+        if step and processes.rank() > 0:
+            assert self.context.folder is not None
+            self._load(checkpoints.path_of(self.context.folder, step))
+
+    def _resume_from_newest(self) -> int:
+        """Load the newest checkpoint that is whole; a damaged one is skipped with a warning. Gives its step, or 0."""
         found = checkpoints.find(self.context.folder)
         for folder in reversed(found):
             try:
@@ -597,11 +605,12 @@ class _Loop:
                 self.damaged.add(folder)
                 continue
             self.context.event("resume", f"training goes on after step {self.progress.step} of {self.num_steps}")
-            return
+            return self.progress.step
         if found:
             raise DamagedError(
                 f"no checkpoint in {found[-1].parent} is whole: delete that folder to train from the start"
             )
+        return 0
 
     def _load(self, folder: Path) -> None:
         """Take over a checkpoint, which is read and compared wholly first: a damaged one changes nothing."""
@@ -637,7 +646,7 @@ class _Loop:
         compute = {
             name: getattr(self.compute, name) for name in ("device", "number_format", "num_threads", "attention")
         }
-        return {**compute, "num_processes": processes.count()}
+        return {**compute, "num_processes": self.num_processes}
 
     def _load_parameters(self, tensors: Mapping[str, Tensor]) -> None:
         _copy_into(self.parameters, tensors)
