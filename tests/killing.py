@@ -136,9 +136,9 @@ def _note_training(path: Path, phase: Callable[[], str | None]) -> None:
     """Append a line per optimizer step: phase, step, ids of the examples, and bits of loss, gradient norm and rate."""
     seen: list[str] = []
 
-    def count(original: Any, loop: Any, batch: Any) -> Any:
-        seen.extend(batch.ids)
-        return original(loop, batch)
+    def work(original: Any, loop: Any, micro_batches: Any) -> Any:
+        seen.extend(i for batch in micro_batches for i in batch.ids)
+        return original(loop, micro_batches)
 
     def step(original: Any, logger: Any, number: int, *values: float) -> Any:
         with path.open("a") as file:
@@ -146,7 +146,7 @@ def _note_training(path: Path, phase: Callable[[], str | None]) -> None:
         seen.clear()
         return original(logger, number, *values)
 
-    _wrap("smallmodels.training:_Loop.count", count)
+    _wrap("smallmodels.training:_Loop.work", work)
     _wrap("smallmodels.training:_Logger.step", step)
 
 

@@ -477,7 +477,8 @@ def test_failure_has_its_exit_code_and_says_how_to_go_on_t9_s3(toy, capsys, how,
     assert f"smallmodels: {sentence}" in err
     assert "Traceback" not in err
     folder = only_run(toy.parent).relative_to(toy.parent)
-    assert f"go on with: smallmodels run --resume {folder}" in err
+    wanted = f"start anew from it with: smallmodels run --resume {folder} --fork"
+    assert (wanted if how == "training" else f"go on with: smallmodels run --resume {folder}\n") in err
 
 
 def test_debug_shows_the_traceback(toy, capsys):
