@@ -275,7 +275,7 @@ class _Loop:
         steps = Steps(self.train, self.plan, processes.rank(), processes.count())
         left = range(self.progress.step, self.num_steps)
         batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
-        with self._explaining_workers():
+        with self._explaining_workers(steps):
             for batch in batches:
                 self.train_step(batch)
                 step = self.progress.step
@@ -290,19 +290,18 @@ class _Loop:
                     self.save()
 
     @contextlib.contextmanager
-    def _explaining_workers(self) -> Iterator[None]:
+    def _explaining_workers(self, steps: Steps) -> Iterator[None]:
         """Say why a data worker failed: an error there surfaces at any moment, mostly with a traceback as its text."""
         try:
             yield
         except Exception as error:
-            told = _told_of_a_worker(error) if self.config.num_workers else ""
-            if not told:
+            cause = "" if isinstance(error, SmallmodelsError) else steps.failure_of_a_worker(error)
+            if not cause:
                 raise
             if self.context.should_stop():  # the signal that asked us to stop went to the workers too
                 raise RunInterruptedError(
                     "training stopped with its workers, and goes on from its checkpoint"
                 ) from error
-            cause = told.strip().splitlines()[-1]
             raise TrainingError(
                 f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
             ) from error
@@ -694,17 +693,6 @@ def _trainable(model: nn.Module, loss_fn: LossFn, config: TrainConfig) -> dict[s
     if not chosen:
         raise TrainingError("the model should have weights to train, but all are frozen: unfreeze some")
     return chosen
-
-
-def _told_of_a_worker(error: Exception) -> str:
-    """What an error says of a data worker; empty where it is about something else."""
-    if isinstance(error, (ConnectionError, EOFError)):  # its pipe broke; the signal that says why may still be coming
-        try:
-            time.sleep(_LOG_INTERVAL_S)
-        except RuntimeError as cause:
-            return str(cause)
-        return f"{type(error).__name__}: {error}"
-    return str(error) if "DataLoader worker" in str(error) and not isinstance(error, SmallmodelsError) else ""
 
 
 def _buffers(model: nn.Module, loss_fn: LossFn) -> dict[str, Tensor]:

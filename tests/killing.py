@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 KILLED = -signal.SIGKILL
 TORN = -signal.SIGXFSZ
 FINISH = "finish"
@@ -51,6 +53,8 @@ class Point:
     """Instead of a signal: from here on a write that makes a file larger than this fails."""
     times: int = 1
     """Send the signal so often, a tenth of a second apart."""
+    to_children: bool = False
+    """Send it to the process's children first, as a service manager does that stops a whole group."""
 
     def __str__(self) -> str:
         where = f"{self.phase or 'run'}-{'after' if self.after else 'before'}-{self.call.partition(':')[2]}"
@@ -193,7 +197,9 @@ def _meet(point: Point) -> None:
     for number in range(point.times):
         if number:
             time.sleep(0.1)
-        os.kill(os.getpid(), point.signal)
+        children = psutil.Process().children(recursive=True) if point.to_children else []
+        for pid in [*(child.pid for child in children), os.getpid()]:
+            os.kill(pid, point.signal)
 
 
 # The fork server

@@ -414,6 +414,14 @@ def test_r2_r3_asked_to_stop_finishes_the_step_saves_and_resumes(trial, uninterr
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_r2_r3_d13_asked_to_stop_with_its_workers_still_finishes_the_step(trial, uninterrupted, tmp_path, number):
+    begun, expected = trial("finetune-workers-2", tmp_path), uninterrupted("finetune-workers-2")
+    stop_and_resume(begun, expected, [replace(asked(Point(BACKWARD, 3, "train"), number), to_children=True)])
+    assert "training stopped after step 3 of 8, saved" in begun.output
+
+
+@pytest.mark.faults
 def test_r3_second_ctrl_c_stops_at_once_and_resumes(trial, uninterrupted, tmp_path):
     begun, expected = trial("finetune-lora", tmp_path), uninterrupted("finetune-lora")
     stop_and_resume(begun, expected, [asked(Point(BACKWARD, 8, "train"), signal.SIGINT, times=2)])

@@ -119,7 +119,14 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("how", "message"), [(fail, "OSError: disk unplugged"), (die, "[Kk]illed")])
+def leave():
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [(fail, "OSError: disk unplugged"), (die, "it was killed, as the system does"), (leave, "it ended with code 7")],
+)
 def test_d13_a_worker_that_fails_or_is_killed_ends_the_run_with_its_cause(base, train, monkeypatch, how, message):
     monkeypatch.setattr(Steps, "__getitem__", failing_at(4, how))
     with pytest.raises(TrainingError, match=message) as caught:

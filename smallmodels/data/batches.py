@@ -4,9 +4,13 @@ The order of data is a pure function of (seed, epoch), and a position in trainin
 number of workers, and any resume, sees the same batches.
 """
 
+import contextlib
+import multiprocessing
+import multiprocessing.connection
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 
 _BATCHES_PER_WINDOW = 64
 """Batches cut from one length-sorted window: enough of them that 3 % of Banking77's tokens are padding (6 % at 32)."""
+
+_DEATH_IS_KNOWN_AFTER_S = 1.0
+"""A worker's pipe breaks, and torch notices, a little before its end is known to the system."""
+
+_ENDS_AFTER_S = 60
+"""So long a worker that was asked to end is still there for the step under way."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -178,6 +188,8 @@ class Steps:
     rank: int = 0
     """Which of the processes that train together this one is; each takes its share of every step."""
     num_processes: int = 1
+    workers: list[BaseProcess] = field(default_factory=list)
+    """Processes that make batches for the last `read`."""
 
     def __getitem__(self, step: int) -> Batch | None:
         share = self.plan.indices(step)[self.rank :: self.num_processes]
@@ -190,7 +202,8 @@ class Steps:
             steps: Numbers of optimizer steps.
             num_workers: Processes that make batches ahead of time; 0 makes them in this one.
 
-        Raises: RuntimeError if a worker fails or is killed, with its cause; at any moment, not only between batches.
+        Raises: RuntimeError or OSError if a worker fails or is killed, which `failure_of_a_worker` explains; at any
+            moment, not only between batches.
         """
         import torch
         from torch.utils.data import DataLoader
@@ -201,16 +214,45 @@ class Steps:
             batch_size=None,  # an item is a whole batch already
             collate_fn=_as_it_is,
             num_workers=num_workers,
-            worker_init_fn=_leave_ctrl_c_to_the_run,
+            worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # else it draws from the global one
         )
-        return iter(loader)
+        self.workers = []  # they get a copy of this object
+        before = multiprocessing.active_children()
+        batches: Iterator[Batch | None] = iter(loader)
+        self.workers = [process for process in multiprocessing.active_children() if process not in before]
+        return batches
+
+    def failure_of_a_worker(self, error: Exception) -> str:
+        """What happened to the worker that is behind an error; empty where the error is about something else."""
+        if not self.workers:
+            return ""
+        if "in DataLoader worker process" in str(error):  # raised there; its traceback is the text, and ends with it
+            return str(error).strip().splitlines()[-1]
+        if not isinstance(error, (ConnectionError, EOFError)) and "DataLoader worker" not in str(error):
+            return ""
+        with contextlib.suppress(RuntimeError):  # torch's own word of the same death, which may come just now
+            multiprocessing.connection.wait([worker.sentinel for worker in self.workers], _DEATH_IS_KNOWN_AFTER_S)
+        ends = [_end_of(worker.exitcode) for worker in self.workers if worker.exitcode]
+        return ends[0] if ends else ""
+
+
+def _end_of(exit_code: int) -> str:
+    """How a process ended, in words; negative codes are signals."""
+    if exit_code == -signal.SIGKILL:
+        return "it was killed, as the system does when the memory is full"
+    return f"it was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"it ended with code {exit_code}"
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_ctrl_c_to_the_run(_: int) -> None:
-    """A terminal sends Ctrl-C to workers too, but the step that is under way still needs them."""
+def _leave_signals_to_the_run(_: int) -> None:
+    """Ctrl-C, and SIGTERM where it is sent to all at once, reach workers too, but the step under way still needs them.
+
+    Being asked to end, a worker goes on for the time of a step, and then ends whatever it is doing.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows, where nobody sends SIGTERM either
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_ENDS_AFTER_S))
