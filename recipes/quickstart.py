@@ -35,8 +35,8 @@ class Config:
     """Layers of the teacher that the student keeps."""
     max_length: int = 64
     """Tokens after which a text is cut."""
-    max_train: int | None = None
-    """Train on the first so many texts only."""
+    max_entries: int | None = None
+    """Use so many functions and classes of each split only."""
     pair_weight: float = 10.0
     """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.03
@@ -51,31 +51,29 @@ class Config:
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
-        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
+        require(self.max_entries is None or self.max_entries > 0, "max_entries", "> 0", self.max_entries)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
-SMOKE = replace(Config(), max_train=512, train=replace(Config().train, max_steps=2, num_evaluations=1))
+SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 
 def main(config: Config, run: Run) -> None:
     """Embed the texts with the teacher once, teach the student to do the same, and compare what both find."""
     # 1. Data and models
     teacher_name = run.pin(config.teacher, "model")
-    splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed)
+    splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
     run.add_source(splits.source)
-    num_texts = min(len(splits.train), config.max_train or len(splits.train))
     fetched = sources.fetch_model(teacher_name)
     run.add_source(fetched.source)
-    teachers.require_space(num_texts, models.embedding_width(fetched), run.folder)
+    teachers.require_space(len(splits.train), models.embedding_width(fetched), run.folder)
     teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
-    texts = splits.train.take(range(num_texts))
     untrained = students.keep_layers(teacher, config.num_layers)
     compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
 
     # 2. The teacher's embeddings, paid once
-    signals = run.phase("cache", teachers.store_signals, teacher, texts, compute=compute)
+    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
 
     # 3. The student
     def loss_fn(model: Model, batch: Batch) -> Tensor:
@@ -90,7 +88,7 @@ def main(config: Config, run: Run) -> None:
         "train",
         training.fit,
         untrained.copy(),
-        texts.with_signals(signals),
+        splits.train.with_signals(signals),
         loss_fn,
         config.train,
         seed=config.seed,

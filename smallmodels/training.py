@@ -275,7 +275,7 @@ class _Loop:
         steps = Steps(self.train, self.plan, processes.rank(), processes.count())
         left = range(self.progress.step, self.num_steps)
         batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
-        with self._explaining_workers(steps):
+        with self._having_workers(steps):
             for batch in batches:
                 self.train_step(batch)
                 step = self.progress.step
@@ -290,8 +290,8 @@ class _Loop:
                     self.save()
 
     @contextlib.contextmanager
-    def _explaining_workers(self, steps: Steps) -> Iterator[None]:
-        """Say why a data worker failed: an error there surfaces at any moment, mostly with a traceback as its text."""
+    def _having_workers(self, steps: Steps) -> Iterator[None]:
+        """Say why a data worker failed, which surfaces at any moment, mostly with a traceback as its text; end all."""
         try:
             yield
         except Exception as error:
@@ -305,6 +305,8 @@ class _Loop:
             raise TrainingError(
                 f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
             ) from error
+        finally:
+            steps.end_workers()
 
     def should_stop(self) -> bool:
         """Whether the user asked for it; of several processes all stop after the same step."""

@@ -1,14 +1,19 @@
-"""Children forked from one clean process, which has imported torch and run no operation: a child costs no imports.
+"""Children forked from one clean process, so that a child costs no imports.
+
+That process imports what recipes import, lets CodeCarbon look at the machine, and runs no operation of torch.
 
 Run as a script this is that process. It reads requests from standard input, a line of JSON each, and calls a function
 of `children` in a child for each.
 """
 
 import contextlib
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -39,15 +44,19 @@ class Child:
         return json.loads((self._folder / "result.json").read_text())
 
 
+def environment():
+    """Of a process that finds the clone and these helpers; tiny tensors would only wait for a second thread."""
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
+
+
 class Server:
     """Starts children."""
 
     def __init__(self, scratch):
         self._scratch, self._count = scratch, 0
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-        command = [sys.executable, __file__]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._process = subprocess.Popen([sys.executable, __file__], env=environment(), **pipes)
         assert self._process.stdout.readline().strip() == "ready"
 
     def ask(self, kind, value):
@@ -82,11 +91,27 @@ def serving(scratch):
 def _serve():
     import children  # imports what its functions use
 
+    _import_what_recipes_import()
     print("ready", flush=True)
     for line in sys.stdin:
         kind, value = json.loads(line)
         answer = _fork(children, *value) if kind == "start" else _wait(*value)
         print(json.dumps(answer), flush=True)
+
+
+def _import_what_recipes_import():
+    from smallmodels import cli, energy
+
+    for recipe in cli.shipped_recipes().values():
+        cli.load_recipe(str(recipe))
+    late = "codecarbon", "matplotlib.backends.backend_svg", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
+    for module in (*late, "sklearn.feature_extraction.text", "sklearn.linear_model", "smallmodels.cards"):
+        importlib.import_module(module)
+    with energy.Meter():  # looks for the machine's parts, which takes a second and is remembered
+        pass
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(timeout=10)
+    assert threading.active_count() == 1, "a process with threads cannot be forked safely"
 
 
 def _fork(module, function, arguments, folder):
@@ -98,9 +123,12 @@ def _fork(module, function, arguments, folder):
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(f"{folder}/output.txt", os.O_WRONLY | os.O_CREAT), 2)
         os.dup2(2, 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         result = getattr(module, function)(**arguments)
         Path(folder, "result.json").write_text(json.dumps(result))
         code = 0
+    except SystemExit as end:
+        code = end.code
     except BaseException:
         traceback.print_exc()
     finally:

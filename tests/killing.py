@@ -1,9 +1,8 @@
 """Runs of recipes in processes of their own that are killed at a chosen point, by a real signal.
 
-Run as a script this is a fork server: it imports what recipes import, lets CodeCarbon look at the machine, runs no
-operation of torch, and forks a child for each request, so that a run costs no imports. `Processes` talks to it. A
-child calls `cli.main` like a terminal does; the only changes in it are the point where it sends itself a signal, a
-list of what it trained on, and shorter windows for the cost of use.
+A process calls `cli.main` like a terminal does; the only changes in it are the point where it sends itself a signal, a
+list of what it trained on, and shorter windows for the cost of use. It is forked by `forking`, or, as this script,
+fresh.
 """
 
 import contextlib
@@ -17,13 +16,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import forking
 import psutil
 
 KILLED = -signal.SIGKILL
@@ -202,65 +201,6 @@ def _meet(point: Point) -> None:
             os.kill(pid, point.signal)
 
 
-# The fork server
-
-
-def serve() -> None:
-    """Answer a line of JSON with a line of JSON: start a child, or wait for one."""
-    _import_what_recipes_import()
-    print(json.dumps("ready"), flush=True)
-    for line in sys.stdin:
-        kind, value = json.loads(line)
-        if kind == "start":
-            answer: Any = _fork(request_from_json(value))
-        else:
-            answer = _wait(*value)
-        print(json.dumps(answer), flush=True)
-
-
-def _import_what_recipes_import() -> None:
-    from smallmodels import cli
-
-    for recipe in cli.shipped_recipes().values():
-        cli.load_recipe(str(recipe))
-    late = "codecarbon", "matplotlib.backends.backend_svg", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
-    for module in (*late, "sklearn.feature_extraction.text", "sklearn.linear_model", "smallmodels.cards"):
-        importlib.import_module(module)
-    from smallmodels import energy
-
-    with energy.Meter():  # looks for the machine's parts, which takes a second and is remembered
-        pass
-    for thread in set(threading.enumerate()) - {threading.current_thread()}:
-        thread.join(timeout=10)
-    assert threading.active_count() == 1, "a process with threads cannot be forked safely"
-
-
-def _fork(request: Request) -> int:
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = serve_request(request)
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def _wait(pid: int, timeout_s: float) -> int | None:
-    """Exit code of a child, negative for a signal; None if it still runs."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
-
-
 def request_from_json(value: dict[str, Any]) -> Request:
     point = Point(**value["point"]) if value["point"] else None
     return Request(**{**value, "point": point})
@@ -269,36 +209,15 @@ def request_from_json(value: dict[str, Any]) -> Request:
 # In the test
 
 
+@dataclass(frozen=True)
 class Processes:
     """Starts runs in processes of their own: forked from one clean process, or fresh."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
-        self._server = self._script("serve")
-        assert json.loads(self._server.stdout.readline()) == "ready"
+    server: forking.Server
 
-    def _script(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, __file__, *words]
-        options = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, **options}
-        return subprocess.Popen(command, env=self.environment, text=True, **options)
-
-    def _ask(self, kind: str, value: Any) -> Any:
-        self._server.stdin.write(json.dumps([kind, value]) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
-
-    def start(self, request: Request) -> int:
-        """Fork a run; its process id."""
-        return self._ask("start", asdict(request))
-
-    def wait(self, pid: int, *, timeout_s: float = 300.0) -> int:
-        """Exit code of a forked run, negative for a signal."""
-        code = self._ask("wait", [pid, timeout_s])
-        if code is None:
-            os.kill(pid, signal.SIGKILL)
-            self._ask("wait", [pid, 10.0])
-            raise AssertionError(f"a run did not end within {timeout_s:.0f} s")
-        return code
+    def start(self, request: Request) -> forking.Child:
+        """Fork a run."""
+        return self.server.start("run_command", request=asdict(request))
 
     def run(self, request: Request, *, fresh: bool = False, killed_after_s: float | None = None) -> int:
         """Exit code of a run, negative for a signal.
@@ -309,30 +228,13 @@ class Processes:
             killed_after_s: Kill it from outside after so many seconds, if it still runs then.
         """
         if fresh:
-            process = self._script("run", json.dumps(asdict(request)), stdin=subprocess.DEVNULL)
-            return process.wait(timeout=300)
-        pid = self.start(request)
+            command = [sys.executable, __file__, json.dumps(asdict(request))]
+            return subprocess.run(command, env=forking.environment(), stdin=subprocess.DEVNULL, timeout=300).returncode
+        child = self.start(request)
         if killed_after_s is not None:
             time.sleep(killed_after_s)
-            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still this process's
-        return self.wait(pid)
-
-    def close(self) -> None:
-        """End the fork server."""
-        self._server.stdin.close()
-        self._server.wait(timeout=10)
-        self._server.stdout.close()
-
-
-@contextlib.contextmanager
-def processes() -> Iterator[Processes]:
-    """A fork server until the block ends."""
-    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # tiny tensors only wait for a second one
-    running = Processes({**os.environ, **one_thread, "PYTHONPATH": str(Path(__file__).parents[1])})
-    try:
-        yield running
-    finally:
-        running.close()
+            os.kill(child.pid, signal.SIGKILL)  # not yet waited for, so the id is still this process's
+        return child.wait(300.0)
 
 
 def spread(seed: int, count: int, low: float, high: float) -> list[float]:
@@ -342,7 +244,4 @@ def spread(seed: int, count: int, low: float, high: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve()
-    else:
-        sys.exit(serve_request(request_from_json(json.loads(sys.argv[2]))))
+    sys.exit(serve_request(request_from_json(json.loads(sys.argv[1]))))

@@ -2,12 +2,23 @@
 
 import json
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
 from smallmodels import data
 from smallmodels.data import python_docs
 from smallmodels.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def read_once():
+    """Parsing the library takes seconds, so all loads of this file share one reading."""
+    entries = list(python_docs.read_entries(Path(sysconfig.get_path("stdlib"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(python_docs, "read_entries", lambda _: iter(entries))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +149,7 @@ def test_every_query_has_its_document_at_its_own_place(splits):
         assert len({text.casefold() for text in split.queries.texts}) == len(split)
 
 
-def test_extra_sentences_can_be_left_out(splits):
+def test_extra_sentences_can_be_left_out(splits, read_once):
     plain = data.load_python_docs(extra_sentences=False)
     kinds = [row.split("/")[1] for row in splits.train.ids]
     assert set(kinds) == {"query", "document", "sentence"}
@@ -153,6 +164,20 @@ def test_split_seed_moves_modules_and_the_same_seed_does_not(splits):
     assert {python_docs.split_of(module, 0) for module in sys.stdlib_module_names} == {"train", "validation", "test"}
     assert python_docs.split_of("xml.dom", 0) == python_docs.split_of("xml.sax.handler", 0)
     assert any(python_docs.split_of(m, 0) != python_docs.split_of(m, 1) for m in ("json", "email", "asyncio", "os"))
+
+
+def test_so_many_entries_of_each_split_are_kept(splits, read_once):
+    few = data.load_python_docs(max_entries=20)
+    assert (len(few.validation), len(few.test), len(few.corpus)) == (20, 20, 60)
+    queries = [row for row in few.train.ids if "/query/" in row]
+    assert len(queries) == 20
+    assert len({row.split("/")[2].split(".")[0] for row in queries}) > 5  # from all over the library
+    for part, whole in ((few.validation, splits.validation), (few.test, splits.test)):
+        assert [row for row in whole.queries.ids if row in part.queries.ids] == part.queries.ids
+    assert set(few.corpus.ids) < set(splits.corpus.ids)
+    assert few.source.notes["num_entries"] == 60
+    assert few.source.fingerprint != splits.source.fingerprint
+    assert data.load_python_docs(max_entries=10**6).source.fingerprint == splits.source.fingerprint
 
 
 def test_the_record_says_which_python_and_no_folder(splits):

@@ -347,6 +347,7 @@ with meter, meter.phase("train"):
     assert totals.total.label == "counter"
 
 
+@pytest.mark.faults
 def test_e1_e2_killed_segments_are_summed_once_without_the_time_between(tmp_path):
     journal, seen_s = tmp_path / "j.jsonl", 0.0
     code = """

@@ -89,19 +89,21 @@ def refused(outcome, *parts, error="InputError", exit_code=2):
     ("arguments", "splits", "num_labels", "label", "languages"),
     [
         ("'PolyAI/banking77'", {"train": 9003, "validation": 1000, "test": 3080}, 77, "activate_my_card", ["en"]),
-        (
+        pytest.param(
             "'Davlan/sib200', config='swh_Latn', label_column='category'",
             {"train": 701, "validation": 99, "test": 204},
             7,
             "entertainment",
             ["sw"],
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "'SetFit/sst2', text_column='text', label_column='label'",
             {"train": 6920, "validation": 872, "test": 1821},
             2,
             "negative",
             ["en"],
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -129,12 +131,14 @@ def test_h6_minilm_is_resolved_to_a_commit_once_and_read_at_it(hub, hub_home):
     assert not [path for path in asked if path.endswith((".gitattributes", "data_config.json"))]
 
 
+@pytest.mark.slow
 def test_a_data_set_with_an_unlabelled_test_split_says_so(hub, hub_home):
     notes = hub.evaluate(load("'stanfordnlp/sst2'"), hub_home).get()[5]
     assert notes["num_dropped"] == {"test/unlabelled": 1821}
     assert "--test-split" in notes["test_split"]
 
 
+@pytest.mark.slow
 def test_several_configurations_are_named(hub, hub_home):
     refused(hub.evaluate(load("'Davlan/sib200'"), hub_home), "--dataset-config", "eng_Latn", "swh_Latn")
     wrong = hub.evaluate(load("'Davlan/sib200', config='swahili'"), hub_home)
@@ -161,6 +165,7 @@ def test_h8_gated_repository_names_its_page_and_s3_no_token(small_hub, tmp_path)
     assert small_hub.evaluate(expression, tmp_path, HF_TOKEN="hf_test").get()["license"] == "mit"
 
 
+@pytest.mark.faults
 def test_h6_a_revision_is_read_as_it_was(small_hub, tmp_path):
     old, new = (small_hub.evaluate(load(f"'org/rows{at}'"), tmp_path).get() for at in ("@v1", ""))
     assert (sum(old[0].values()), sum(new[0].values())) == (20, 40)
@@ -186,6 +191,7 @@ def test_m2_code_in_a_repository_is_not_downloaded(small_hub, tmp_path):
     assert not list(tmp_path.rglob("modeling_evil.py"))
 
 
+@pytest.mark.faults
 def test_d10_a_data_set_with_a_script_names_its_parquet_revision_which_loads(small_hub, tmp_path):
     outcome = small_hub.evaluate(load("'org/script'"), tmp_path)
     refused(outcome, "org/script@refs/convert/parquet", "script")
@@ -209,6 +215,7 @@ def test_d10_parquet_revision_is_read_by_its_commit_with_the_licence_of_the_main
         assert small_hub.evaluate(load(f"'{commit}', config='first'"), home).get()[:5] == got[:5]
 
 
+@pytest.mark.slow
 def test_data_set_without_a_card_that_looks_like_a_copy_declares_no_licence(small_hub, tmp_path):
     assert small_hub.evaluate("sources.declared_license('org/bare', 'dataset').license", tmp_path).get() is None
     assert sum(small_hub.evaluate(load("'org/bare'"), tmp_path).get()[0].values()) == 40
@@ -223,6 +230,7 @@ def test_h3_errors_that_pass_are_waited_for(faulty, tmp_path, status):
     assert faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK).get()["license"] == "mit"
 
 
+@pytest.mark.faults
 def test_h3_errors_that_stay_end_in_one_sentence_after_bounded_attempts(faulty, tmp_path):
     faulty.set_faults(match="/api/", error_every=1, error_status=500)
     before, start = len(faulty.paths_asked()), time.monotonic()
@@ -232,6 +240,7 @@ def test_h3_errors_that_stay_end_in_one_sentence_after_bounded_attempts(faulty, 
     assert sum("org/tiny" in path for path in faulty.paths_asked()[before:]) == 5
 
 
+@pytest.mark.faults
 def test_h3_answers_that_come_too_late_are_asked_for_again(faulty, tmp_path):
     faulty.set_faults(match="resolve.*config.json", delay_s=3, only_first=2)
     patience = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
@@ -260,7 +269,7 @@ def main(config, run):
 @pytest.mark.parametrize(
     "way",
     # The hub's client itself asks for 20 seconds before it gives a file up.
-    ["offline", "unreachable", pytest.param("failing weights", marks=pytest.mark.faults)],
+    ["offline", *(pytest.param(way, marks=pytest.mark.faults) for way in ("unreachable", "failing weights"))],
 )
 def test_h2_h3_run_that_lacks_an_input_ends_before_it_began_and_leaves_nothing(faulty, tmp_path, way):
     (tmp_path / "toy.py").write_text(RECIPE)
@@ -328,6 +337,7 @@ def test_h11_s3_mirror_is_recorded_without_user_and_port(small_hub, tmp_path, us
     assert not any("CANARY" in path.read_text(errors="replace") for path in tmp_path.rglob("*.json"))
 
 
+@pytest.mark.faults
 def test_h4_a_cut_connection_is_taken_up_again_and_the_bytes_are_right(faulty, root, tmp_path):
     faulty.set_faults(match=r"resolve.*safetensors", cut_after=5000, only_first=3)
     got = faulty.evaluate(MODEL.format(name="org/tiny"), tmp_path, before=QUICK).get()
@@ -357,7 +367,7 @@ def test_h2_cold_cache_offline_names_every_missing_file(faulty, tmp_path):
     refused(outcome, "model.safetensors", "tokenizer.json", "HF_HUB_OFFLINE")
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("kind", ["model", pytest.param("dataset", marks=pytest.mark.faults)])
 def test_h1_h3_what_was_fetched_is_used_when_the_hub_is_gone(faulty, tmp_path, kind):
     expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
     online = faulty.evaluate(expression, tmp_path)
@@ -374,7 +384,7 @@ def test_h1_h3_what_was_fetched_is_used_when_the_hub_is_gone(faulty, tmp_path, k
 # Bytes that are not what they should be
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset"])
+@pytest.mark.parametrize("kind", ["model", pytest.param("dataset", marks=pytest.mark.faults)])
 def test_h7_other_bytes_than_listed_are_refused_and_thrown_away(faulty, tmp_path, kind):
     expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
     name = "model.safetensors" if kind == "model" else "train.jsonl"
@@ -401,7 +411,7 @@ def damaged_in_cache(faulty, home, kind, damage):
     assert faulty.evaluate(expression, home).get() == before
 
 
-@pytest.mark.parametrize("kind", CACHED)
+@pytest.mark.parametrize("kind", ["parquet", *(pytest.param(k, marks=pytest.mark.faults) for k in ("model", "rows"))])
 def test_d7_an_altered_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path, kind):
     damaged_in_cache(faulty, tmp_path, kind, lambda content: altered(content, kind))
 
@@ -426,6 +436,7 @@ def test_d8_a_cut_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path,
     damaged_in_cache(faulty, tmp_path, kind, lambda content: content[: len(content) // 2])
 
 
+@pytest.mark.faults
 def test_d9_the_commit_that_was_recorded_is_what_a_later_run_gets(root, tmp_path):
     moved = tmp_path / "root"
     shutil.copytree(root / "datasets" / "org" / "rows", moved / "datasets" / "org" / "rows")

@@ -40,15 +40,14 @@ SETTINGS = {
     "finetune-lora": ["finetune_text_classifier", *LAYERS, "--lora-rank", "2", "--micro-batch-size", "3"],
     "distill": ["distill_text_classifier", *LAYERS, "--teacher-train.max-steps", "4", *TEACHER],
     "distill-dropout": ["distill_text_classifier", *LAYERS, "--dropout", "--micro-batch-size", "3", *TEACHER],
-    "quickstart": ["quickstart", *LAYERS, "--max-train", "64", "--num-evaluations", "2"],
+    "quickstart": ["quickstart", *LAYERS, "--max-entries", "24", "--num-evaluations", "2"],
 }
 MODEL_FLAG = {"finetune": "--base-model", "distill": "--teacher", "quickstart": "--teacher"}
 
 
 @pytest.fixture(scope="session")
-def children():
-    with killing.processes() as running:
-        yield running
+def children(fork_server):
+    return Processes(fork_server)
 
 
 @pytest.fixture(scope="session")
@@ -467,15 +466,15 @@ def test_x5_second_process_in_a_run_folder_exits_3_and_harms_nothing(trial, unin
     stopped = Point(TRAIN_STEP, 3, "train", signal=signal.SIGSTOP)
     first = children.start(begun.request(begun.words, stopped))
     deadline = time.monotonic() + 60
-    while psutil.Process(first).status() != psutil.STATUS_STOPPED:
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline, begun.output
         time.sleep(0.02)
     second = replace(begun, folder=tmp_path / "second")
     second.folder.mkdir()
     assert children.run(second.request(["run", "--resume", str(begun.run)])) == 3
-    assert f"is in use by process {first} on" in second.output
-    os.kill(first, signal.SIGCONT)
-    assert children.wait(first) == 0, begun.output
+    assert f"is in use by process {first.pid} on" in second.output
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait() == 0, begun.output
     assert_same(begun, uninterrupted("finetune"), num_segments=1)
 
 

@@ -295,8 +295,8 @@ def run_command(hub, folder, *words, **changes):
     ("words", "flag"),
     [
         (["--teacher", "org/nc"], "cc-by-nc-4.0"),
-        (["--teacher", "org/unsaid"], "unknown:org/unsaid"),
-        (["--dataset", "org/unknown"], "unknown:org/unknown"),
+        pytest.param(["--teacher", "org/unsaid"], "unknown:org/unsaid", marks=pytest.mark.faults),
+        pytest.param(["--dataset", "org/unknown"], "unknown:org/unknown", marks=pytest.mark.faults),
     ],
 )
 def test_s4_refused_source_costs_no_download_and_leaves_no_run(licensed, tmp_path, words, flag):

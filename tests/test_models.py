@@ -437,6 +437,7 @@ def test_choose_compute_takes_bf16_where_it_is_clearly_faster(monkeypatch, bf16_
     assert compute.operations_per_s == {"fp32": 1e9, "bf16": bf16_rate}[expected]
 
 
+@pytest.mark.slow
 def test_choose_compute_takes_fp32_where_bf16_is_emulated():
     """On a processor whose newer units are hidden from torch; the rates are measured there."""
     script = (

@@ -369,6 +369,7 @@ def test_public_names_have_docstrings(path: Path) -> None:
     assert without == []
 
 
+@pytest.mark.slow
 def test_every_python_block_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for block in re.finditer(r"^```python\n(.*?)^```", readme, re.M | re.S):

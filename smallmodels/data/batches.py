@@ -7,7 +7,9 @@ number of workers, and any resume, sees the same batches.
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
@@ -27,9 +29,6 @@ _BATCHES_PER_WINDOW = 64
 
 _DEATH_IS_KNOWN_AFTER_S = 1.0
 """A worker's pipe breaks, and torch notices, a little before its end is known to the system."""
-
-_ENDS_AFTER_S = 60
-"""So long a worker that was asked to end is still there for the step under way."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -236,6 +235,13 @@ class Steps:
         ends = [_end_of(worker.exitcode) for worker in self.workers if worker.exitcode]
         return ends[0] if ends else ""
 
+    def end_workers(self) -> None:
+        """End the processes of the last `read`, which a loader that nobody holds any more would wait for in vain."""
+        for worker in self.workers:
+            worker.terminate()  # to them this is the end of their work, and no error
+        for worker in self.workers:
+            worker.join(timeout=5.0)
+
 
 def _end_of(exit_code: int) -> str:
     """How a process ended, in words; negative codes are signals."""
@@ -251,8 +257,15 @@ def _as_it_is(batch: Any) -> Any:
 def _leave_signals_to_the_run(_: int) -> None:
     """Ctrl-C, and SIGTERM where it is sent to all at once, reach workers too, but the step under way still needs them.
 
-    Being asked to end, a worker goes on for the time of a step, and then ends whatever it is doing.
+    So a worker ends when the run says so, or is gone; on systems that do not tell who asks (macOS), SIGTERM ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows, where nobody sends SIGTERM either
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_ENDS_AFTER_S))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_run_says_so, daemon=True).start()
+
+
+def _end_when_the_run_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

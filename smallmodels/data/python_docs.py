@@ -9,6 +9,7 @@ data set is the fingerprint of its rows, with Python's version beside it.
 
 import ast
 import hashlib
+import itertools
 import platform
 import re
 import sys
@@ -67,12 +68,15 @@ class Entry:
         return f"{self.module}.{self.name}"
 
 
-def load_python_docs(*, split_seed: int = 0, extra_sentences: bool = True) -> RetrievalSplits:
+def load_python_docs(
+    *, split_seed: int = 0, extra_sentences: bool = True, max_entries: int | None = None
+) -> RetrievalSplits:
     """Queries and documents from the docstrings of the Python that runs.
 
     Args:
         split_seed: Another seed sends the modules to other splits.
         extra_sentences: Whether `train` holds, beside queries and documents, the further sentences of its docstrings.
+        max_entries: At most so many functions and classes in each split, evenly spaced over it; None is all.
 
     Returns: Train texts (queries, documents and further sentences of the train modules; `Split.ids` begin with
         `train/query/`, `train/document/`, `train/sentence/`), and validation and test as search tasks, in which each
@@ -90,13 +94,14 @@ def load_python_docs(*, split_seed: int = 0, extra_sentences: bool = True) -> Re
             "Python's standard library should be installed as source files with docstrings, "
             f"found {len(entries)} of them: use a Python that was installed with its .py files"
         )
+    parts = {name: _evenly_spaced(part, max_entries or len(part)) for name, part in parts.items()}
     held_out = {_wording(entry.query) for name in ("validation", "test") for entry in parts[name]}
     train = _train_texts(parts["train"], extra_sentences, held_out)
     validation, test = (_search_task(name, parts[name]) for name in ("validation", "test"))
     notes = {
         "python_version": platform.python_version(),
         "python_implementation": platform.python_implementation(),
-        "num_entries": len(entries),
+        "num_entries": sum(map(len, parts.values())),
         "num_duplicate_queries_dropped": num_duplicates,
         "num_entries_per_split": {name: len(part) for name, part in parts.items()},
         "split_by": "hash of the top-level module's name",
@@ -116,8 +121,14 @@ def load_python_docs(*, split_seed: int = 0, extra_sentences: bool = True) -> Re
         fingerprint=files.sha256_json(fingerprints),
         notes=notes,
     )
-    corpus = Split("corpus", [entry.dotted for entry in entries], [f"{e.document}: {e.query}" for e in entries])
+    kept = sorted(itertools.chain(*parts.values()), key=lambda entry: entry.module)
+    corpus = Split("corpus", [entry.dotted for entry in kept], [f"{e.document}: {e.query}" for e in kept])
     return RetrievalSplits(train, validation, test, corpus, source, languages=["en"], notes=dict(notes))
+
+
+def _evenly_spaced(entries: list[Entry], count: int) -> list[Entry]:
+    """So many of the entries, or all where there are no more."""
+    return [entries[i * len(entries) // count] for i in range(count)] if count < len(entries) else entries
 
 
 def split_of(module: str, split_seed: int) -> str:
