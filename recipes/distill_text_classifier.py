@@ -85,7 +85,7 @@ SMOKE = replace(
 def main(config: Config, run: Run) -> None:
     """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper."""
     # 1. Data and models: names to commits, licences checked, then everything is read
-    dataset_name, teacher_name = run.pin(config.dataset, "dataset"), run.pin(config.teacher, "model")
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
     splits = run.phase(
         "data",
         data.load_text_classification,
@@ -102,7 +102,7 @@ def main(config: Config, run: Run) -> None:
         max_train=config.max_train,
     )
     run.add_source(splits.source)
-    teachers.require_space(len(splits.train), len(splits.label_names), run.folder)
+    run.say(teachers.require_space(len(splits.train), len(splits.label_names), run.folder))
     base, fetched, is_tuned = models.load_classifier(
         teacher_name, splits.label_names, max_length=config.max_length, seed=config.teacher_seed
     )

@@ -70,7 +70,7 @@ SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_step
 def main(config: Config, run: Run) -> None:
     """Fine-tune on labels and compare with what is cheaper."""
     # 1. Data and model: names to commits, licences checked, then everything is read
-    dataset_name, base_name = run.pin(config.dataset, "dataset"), run.pin(config.base_model, "model")
+    dataset_name, base_name = run.pin((config.dataset, "dataset"), (config.base_model, "model"))
     splits = run.phase(
         "data",
         data.load_text_classification,

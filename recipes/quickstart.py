@@ -61,12 +61,12 @@ SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_ste
 def main(config: Config, run: Run) -> None:
     """Embed the texts with the teacher once, teach the student to do the same, and compare what both find."""
     # 1. Data and models
-    teacher_name = run.pin(config.teacher, "model")
+    (teacher_name,) = run.pin((config.teacher, "model"))
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
     run.add_source(splits.source)
     fetched = sources.fetch_model(teacher_name)
     run.add_source(fetched.source)
-    teachers.require_space(len(splits.train), models.embedding_width(fetched), run.folder)
+    run.say(teachers.require_space(len(splits.train), models.embedding_width(fetched), run.folder))
     teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     untrained = students.keep_layers(teacher, config.num_layers)

@@ -130,8 +130,10 @@ def _not_writable(folder: Path, error: OSError) -> InputError:
     )
 
 
-def require_space(num_bytes: int, what: str, *places: Path) -> None:
+def require_space(num_bytes: int, what: str, *places: Path) -> str:
     """Refuse what the disks of these folders, which need not exist yet, have no room for; each gets its own copy.
+
+    Returns: One sentence with what is needed and the least that is free.
 
     Raises: InputError in one sentence with what is needed and what is free.
     """
@@ -144,6 +146,9 @@ def require_space(num_bytes: int, what: str, *places: Path) -> None:
                 f"{what} needs {_megabytes(needed)} MB of disk, but {_megabytes(free)} MB are free in {place}: "
                 "make room, or point SMALLMODELS_CACHE and --out to a larger disk"
             )
+    least = min(shutil.disk_usage(folder).free for folder in existing)
+    needed = _megabytes(num_bytes * len(places))
+    return f"{what[0].upper()}{what[1:]} needs {needed} MB of disk; {_megabytes(least)} MB are free."
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -496,22 +496,36 @@ class Run:
         with (self.folder / METRICS_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(records.to_json(line), allow_nan=False) + "\n")
 
+    def say(self, sentence: str) -> None:
+        """Tell the user something that the record need not hold."""
+        self._display.say(sentence)
+
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Note something unusual, in the record, the journal and on the terminal."""
         message = privacy.without_secrets(message)
         self._events.append(self.meter.journal_event(kind, message, privacy.masked(records.to_json(details))))
         self._display.say(f"! {message}", style="yellow")
 
-    def pin(self, name: str, kind: sources.Kind) -> str:
-        """The name of a model or data set with the commit that it means now, which a resume or repeat uses again.
+    def pin(self, *names: tuple[str, sources.Kind]) -> list[str]:
+        """Names of models and data sets with the commits that they mean now, which a resume or repeat uses again.
 
-        Its licence is checked first, together with those before, while nothing else of it has been read.
+        Their licences are checked first, together with those before, while nothing else of them has been read.
 
-        Raises: PolicyError if a licence has to be accepted and was not.
+        Args:
+            names: `(name, "model")` or `(name, "dataset")` of everything that the recipe reads, so that a run without
+                network is told of all that it lacks at once.
+
+        Raises:
+            PolicyError: A licence has to be accepted and was not.
+            InputError: A name is no such thing, or the hub cannot give it.
         """
-        pinned = self.choose(f"commit of {name}", lambda: sources.pinned_name(name, kind))
-        if declared := sources.declared_license(pinned, kind):
-            self._check_license(declared)
+        kept = [(self.choices.get(f"commit of {name}", name), kind) for name, kind in names]
+        processes.share(lambda: sources.require_cached(kept))
+        pinned = []
+        for name, kind in names:
+            pinned.append(self.choose(f"commit of {name}", functools.partial(sources.pinned_name, name, kind)))
+            if declared := sources.declared_license(pinned[-1], kind):
+                self._check_license(declared)
         return pinned
 
     def add_source(self, source: records.Source) -> None:

@@ -134,7 +134,7 @@ def store_signals(
     return Signals(values, one_pass.inputs, one_pass.folder.name, split.require_tokens().tokenizer)
 
 
-def require_space(num_rows: int, width: int, *run_folders: Path) -> None:
+def require_space(num_rows: int, width: int, *run_folders: Path) -> str:
     """Refuse a signal that the disks have no room for; call it before the teacher is loaded.
 
     Args:
@@ -142,11 +142,13 @@ def require_space(num_rows: int, width: int, *run_folders: Path) -> None:
         width: Values per example: classes of a classifier, dimensions of an embedder.
         run_folders: Where a copy is kept beside that in the cache: the folder of the run.
 
+    Returns: One sentence with what is needed and what is free, for the user.
+
     Raises: InputError that says how much is needed and how much is free.
     """
     row_bytes = 4 * width + 64  # with the hash of the input as text
     num_bytes = num_rows * row_bytes + math.ceil(num_rows / _ROWS_PER_SHARD) * 1024 + 4096
-    entries.require_space(num_bytes, "the teacher's stored signal", entries.cache_folder(), *run_folders)
+    return entries.require_space(num_bytes, "the teacher's stored signal", entries.cache_folder(), *run_folders)
 
 
 class _Pass:

@@ -259,7 +259,7 @@ class Config:
     seed: int = 0
 
 def main(config, run):
-    model, dataset = run.pin("org/tiny", "model"), run.pin("org/rows", "dataset")
+    model, dataset = run.pin(("org/tiny", "model"), ("org/rows", "dataset"))
     run.add_source(sources.fetch_model(model).source)
     run.add_source(sources.fetch_dataset(dataset).source)
     raise AssertionError("training began")
@@ -285,7 +285,24 @@ def test_h2_h3_run_that_lacks_an_input_ends_before_it_began_and_leaves_nothing(f
     )
     assert done.returncode == 2, done.stderr
     assert "org/tiny" in done.stderr.splitlines()[-1]
+    if way == "offline":
+        assert "the model org/tiny: the list of its files; of the dataset org/rows: the list" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.faults
+def test_h2_offline_run_names_the_missing_files_of_all_its_sources(faulty, tmp_path):
+    (tmp_path / "toy.py").write_text(RECIPE)
+    run = [sys.executable, "-m", "smallmodels", "run", "toy.py", "--accept-license", "unknown:org/rows"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 180}
+    done = subprocess.run(run, env=faulty.environment(tmp_path / "home"), **options)
+    assert "training began" in done.stderr
+    for name in ("model.safetensors", "tokenizer.json", "train.jsonl"):
+        next(tmp_path.rglob(f"snapshots/*/{name}")).unlink()
+    done = subprocess.run(run, env=faulty.environment(tmp_path / "home", HF_HUB_OFFLINE="1"), **options)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert "of the model org/tiny: model.safetensors, tokenizer.json; of the dataset org/rows: train.jsonl" in said
 
 
 def test_h9_more_to_download_than_the_disk_has_room_for_is_refused_up_front(faulty, tmp_path):

@@ -255,7 +255,7 @@ RECIPE = '''
             (folder / "weights.bin").write_bytes(b"w")
 
     def main(config, run):
-        teacher, dataset = run.pin(config.teacher, "model"), run.pin(config.dataset, "dataset")
+        teacher, dataset = run.pin((config.teacher, "model"), (config.dataset, "dataset"))
         run.add_source(sources.fetch_model(teacher).source)
         run.add_source(sources.fetch_dataset(dataset).source)
         run.phase("train", lambda: 1)

@@ -497,7 +497,11 @@ def hostile_hub(tiny_model_folder, tmp_path_factory):
 @pytest.mark.hub
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("zip", "a zip archive"), ("tar", "a tar archive"), ("bomb", "a gzip archive"), ("named", ".zip")],
+    [
+        ("zip", "a zip archive"),
+        *(pytest.param(*pair, marks=pytest.mark.faults) for pair in (("tar", "a tar archive"), ("named", ".zip"))),
+        pytest.param("bomb", "a gzip archive", marks=pytest.mark.faults),
+    ],
 )
 def test_s2_data_in_archives_are_refused_and_nothing_is_unpacked(hostile_hub, tmp_path, name, found):
     outcome = hostile_hub.evaluate(f"data.load_text_classification('org/{name}')", tmp_path)

@@ -15,6 +15,7 @@ from smallmodels.sources.declared import declared_license
 from smallmodels.sources.hub import is_offline, pinned_name
 from smallmodels.sources.model_files import ModelFiles, fetch_model
 from smallmodels.sources.names import Kind, parse_name
+from smallmodels.sources.offline import require_cached
 from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "parse_name",
     "pinned_name",
     "read_card",
+    "require_cached",
 ]
 
 require_floors()  # here, because whatever reads or trains a model imports this

@@ -87,7 +87,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
 def _choose_config(pin: Pin, config: str | None) -> dict[str, Any]:
     """Ask `datasets` which files a configuration has, and remember the answer, which holds for the commit."""
     if is_offline():
-        raise not_cached(pin.repo_id, pin.kind, [f"the files of configuration {config or 'default'}"])
+        raise not_cached({f"{pin.kind} {pin.repo_id}": [f"the files of configuration {config or 'default'}"]})
     script = f"{pin.repo_id.partition('/')[2]}.py"
     if script in pin.files:
         raise _needs_script(pin.repo_id)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,21 +70,27 @@ def pinned_name(name: str, kind: Kind) -> str:
 
     A run asks once and reads by the answer from then on, also when it is resumed or repeated.
     """
-    if os.path.exists(os.path.expanduser(name)):
+    if is_local(name, kind):
         return name
     repo_id, revision = parse_name(name, kind)
-    if kind == "model" and revision is None and is_packaged(repo_id):
-        return name
     return f"{repo_id}@{resolve(repo_id, revision, kind).commit}"
+
+
+def is_local(name: str, kind: Kind) -> bool:
+    """Whether a name is that of a file or folder, or of a model that an installed package carries."""
+    if os.path.exists(os.path.expanduser(name)):
+        return True
+    repo_id, revision = parse_name(name, kind)
+    return kind == "model" and revision is None and is_packaged(repo_id)
 
 
 def resolve(repo_id: str, revision: str | None, kind: Kind) -> Pin:
     """Resolve a name to a commit; offline, or when the hub does not answer, as it was resolved last."""
-    known = _read_pin(repo_id, revision, kind)
+    known = known_pin(repo_id, revision, kind)
     if known and (is_offline() or COMMIT.fullmatch(revision or "")):
         return known
     if is_offline():
-        raise not_cached(repo_id, kind, ["the list of its files"])
+        raise not_cached({f"{kind} {repo_id}": ["the list of its files"]})
     from huggingface_hub import HfApi
 
     try:
@@ -124,7 +130,8 @@ def _pin_path(repo_id: str, revision: str | None, kind: Kind) -> Path:
     return folder / f"{repo_id.replace('/', '--')}--{key}.json"
 
 
-def _read_pin(repo_id: str, revision: str | None, kind: Kind) -> Pin | None:
+def known_pin(repo_id: str, revision: str | None, kind: Kind) -> Pin | None:
+    """What a name meant when it was resolved last; None if that is not known here."""
     try:
         value = files.read_json(_pin_path(repo_id, revision, kind))
         listed = {name: File(**row) for name, row in value["files"].items()}
@@ -148,7 +155,7 @@ def download(pin: Pin, names: Sequence[str]) -> Path:
     """Bring files of a commit to disk and compare them with their hashes; what is there and right is not asked for."""
     wrong = [name for name in names if not _is_intact(pin, name)]
     if wrong and is_offline():
-        raise not_cached(pin.repo_id, pin.kind, wrong)
+        raise not_cached({f"{pin.kind} {pin.repo_id}": wrong})
     if wrong:
         for name in wrong:
             if not _is_intact(pin, name):  # another process may have brought it meanwhile
@@ -194,6 +201,11 @@ def _cached_path(pin: Pin, name: str) -> Path | None:
 
     path = try_to_load_from_cache(pin.repo_id, name, revision=pin.commit, repo_type=pin.kind)
     return Path(path) if isinstance(path, str) else None
+
+
+def on_disk(pin: Pin, name: str) -> bool:
+    """Whether the file is in the cache, whatever it holds."""
+    return _cached_path(pin, name) is not None
 
 
 def _is_intact(pin: Pin, name: str) -> bool:
@@ -242,9 +254,7 @@ def _endpoint() -> str:
     return constants.ENDPOINT.rstrip("/")
 
 
-def not_cached(repo_id: str, kind: Kind, missing: Sequence[str]) -> InputError:
-    """The error of an offline run that lacks files."""
-    return InputError(
-        f"HF_HUB_OFFLINE is set and the cache lacks, of the {kind} {repo_id}: {', '.join(missing)}; "
-        "run once with the network on"
-    )
+def not_cached(missing: Mapping[str, Sequence[str]]) -> InputError:
+    """The error of an offline run that lacks files; by what they are of, such as `model org/name`."""
+    lacking = "; ".join(f"of the {source}: {', '.join(names)}" for source, names in missing.items())
+    return InputError(f"HF_HUB_OFFLINE is set and the cache lacks, {lacking}; run once with the network on")
