@@ -147,8 +147,8 @@ def require_space(num_bytes: int, what: str, *places: Path) -> str:
                 "make room, or point SMALLMODELS_CACHE and --out to a larger disk"
             )
     least = min(shutil.disk_usage(folder).free for folder in existing)
-    needed = _megabytes(num_bytes * len(places))
-    return f"{what[0].upper()}{what[1:]} needs {needed} MB of disk; {_megabytes(least)} MB are free."
+    in_all = _megabytes(num_bytes * len(places))
+    return f"{what[0].upper()}{what[1:]} needs {in_all} MB of disk; {_megabytes(least)} MB are free."
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -149,8 +149,8 @@ def _note_training(path: Path, phase: Callable[[], str | None]) -> None:
         seen.clear()
         return original(logger, number, *values)
 
-    _wrap("smallmodels.training:_Loop.work", work)
-    _wrap("smallmodels.training:_Logger.step", step)
+    _wrap("smallmodels.training.loop:Loop.work", work)
+    _wrap("smallmodels.training.logger:StepLogger.step", step)
 
 
 def _arm(point: Point, phase: Callable[[], str | None]) -> None:

@@ -241,9 +241,9 @@ def journal_segments(trial: Trial) -> set[int]:
 
 # Points
 
-TRAIN_STEP = "smallmodels.training:_Loop.train_step"
+TRAIN_STEP = "smallmodels.training.loop:Loop.train_step"
 BACKWARD = "accelerate:Accelerator.backward"
-SAVE_FILE = "smallmodels.training:save_file"
+SAVE_FILE = "smallmodels.training.state:save_file"
 FORWARD = "smallmodels.models:forward_all"
 REPLACE, FSYNC = "os:replace", "os:fsync"
 CHECKPOINT = "step-00000004"

@@ -210,8 +210,8 @@ seen = []
 model = classifier(sys.argv[1])
 train = split(model.tokenizer, 28)  # the last batch of an epoch is of 4, and its share of one odd
 config = training.TrainConfig(learning_rate=1e-2, max_steps=9, batch_size=9, micro_batch_size=3)
-loop_step = training._Logger.step
-training._Logger.step = lambda self, step, loss, norm, rate: seen.append((loss, norm))
+loop_step = training.logger.StepLogger.step
+training.logger.StepLogger.step = lambda self, step, loss, norm, rate: seen.append((loss, norm))
 trained = training.fit(model, train, cross_entropy, config, compute=FP32, validate=lambda m: {"x": float(len(seen))})
 notes = trained.notes["training"]
 weights = [p.double().sum().item() for p in trained.model.parameters()]

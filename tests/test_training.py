@@ -25,6 +25,7 @@ from smallmodels.models import TextModel
 from smallmodels.phases import Context
 from smallmodels.records import Component
 from smallmodels.training import TrainConfig
+from smallmodels.training.loop import Loop
 
 CONFIG = TrainConfig(learning_rate=1e-2, max_steps=7, batch_size=8, checkpoint_steps=2)
 
@@ -48,7 +49,7 @@ def gradients(model, train, loss_fn=cross_entropy, **changes):
     """The gradient that the optimizer is given in the first step, by name of the parameter."""
     model, seen = model.copy(), {}
     config = dataclasses.replace(CONFIG, **{"max_steps": 1, "max_grad_norm": 0.0, **changes})
-    original = training._Loop.divide_and_clip
+    original = Loop.divide_and_clip
 
     def spy(loop, targets):
         norm = original(loop, targets)
@@ -56,7 +57,7 @@ def gradients(model, train, loss_fn=cross_entropy, **changes):
         return norm
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Loop, "divide_and_clip", spy)
+        patch.setattr(Loop, "divide_and_clip", spy)
         fit(model, train, loss_fn, config)
     return seen
 
@@ -257,7 +258,7 @@ def test_fit_trains_adapters_and_head_only_and_folds_them_in(base, train):
 
 
 def test_schedule_rises_to_one_and_falls_to_just_above_zero():
-    factors = [training._schedule(step, 100, 0.1) for step in range(100)]
+    factors = [training.config.schedule(step, 100, 0.1) for step in range(100)]
     assert factors[0] == pytest.approx(1 / 11)
     assert factors[10] == max(factors) == 1.0
     assert factors[99] == pytest.approx(1 / 90)
@@ -267,7 +268,7 @@ def test_schedule_rises_to_one_and_falls_to_just_above_zero():
 
 @pytest.mark.parametrize(("warmup", "first"), [(0.0, 1.0), (1.0, 0.2)])
 def test_schedule_without_warmup_and_with_nothing_else(warmup, first):
-    factors = [training._schedule(step, 4, warmup) for step in range(4)]
+    factors = [training.config.schedule(step, 4, warmup) for step in range(4)]
     assert factors[0] == pytest.approx(first)
     assert min(factors) > 0
 
@@ -289,9 +290,11 @@ def test_fit_follows_the_schedule(base, train):
 
 def test_d15_every_example_counts_once_in_an_epoch_whose_batches_and_micro_batches_leave_a_rest(base, monkeypatch):
     rows, seen, divided = split(base.tokenizer, 21), [], []
-    original = training._Loop.divide_and_clip
+    original = Loop.divide_and_clip
     monkeypatch.setattr(
-        training._Loop, "divide_and_clip", lambda loop, targets: (divided.append(targets), original(loop, targets))[1]
+        Loop,
+        "divide_and_clip",
+        lambda loop, targets: (divided.append(targets), original(loop, targets))[1],
     )
 
     def loss_fn(model, batch):
@@ -568,7 +571,7 @@ def test_k7_a_folder_with_the_name_of_a_checkpoint_that_is_not_ours_is_kept(base
     (tmp_path / "checkpoints" / "step-00000001").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DamagedError, match=r"no checkpoint in .* is whole"):
         fit(base.copy(), train, context=Context(folder=tmp_path))
-    loop = training._Loop(base.copy(), train, cross_entropy, CONFIG, 0, FP32, Context(folder=tmp_path, event=Events()))
+    loop = Loop(base.copy(), train, cross_entropy, CONFIG, 0, FP32, Context(folder=tmp_path, event=Events()))
     loop.run(None)
     kept = ["step-00000001", "step-00000002.found-1", "step-00000003", "step-00000004-copy"]
     assert names(tmp_path) == [*kept[:3], "step-00000004", kept[3], "step-00000006"]

@@ -1,0 +1,15 @@
+"""The one training loop: `fit()` and its `TrainConfig`.
+
+A position in training is one integer, the optimizer step: the batch of a step and everything random in it follow from
+the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
+
+`config` is what the user chooses, `loop` takes the steps, `state` is what a checkpoint holds, `micro_batches` makes a
+step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be.
+"""
+
+from smallmodels.training.checks import LossFn
+from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
+from smallmodels.training.loop import Validate, fit
+from smallmodels.training.state import curve
+
+__all__ = ["LossFn", "TrainConfig", "Validate", "curve", "fit", "num_steps", "steps_at_cost"]

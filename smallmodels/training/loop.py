@@ -1,0 +1,392 @@
+"""The loop itself, on accelerate: one optimizer step after the other, with validations and checkpoints between."""
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradScalerKwargs
+from torch import nn
+
+from smallmodels import checkpoints, files, memory, models, processes
+from smallmodels.data.batches import Batch, Indices, Plan, Steps
+from smallmodels.data.splits import Split
+from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError
+from smallmodels.models import Compute, TextModel
+from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.training import spikes
+from smallmodels.training.checks import LossFn, per_target, require_frozen
+from smallmodels.training.config import TrainConfig, evaluation_steps, num_steps, schedule
+from smallmodels.training.logger import StepLogger
+from smallmodels.training.micro_batches import MicroBatches
+from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
+
+Validate = Callable[[TextModel], Mapping[str, float]]
+"""Metrics on validation; training keeps the weights with the highest first one."""
+
+
+@processes.together
+def fit(
+    student: TextModel,
+    train: Split,
+    loss_fn: LossFn,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    validate: Validate | None = None,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> TextModel:
+    """Train a model and return it with its best weights on validation, or its last without `validate`.
+
+    `loss_fn` gives one value per target; they are summed and divided once by the targets of the whole optimizer step,
+    so micro-batches give the gradient of the whole batch, and so do several processes: each takes its share of a step.
+
+    Args:
+        student: Trained in place.
+        train: Tokenised; `with_signals` puts a teacher's rows into `batch.teacher`.
+        loss_fn: Called as `loss_fn(model, batch)`.
+        config: Learning rate, length, batch.
+        seed: Of the order of data and of dropout.
+        validate: Called `config.num_evaluations` times; the first of its metrics chooses, higher is better.
+        compute: Device and number format; chosen for this machine if None.
+        context: Of the run, for checkpoints, logging and progress.
+
+    Raises: TrainingError if a value is not finite or nothing can be trained; RunInterruptedError when asked to stop.
+    """
+    compute = compute or models.choose_compute()
+    if len(train) == 0:
+        raise InputError("the training split must have at least one example, found none: check the data set")
+    models.require_own_tokens(student, train.require_tokens())
+    require_frozen(loss_fn, student)
+    try:
+        loop = Loop(student, train, loss_fn, config, seed, compute, context)
+        loop.checkpointer.resume(loop.num_steps)
+        loop.run(validate)
+        return loop.finish()
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_exhausted(error):
+            raise
+        raise TrainingError(
+            f"weights, gradients and AdamW's two averages ({4 * models.size_bytes(student.model) / 1e6:.0f} MB) should "
+            "fit into the memory, but do not: choose a smaller model, or LoRA where the recipe has it"
+        ) from error
+    finally:
+        _unwrap(student.model)
+
+
+class Loop:
+    """One call of `fit`: the model and its state, what goes through it, and what is told of it."""
+
+    def __init__(
+        self,
+        student: TextModel,
+        train: Split,
+        loss_fn: LossFn,
+        config: TrainConfig,
+        seed: int,
+        compute: Compute,
+        context: Context,
+    ) -> None:
+        self.student, self.train, self.loss_fn, self.config = student, train, loss_fn, config
+        self.seed, self.compute, self.context = seed, compute, context
+        self.num_steps = num_steps(len(train), config)
+        self.parameters = trainable(student.model, loss_fn, config)
+        self.before = {name: float(p.detach().cpu().double().sum()) for name, p in self.parameters.items()}
+        self.accelerator = _accelerator(compute)
+        # In evaluation mode accelerate leaves out its wrapper for several processes: gradients are added up here,
+        # once per step, so that they are those of the whole batch whatever the share of a process.
+        self.model = self.accelerator.prepare_model(compute.place(student.model), evaluation_mode=True)
+        if isinstance(loss_fn, nn.Module):
+            loss_fn.to(compute.device)
+        fused = compute.device in ("cpu", "cuda")
+        groups = _weight_decay_groups(self.parameters, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.state = State(
+            self.parameters,
+            buffers_of(self.model, loss_fn),
+            self.optimizer,
+            self.accelerator.scaler,
+            context.counts,
+            made_with=_made_with(compute),
+        )
+        self.checkpointer = Checkpointer(self.state, context)
+        self.micro_batches = MicroBatches(
+            config.micro_batch_size, self.state, context, run=self.accumulate, release=self.release_memory
+        )
+        self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
+        self.stop_is_agreed = False
+        self.logger = StepLogger(context, self.num_steps)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the training is."""
+        return self.state.progress
+
+    def run(self, validate: Validate | None) -> None:
+        """Take the steps that are left, with validations and checkpoints between them."""
+        stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
+        steps = Steps(self.train, self.plan, processes.rank(), processes.count())
+        left = range(self.progress.step, self.num_steps)
+        batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
+        with self._having_workers(steps):
+            for batch in batches:
+                self.train_step(batch)
+                step = self.progress.step
+                if validate and step in stops:
+                    self.evaluate(validate)
+                if self.should_stop():
+                    self.checkpointer.save()
+                    raise RunInterruptedError(
+                        f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
+                    )
+                if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
+                    self.checkpointer.save()
+
+    @contextlib.contextmanager
+    def _having_workers(self, steps: Steps) -> Iterator[None]:
+        """Say why a data worker failed, which surfaces at any moment, mostly with a traceback as its text; end all."""
+        try:
+            yield
+        except Exception as error:
+            cause = "" if isinstance(error, SmallmodelsError) else steps.failure_of_a_worker(error)
+            if not cause:
+                raise
+            if self.context.should_stop():  # the signal that asked us to stop went to the workers too
+                raise RunInterruptedError(
+                    "training stopped with its workers, and goes on from its checkpoint"
+                ) from error
+            raise TrainingError(
+                f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
+            ) from error
+        finally:
+            steps.end_workers()
+
+    def should_stop(self) -> bool:
+        """Whether the user asked for it; of several processes all stop after the same step."""
+        return self.stop_is_agreed if processes.count() > 1 else self.context.should_stop()
+
+    def train_step(self, batch: Batch | None) -> None:
+        """One optimizer update over the whole batch, of which this process has a share."""
+        indices = self.plan.indices(self.progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        loss, targets = self.gradients(batch)
+        norm = self.divide_and_clip(targets)
+        self.require_finite(loss, norm, indices)
+        if not self.is_skipped(loss / targets, indices):
+            self.optimizer.step()
+        elif self.accelerator.scaler is not None:
+            self.accelerator.scaler.update()  # it was told of this step's gradients, and expects an end of it
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        seen = [self.progress.examples_sha256, *(self.train.ids[i] for i in indices)]
+        self.progress.examples_sha256 = files.sha256_json(seen)
+        self.logger.step(self.progress.step, loss / targets, norm, self.learning_rate())
+
+    def learning_rate(self) -> float:
+        """Of the step that is next."""
+        return self.config.learning_rate * schedule(self.progress.step, self.num_steps, self.config.warmup_fraction)
+
+    def gradients(self, batch: Batch | None) -> tuple[float, int]:
+        """Put the summed gradients of the whole step on the parameters; returns its summed loss and its targets.
+
+        Where the memory does not suffice, the step is repeated with micro-batches of half the size.
+        """
+        done, buffers = np.zeros(6), {name: buffer.clone() for name, buffer in self.state.buffers.items()}
+        while batch is not None:
+            assert batch.ids == self.ids(self.plan.indices(self.progress.step)[processes.rank() :: processes.count()])
+            micro_batches = self.micro_batches.of(batch)
+            try:
+                done = np.array([*self.accumulate(micro_batches), *self.work(micro_batches)])
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler, whose traceback holds the tensors of the failed pass.
+            self.micro_batches.back_off(batch, reason)
+            copy_into(self.state.buffers, buffers)
+        if processes.count() > 1:
+            done = self.add_up(done)
+        loss, targets, examples, tokens, processed, operations = (float(value) for value in done)
+        self.context.counts.add(
+            examples=int(examples), tokens=int(tokens), processed=int(processed), operations=operations
+        )
+        self.logger.num_tokens += int(tokens)
+        return loss, int(targets)
+
+    def accumulate(self, micro_batches: list[Batch]) -> tuple[float, int]:
+        """Add the gradients of these; returns the summed loss and the number of targets."""
+        key = [self.seed, self.progress.step, *([processes.rank()] if processes.rank() else [])]
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(seed)
+        random.seed(seed)  # a loss may draw from any of the three
+        np.random.seed(seed % 2**32)
+        self.model.train(self.config.dropout)  # without dropout, a model in evaluation mode trains just as well
+        total, targets = 0.0, 0
+        for batch in micro_batches:
+            batch = batch.to(self.compute.device)
+            with self.accelerator.autocast():
+                values = per_target(self.loss_fn(self.model, batch))
+            loss = values.float().sum()
+            self.accelerator.backward(loss)
+            total, targets = total + float(loss.detach()), targets + values.numel()
+        return total, targets
+
+    def work(self, micro_batches: list[Batch]) -> tuple[int, int, int, float]:
+        """Examples, real tokens, processed tokens and operations of these."""
+        lengths = np.concatenate([batch.inputs["attention_mask"].sum(1).numpy() for batch in micro_batches])
+        operations = 3 * models.num_operations(self.student.model, lengths)
+        processed = sum(batch.num_processed_tokens for batch in micro_batches)
+        return len(lengths), int(lengths.sum()), processed, operations
+
+    def add_up(self, done: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Gradients and what was done of all processes together; also what they have to agree on for the next step."""
+        parameters = list(self.parameters.values())
+        sizes = np.zeros(processes.count())
+        sizes[processes.rank()] = self.progress.micro_batch_size or 0
+        has_gradient = [parameter.grad is not None for parameter in parameters]
+        parts: list[Any] = [done, [self.context.should_stop()], sizes, has_gradient]
+        shared = torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.float64) for part in parts]))
+        processes.add_up([shared])
+        done, stop, sizes, counts = np.split(shared.numpy(), np.cumsum([len(part) for part in parts[:-1]]))
+        used = [parameter for parameter, count in zip(parameters, counts, strict=True) if count > 0]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up([p.grad for p in used if p.grad is not None])
+        self.stop_is_agreed = bool(stop[0] > 0)
+        self.micro_batches.agree([int(size) for size in sizes if size > 0])
+        return done
+
+    def release_memory(self) -> None:
+        """Drop gradients and whatever a failed pass left behind."""
+        self.optimizer.zero_grad(set_to_none=True)
+        memory.give_back()
+        if self.compute.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def divide_and_clip(self, targets: int) -> float:
+        """Divide the summed gradients once by the targets of the step, clip them, and return their norm before."""
+        if targets == 0:
+            raise TrainingError("loss_fn should return one value per target, but a step had none: check the masking")
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if not gradients:
+            raise TrainingError("the loss should depend on the trained weights, but no gradient came: check loss_fn")
+        torch._foreach_div_(gradients, float(targets))
+        limit = self.config.max_grad_norm or float("inf")
+        return float(self.accelerator.clip_grad_norm_(list(self.parameters.values()), limit))
+
+    def require_finite(self, loss: float, norm: float, indices: Indices) -> None:
+        """Stop before the optimizer sees a loss or gradient that is not finite."""
+        scaler = self.accelerator.scaler  # fp16: it skips such steps by itself, and halves its factor each time
+        overflow_is_normal = scaler is not None and scaler.get_scale() >= 1
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_normal):
+            return
+        self.optimizer.zero_grad()
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        self.context.event("not finite", f"{what} at step {self.progress.step + 1}", examples=self.ids(indices))
+        raise TrainingError(
+            f"the {what} must be finite, but is not at {self.where(indices)}: "
+            "start anew (--fork) with a smaller --learning-rate or --number-format fp32"
+        )
+
+    def is_skipped(self, loss: float, indices: Indices) -> bool:
+        """Note a loss far above the usual one; True if the optimizer shall not see this step.
+
+        Raises: TrainingError if the run shall stop there.
+        """
+        spike = spikes.note(loss, self.progress, self.config.on_loss_spike)
+        if spike is None:
+            return False
+        message = f"the loss is {loss:.3g} at step {self.progress.step + 1}, {spike}"
+        self.context.event("loss spike", message, examples=self.ids(indices), loss=loss, usual=spike.usual)
+        if spike.policy == "stop":
+            self.optimizer.zero_grad()
+            raise TrainingError(
+                f"the loss should stay near {spike.usual:.3g}, but is {loss:.3g} at {self.where(indices)}: look at "
+                "these examples, or start anew (--fork) with --on-loss-spike continue or a smaller --learning-rate"
+            )
+        return spike.policy == "skip"
+
+    def ids(self, indices: Indices) -> list[str]:
+        """Names of examples, as the data set has them."""
+        return [self.train.ids[i] for i in indices]
+
+    def where(self, indices: Indices) -> str:
+        """The step under way with its examples and the checkpoint before it, for a message."""
+        ids, kept = self.ids(indices), checkpoints.find(self.context.folder)
+        named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        return f"step {self.progress.step + 1} (examples {named}; last checkpoint: {kept[-1].name if kept else 'none'})"
+
+    def evaluate(self, validate: Validate) -> None:
+        """Validate, note the cost so far, and keep the weights if they are the best."""
+        metrics = processes.share(lambda: self.validated(validate))
+        value = next(iter(metrics.values()))
+        reading = self.context.energy()
+        point = {"step": self.progress.step, "value": value, "metrics": metrics}
+        point["energy_j"] = reading.energy_j if reading else None
+        point["cpu_s"] = reading.cpu_s if reading else time.process_time()
+        self.progress.curve.append(point)
+        self.context.log({"step": self.progress.step, **{f"validation/{k}": v for k, v in metrics.items()}})
+        if self.progress.best_value is None or value > self.progress.best_value:
+            self.progress.best_value, self.progress.best_step = value, self.progress.step
+            self.state.best = {n: p.detach().cpu().clone() for n, p in self.parameters.items()}
+
+    def validated(self, validate: Validate) -> dict[str, float]:
+        """Metrics on validation, refused unless finite."""
+        metrics = {key: float(value) for key, value in validate(self.student).items()}
+        if bad := [key for key, number in metrics.items() if not math.isfinite(number)]:
+            raise TrainingError(
+                f"validate should give finite metrics, but {bad[0]} is not at step {self.progress.step}: check validate"
+            )
+        return metrics
+
+    def finish(self) -> TextModel:
+        """Put the best weights back, fold adapters in, and describe the training in the model's notes."""
+        moved = any(float(p.detach().cpu().double().sum()) != self.before[name] for name, p in self.parameters.items())
+        if not moved and self.progress.step:
+            raise TrainingError("training should change weights, but none moved: check the learning rate and loss_fn")
+        if self.state.best is not None:
+            copy_into(self.parameters, self.state.best)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.student.notes["training"] = self.progress.notes()
+        self.student.model.eval().requires_grad_(False)
+        return models.merge_adapter(self.student)
+
+
+def _accelerator(compute: Compute) -> Accelerator:
+    """An accelerator for this device and number format; accelerate keeps one state per process, which is renewed."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = {"fp32": "no"}.get(compute.number_format, compute.number_format)
+    # Losses are summed, not averaged, before the scaler of fp16 sees them: its usual 65,536 would overflow at once.
+    scaler = GradScalerKwargs(init_scale=128.0)
+    return Accelerator(cpu=compute.device == "cpu", mixed_precision=mixed, kwargs_handlers=[scaler])
+
+
+def _made_with(compute: Compute) -> dict[str, Any]:
+    """What the last bits of a sum depend on, beside the config."""
+    names = ("device", "number_format", "num_threads", "attention")
+    return {**{name: getattr(compute, name) for name in names}, "num_processes": processes.count()}
+
+
+def _unwrap(model: nn.Module) -> None:
+    """Take accelerate's number format off the model again, which would else stay with it and its copies for good."""
+    for name in ("forward", "_original_forward"):
+        model.__dict__.pop(name, None)
+
+
+def _weight_decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and normalisation weights, which are vectors, do not."""
+    matrices = [p for p in parameters.values() if p.ndim > 1]
+    vectors = [p for p in parameters.values() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -1,0 +1,93 @@
+"""How many examples go through the model at once: fewer after each time that the memory does not suffice."""
+
+from collections.abc import Callable
+from typing import Any
+
+from smallmodels import memory
+from smallmodels.data.batches import Batch
+from smallmodels.errors import TrainingError
+from smallmodels.phases import Context
+from smallmodels.training.state import State
+
+
+class MicroBatches:
+    """The size of a forward pass.
+
+    Args:
+        asked: Examples that the config asks for; None is the whole batch.
+        state: Remembers a smaller size, so that a resumed training need not find it again.
+        context: Is told of each change.
+        run: Takes micro-batches forward and backward; MemoryError or RuntimeError where the memory does not suffice.
+        release: Frees what a pass that failed has left behind.
+    """
+
+    def __init__(
+        self,
+        asked: int | None,
+        state: State,
+        context: Context,
+        *,
+        run: Callable[[list[Batch]], Any],
+        release: Callable[[], None],
+    ) -> None:
+        self.asked, self.state, self.context = asked, state, context
+        self._run, self._release = run, release
+
+    def size(self, batch: Batch) -> int:
+        """Examples per forward pass."""
+        sizes = (self.asked, self.state.progress.micro_batch_size, len(batch))
+        return min(size for size in sizes if size is not None)
+
+    def of(self, batch: Batch) -> list[Batch]:
+        """The micro-batches of a batch."""
+        return batch.split(self.size(batch))
+
+    def back_off(self, batch: Batch, reason: str) -> None:
+        """Halve the micro-batch after running out of memory, for this step and all that follow.
+
+        Raises: TrainingError if a single example is too much.
+        """
+        self._release()
+        size, step = self.size(batch), self.state.progress.step + 1
+        if size == 1:
+            raise TrainingError(self._too_large(batch))
+        self.state.progress.micro_batch_size = size // 2
+        self.context.event(
+            "out of memory",
+            f"the memory did not suffice for {size} examples at once, so step {step} is repeated "
+            f"with {size // 2}; the gradient stays that of the whole batch",
+            step=step,
+            micro_batch_size=size // 2,
+            reason=reason,
+        )
+
+    def agree(self, sizes: list[int]) -> None:
+        """Take the smallest that a process needs, which is the one that a checkpoint has room for."""
+        if not sizes or min(sizes) == self.state.progress.micro_batch_size:
+            return
+        step, size = self.state.progress.step + 1, min(sizes)
+        message = f"the memory of another process did not suffice at step {step}, so all go on with {size} at once"
+        self.context.event("out of memory", message, step=step, micro_batch_size=size)
+        self.state.progress.micro_batch_size = size
+
+    def _too_large(self, batch: Batch) -> str:
+        """One sentence on a single example that does not fit; what would fit is tried out, not computed."""
+        longest = max(batch.split(1), key=lambda example: example.num_tokens)
+        lengths = [longest.num_tokens >> i for i in range(1, longest.num_tokens.bit_length() - 1)]
+        fitting = next((length for length in lengths if self._fits(longest.cut(length))), None)
+        what = f"one example of {longest.num_tokens} tokens should fit into the memory, but does not"
+        if fitting is None:
+            return f"{what}, and neither do {lengths[-1] if lengths else 1} tokens: choose a smaller model"
+        return f"{what}, while {fitting} tokens do: try --max-length {fitting}, or a smaller model"
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether a forward and backward pass over these examples finds enough memory."""
+        try:
+            self._run([batch])
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            return False
+        finally:
+            self._release()
+        return True
