@@ -242,7 +242,7 @@ def train_on_bad_disk(model, folder, kind):
         fit(loss_fn, Context(folder=phase))
         answer = [0, ""]
     except Exception as error:
-        answer = list(cli._explain(error))
+        answer = list(cli.exits.explain(error))
     left = sorted(path.name for path in (phase / "checkpoints").iterdir())
     _mount(folder, "tmpfs", "size=8m", remount=True)
     events = Events()

@@ -182,7 +182,7 @@ def test_precedence_is_defaults_smoke_config_flags(toy, capsys, tmp_path):
 @pytest.mark.parametrize("shipped", [True, False])
 def test_config_of_a_run_repeats_it_and_only_a_recipe_of_ones_own_has_to_be_named(toy, capsys, monkeypatch, shipped):
     if shipped:
-        monkeypatch.setattr(cli, "recipe_folders", lambda: [toy.parent])
+        monkeypatch.setattr(cli.recipes, "recipe_folders", lambda: [toy.parent])
     first = run_toy(capsys, "--temperature", "5", "--smoke", "--device", "cpu")
     named = [] if shipped else ["toy.py"]
     assert cli.main(["run", *named, "--config", str(first / "config.json")]) == 0
@@ -407,7 +407,7 @@ def test_bad_command_is_refused_in_one_sentence(toy, capsys, arguments, sentence
 
 def test_mistyped_recipe_gets_the_nearest_name(capsys, monkeypatch, tmp_path):
     (tmp_path / "quickstart.py").write_text('"""Quick."""\n')
-    monkeypatch.setattr(cli, "recipe_folders", lambda: [tmp_path])
+    monkeypatch.setattr(cli.recipes, "recipe_folders", lambda: [tmp_path])
     assert refuse(capsys, "run", "quikstart") == "there is no recipe 'quikstart': did you mean quickstart?"
 
 

@@ -306,7 +306,7 @@ def wait():
         run.phase("data", time.sleep, 20)
     return 0
 
-sys.exit(cli._guarded(wait, debug=False))
+sys.exit(cli.exits.guarded(wait, debug=False))
 """
 
 

@@ -598,7 +598,7 @@ def test_e11_record_card_page_and_published_files_name_no_folder_user_or_host(ti
     command = [sys.executable, "-m", "smallmodels", "run", "finetune_text_classifier", "--smoke", "--device", "cpu"]
     command += ["--dataset", str(table), "--base-model", str(model), "--max-length", "32"]
     command += ["--out", str(home / f"{TELLING} runs")]
-    environment = os.environ | settings | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = os.environ | settings | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
     done = subprocess.run(
         [*under_host(f"{TELLING}host"), *command],
         env=environment,

@@ -1,0 +1,36 @@
+"""The command line: `smallmodels list`, `run`, `show`, `report` and the others, and what a recipe calls as a script.
+
+    recipe = cli.load_recipe("quickstart")
+    with Run(folder) as run:
+        recipe.main(recipe.Config(seed=1), run)
+
+Files: `recipes` where recipe files are and how one is loaded, `flags` what the fields of a config become (the only
+importer of tyro), `settings` recipe, config and options of a run, from flags and from an earlier run, `run` the command
+that runs them, `commands` the table of all commands and the others, `terminal` what a person reads, `exits` exit codes
+and the sentence of an error.
+
+Nothing heavy is imported here: torch comes with a recipe, or with `predict` and `search`; tyro with a recipe's flags.
+"""
+
+from smallmodels.cli.commands import COMMANDS, main
+from smallmodels.cli.flags import SHORT_FLAGS, RunOptions, parse_flags, recipe_leaves
+from smallmodels.cli.recipes import Recipe, find_recipe, is_shipped, load_recipe, recipe_folders, shipped_recipes
+from smallmodels.cli.run import run_recipe
+from smallmodels.cli.settings import resolve_config
+
+__all__ = [
+    "COMMANDS",
+    "SHORT_FLAGS",
+    "Recipe",
+    "RunOptions",
+    "find_recipe",
+    "is_shipped",
+    "load_recipe",
+    "main",
+    "parse_flags",
+    "recipe_folders",
+    "recipe_leaves",
+    "resolve_config",
+    "run_recipe",
+    "shipped_recipes",
+]

@@ -1,0 +1,190 @@
+"""The command `smallmodels`: the table of its commands, and each of them but `run`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from smallmodels import __version__, configs, folders, records
+from smallmodels.cli.exits import guarded
+from smallmodels.cli.run import run_command
+from smallmodels.cli.terminal import print_recipes, show
+from smallmodels.errors import InputError
+
+COMMANDS = {
+    "list": ("", "the shipped recipes, one line each"),
+    "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "show": ("RUN", "the record of a run"),
+    "report": ("RUN… --out DIR", "compare runs in pages and tables"),
+    "predict": ("RUN TEXT_OR_FILE", "classify texts"),
+    "search": ("RUN QUESTION", "ask a search model"),
+    "verify": ("RUN", "check every file against the record"),
+    "push": ("RUN ORG/NAME", "publish model, card and record"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `smallmodels`; returns its exit code (0, 1, 2, 3, 4 or 75, see `errors`)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _dispatch(words), debug="--debug" in words)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        _print_help()
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"smallmodels {__version__}")
+        return 0
+    if words[0] not in _FUNCTIONS:
+        hint = configs.suggestion(words[0], _FUNCTIONS) or f": choose one of {', '.join(_FUNCTIONS)}"
+        raise InputError(f"there is no command {words[0]!r}{hint}")
+    return _FUNCTIONS[words[0]](words[1:])
+
+
+def _print_help() -> None:
+    print("smallmodels: distil and fine-tune small models, and know what they cost.\n")
+    for name, (arguments, text) in COMMANDS.items():
+        print(f"  smallmodels {f'{name} {arguments}':<26}  {text}")
+    print("\nStart with: smallmodels run quickstart")
+
+
+def _list_command(arguments: list[str]) -> int:
+    _Parser("list", "List the shipped recipes.").parse(arguments)
+    print_recipes()
+    return 0
+
+
+def _show_command(arguments: list[str]) -> int:
+    parser = _Parser("show", "Print the record of a run.")
+    parser.add_argument("run", metavar="RUN", help="run folder or record.json")
+    record = records.read_run(Path(parser.parse(arguments).run))
+    show(record)
+    return 0
+
+
+def _report_command(arguments: list[str]) -> int:
+    parser = _Parser("report", "Compare runs: HTML, Markdown, CSV and pictures.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders or record.json files")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the report")
+    options = parser.parse(arguments)
+    found = [records.read_run(Path(name)) for name in options.runs]
+    from smallmodels import report
+
+    records.require_outside_runs(options.out, "--out")
+    folders.make_folder(options.out)
+    for path in report.write_report(found, options.out):
+        print(path)
+    return 0
+
+
+def _predict_command(arguments: list[str]) -> int:
+    parser = _Parser("predict", "Classify one text, or every text of a file.")
+    parser.add_argument("run", metavar="RUN", help="run folder of a classifier")
+    parser.add_argument("texts", metavar="TEXT_OR_FILE", help="a text, or a .txt, .csv, .jsonl or .parquet file")
+    parser.add_argument("--text-column", metavar="NAME", help="column with the texts (default: text)")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where to write: .csv or .jsonl")
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=32, help="texts at once (default: 32)")
+    options = parser.parse(arguments)
+    from smallmodels import usage
+
+    return usage.predict(options.run, options.texts, options.text_column, options.output, options.batch_size)
+
+
+def _search_command(arguments: list[str]) -> int:
+    parser = _Parser("search", "Ask a search model a question.")
+    parser.add_argument("run", metavar="RUN", help="run folder of a search model")
+    parser.add_argument("question", metavar="QUESTION", help="in plain words")
+    parser.add_argument("--top", metavar="N", type=_positive, default=5, help="answers to show (default: 5)")
+    options = parser.parse(arguments)
+    from smallmodels import usage
+
+    return usage.search(options.run, options.question, options.top)
+
+
+def _verify_command(arguments: list[str]) -> int:
+    parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
+    parser.add_argument(
+        "run", metavar="RUN", help="folder of a complete run, or of a published model (hf download --local-dir)"
+    )
+    folder = Path(parser.parse(arguments).run)
+    from smallmodels import verification
+
+    record = verification.verify(folder)
+    print(f"{folder} is whole: its record, its {len(record.files):,} other files, and what card and page say")
+    return 0
+
+
+def _push_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "push",
+        "Verify a run and publish its model, card, record and report on the hub, in one commit. Not published: "
+        "config, predictions, journal and metrics of the run, and a search index.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run")
+    parser.add_argument("name", metavar="ORG/NAME", help="on the hub; made if it does not exist")
+    parser.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
+    parser.add_argument("--with-examples", action="store_true", help="publish the examples too: texts of the data")
+    parser.add_argument(
+        "--accept-license",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="that forbids sharing and that you may share",
+    )
+    options = parser.parse(arguments)
+    from smallmodels import publishing
+
+    published = publishing.push(
+        Path(options.run),
+        options.name,
+        public=options.public,
+        with_examples=options.with_examples,
+        accepted_licenses=options.accept_license,
+    )
+    seen = "public" if options.public else "private"
+    done = f"published {published.num_files} files, {seen}" if published.is_new else "was published before; no change"
+    print(f"{options.name}: {done}, commit {published.commit[:12]}")
+    print(published.url)
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"should be 1 or more, got {value}")
+    return value
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one sentence and name the nearest flag."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"smallmodels {command}", description=description, allow_abbrev=False)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            hint = configs.suggestion(unknown[0].partition("=")[0], known) or f": see `{self.prog} --help`"
+            raise InputError(f"{unknown[0]} is not a part of `{self.prog}`{hint}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        needed = message.removeprefix("the following arguments are required: ")
+        sentence = message if needed == message else f"`{self.prog}` needs {needed} as well"
+        raise InputError(f"{sentence}: see `{self.prog} --help`")
+
+
+_FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
+    "list": _list_command,
+    "run": run_command,
+    "show": _show_command,
+    "report": _report_command,
+    "predict": _predict_command,
+    "search": _search_command,
+    "verify": _verify_command,
+    "push": _push_command,
+}

@@ -1,0 +1,132 @@
+"""The command `smallmodels run`: a new run of a recipe, a run that goes on, or a new one from the config of another."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from smallmodels import folders, privacy, processes, records
+from smallmodels.cli.exits import guarded
+from smallmodels.cli.recipes import Recipe
+from smallmodels.cli.settings import Request, read_request, value_after
+from smallmodels.cli.terminal import plain_console, print_recipes, show
+from smallmodels.errors import InputError, SmallmodelsError, TrainingError
+
+if TYPE_CHECKING:
+    from smallmodels.runs import Run
+
+
+def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke: Any = None) -> NoReturn:
+    """What a recipe file calls when it is run as a script; takes the flags of `smallmodels run` and exits."""
+    path = Path(main_function.__globals__["__file__"])
+    doc = main_function.__globals__.get("__doc__") or ""
+    recipe = Recipe(path.stem, path, config, smoke, main_function, doc)
+    arguments = sys.argv[1:]
+    sys.exit(guarded(lambda: run_command([str(path), *arguments], recipe), debug="--debug" in arguments))
+
+
+def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
+    """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
+    if recipe is None and arguments in ([], ["-h"], ["--help"]):
+        _print_help()
+        return 0 if arguments else 2
+    request = read_request(arguments, recipe)
+    processes.join()
+    if request.resumed is None:
+        return _execute(request, _new_folder(request))
+    if value_after(request.flags, "--out") is not None:
+        raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
+    if _is_complete(request.resumed):
+        return _leave(request.resumed)
+    return _execute(request, request.resumed)
+
+
+def _print_help() -> None:
+    print("usage: smallmodels run NAME_OR_FILE [flags]\n\nRecipes:")
+    print_recipes()
+    print("\nA recipe's flags: smallmodels run NAME --help")
+
+
+def _new_folder(request: Request) -> Path:
+    """Make the folder of a new run, one for all processes."""
+    out = request.options.out
+    records.require_outside_runs(out, "--out")
+    seed = int(getattr(request.config, "seed", 0))
+    return Path(processes.share(lambda: str(folders.new_folder(out, request.recipe.name, seed))))
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / records.RECORD_NAME).exists()
+
+
+def _leave(folder: Path) -> int:
+    """Say that a complete run needs nothing more."""
+    if processes.rank() > 0:
+        return 0
+    folders.remove_stale_lock(folder)
+    plain_console().print(f"The run in {folder} is complete, so there is nothing left to do.", soft_wrap=True)
+    print(folder)
+    return 0
+
+
+def _execute(request: Request, folder: Path) -> int:
+    """Run the recipe in its folder, then show its record."""
+    run = _open_run(request, folder)
+    try:
+        with run:
+            request.recipe.main(request.config, run)
+            if run.record is None:
+                raise SmallmodelsError(
+                    f"recipe {request.recipe.name} should end with run.finish(…), but did not: add the call"
+                )
+    except BaseException as error:
+        if (folder / "config.json").exists() and not _is_complete(folder):
+            error.add_note(_how_to_go_on(folder, error))
+        raise
+    if processes.launched()[0] > 0:
+        return 0  # the first process says it all
+    show(run.record)
+    print("The model with its card, record.json, and report.html for a browser are in")
+    print(folder)
+    return 0
+
+
+def _open_run(request: Request, folder: Path) -> "Run":
+    from smallmodels import runs
+
+    _quiet_other_bars()
+    options, going_on = request.options, request.resumed is not None
+    if going_on and request.past is not None:
+        runs.require_same_config(folder, request.past, request.recipe.name, request.config)
+    return runs.Run(
+        folder,
+        command=privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
+        resume=going_on,
+        smoke=options.smoke,
+        device=options.device,
+        number_format=options.number_format,
+        country=options.country,
+        carbon_intensity=options.carbon_intensity,
+        choices=request.choices,
+        accept_licenses=options.accept_license,
+    )
+
+
+def _how_to_go_on(folder: Path, error: BaseException) -> str:
+    """The command that takes up an unfinished run."""
+    anew = " --fork" if isinstance(error, TrainingError) else ""  # the same steps would fail the same way
+    verb = "start anew from it" if anew else "go on"
+    return f"The run is not complete; {verb} with: smallmodels run --resume {shlex.quote(str(folder))}{anew}"
+
+
+def _quiet_other_bars() -> None:
+    """Turn off the progress bars of the libraries that the recipe has imported: they would break ours."""
+    bars = {
+        "huggingface_hub.utils": "disable_progress_bars",
+        "datasets.utils.logging": "disable_progress_bar",
+        "transformers.utils.logging": "disable_progress_bar",
+    }
+    for module, name in bars.items():
+        if module in sys.modules and hasattr(sys.modules[module], name):
+            getattr(sys.modules[module], name)()

@@ -1,0 +1,73 @@
+"""What a person reads in a terminal: the shipped recipes, and the record of a run with the student's work."""
+
+import ast
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smallmodels import records
+from smallmodels.cli.recipes import shipped_recipes
+from smallmodels.text import shorten
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
+"""Of the student's work, printed at the end of a run."""
+
+
+def plain_console() -> "Console":
+    """Standard output, where nothing is coloured but what asks for it."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_recipes() -> None:
+    """The shipped recipes, each with the first line of its docstring."""
+    recipes = shipped_recipes()
+    width = max(map(len, recipes), default=0)
+    for name, path in sorted(recipes.items()):
+        print(textwrap.fill(_first_line(path), 80, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * 4))
+
+
+def _first_line(path: Path) -> str:
+    """First line of a file's docstring, without running it."""
+    try:
+        return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    except (SyntaxError, UnicodeDecodeError, OSError):
+        return "(cannot be read)"
+
+
+def show(record: records.RunRecord) -> None:
+    """Print a record: its table, its summary, and the first of its examples."""
+    from smallmodels import report
+
+    console = plain_console()
+    console.print()
+    console.print(report.terminal_table(record))
+    console.print(report.summary(record))
+    if record.smoke:
+        console.print("A smoke run of a few steps shows that everything works; its numbers mean nothing.")
+    for example in record.examples[:SHOWN_EXAMPLES]:
+        console.print()
+        for line in example_lines(example):
+            console.print(line, markup=False, soft_wrap=True)
+    console.print()
+
+
+def example_lines(example: Mapping[str, Any]) -> list[str]:
+    """An example of the student's work in lines of 80 columns at most: the input, then its answers."""
+    answers = example.get("answers", [])
+    answers = answers if isinstance(answers, (list, tuple)) else [answers]
+    lines = [f"  {shorten(str(example.get('input', '')), 78)}"]
+    for answer in answers[:SHOWN_ANSWERS]:
+        text, score = answer, None
+        if isinstance(answer, Mapping):
+            text = next((answer[key] for key in ("label", "text", "document") if key in answer), "")
+            score = next((answer[key] for key in ("score", "probability") if key in answer), None)
+        number = f"{score:.2f}" if isinstance(score, (int, float)) else ""
+        lines.append(f"    {number:>4}  {shorten(str(text), 70)}" if number else f"    → {shorten(str(text), 74)}")
+    return lines
