@@ -1,36 +1,78 @@
-"""Turn what was measured into the lines of a record: phases with their work, and the point of payback."""
+"""What a run has paid for, as the lines of its record: phases with their work, and the point of payback."""
 
-import dataclasses
-import urllib.parse
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
 
 from smallmodels import energy, metrics, records
 from smallmodels.phases import Counts
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-
-def phase_lines(
-    totals: energy.JournalTotals,
-    counts: Mapping[str, Counts],
-    peaks_mb: Mapping[str, float | None],
-    operations_per_s: float | None,
-    device: str | None = None,
-) -> list[records.Phase]:
-    """One record per phase of the journal, in its order.
+class Account:
+    """What a run has paid and what work its phases did, segments before an interruption included.
 
     Args:
-        totals: Of the journal, every segment included.
-        counts: Work by phase; a phase without counts gets None everywhere.
-        peaks_mb: Highest resident memory by phase.
-        operations_per_s: Matmul rate measured on this device; None leaves utilisation unknown.
-        device: Where the models ran; the rest of the work is the processor's.
+        meter: Measures the present segment.
+        journal: The meter's; without one (a child of a process that measures), the meter alone says what was paid.
+        past: What the journal said before this segment; None in a new run.
     """
-    return [
-        _phase_line(name, reading, counts.get(name), peaks_mb.get(name), operations_per_s, device)
-        for name, reading in totals.phases.items()
-    ]
+
+    def __init__(self, meter: energy.Meter, journal: Path, past: energy.JournalTotals | None) -> None:
+        self.meter = meter
+        self.past = past
+        self.counts: dict[str, Counts] = {}
+        """Work by phase, of finished phases."""
+        self.operations_per_s: float | None = None
+        """Matmul rate measured on this device; None leaves utilisation unknown."""
+        self.device: str | None = None
+        """Where the models run; the rest of the work is the processor's."""
+        self._peaks_mb: dict[str, float | None] = {}
+        self._journal = journal
+
+    def add(self, phase: str, counts: Counts, peak_mb: float | None) -> None:
+        """Note the work of a finished phase and its highest resident memory, None where that is not known."""
+        self.counts[phase], self._peaks_mb[phase] = counts, peak_mb
+
+    def so_far(self) -> energy.EnergyReading:
+        """What the whole run has paid."""
+        now = self.meter.read()
+        return self.past.total + now if self.past else now
+
+    def of_phase(self, name: str) -> Callable[..., energy.EnergyReading]:
+        """What tells, while a phase runs that begins now, what it has cost; `fresh=True` reads the meter anew."""
+        before = self.past.phases.get(name, energy.EnergyReading()) if self.past else energy.EnergyReading()
+        since = self.meter.read(fresh=True)
+
+        def so_far(*, fresh: bool = False) -> energy.EnergyReading:
+            return before + (self.meter.read(fresh=fresh) - since)
+
+        return so_far
+
+    def totals(self) -> energy.JournalTotals:
+        """What the run has cost, by phase."""
+        if self._journal.exists():
+            return energy.read_journal(self._journal)
+        return energy.JournalTotals(self.meter.read(), self.meter.phases, 1, False, self.meter.contended, [])
+
+    def phase_lines(self, totals: energy.JournalTotals) -> list[records.Phase]:
+        """One record per phase, in the journal's order; a phase without counts gets None everywhere."""
+        return [
+            _phase_line(
+                name, reading, self.counts.get(name), self._peaks_mb.get(name), self.operations_per_s, self.device
+            )
+            for name, reading in totals.phases.items()
+        ]
+
+    def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
+        """What some finished phases cost over what others did, shares of caches included.
+
+        In joules where processor or GPU count them here and all are known, else in CPU-seconds.
+        """
+        lines = self.phase_lines(self.totals())
+        (joules, cpu_s), (other_joules, other_cpu_s) = records.cost_of(lines, phases), records.cost_of(lines, to)
+        if records.is_counted(self.meter.labels) and joules is not None and other_joules:
+            return joules / other_joules
+        return cpu_s / max(other_cpu_s, 1e-9)
 
 
 def _phase_line(
@@ -61,15 +103,6 @@ def _phase_line(
         shared_cpu_s=work.shared_cpu_s,
         device=device if operations is not None else "cpu",
     )
-
-
-def without_loopback_commit(source: records.Source) -> records.Source:
-    """A source without a commit that a server on loopback made up; the hashes of its files say what was read."""
-    host = urllib.parse.urlsplit(str(source.notes.get("endpoint", ""))).hostname
-    if host not in _LOOPBACK or source.revision is None:
-        return source
-    notes = {key: value for key, value in source.notes.items() if key not in ("revision", "commit_resolved_utc")}
-    return dataclasses.replace(source, revision=None, notes={**notes, "commit": "not the hub's, so it is left out"})
 
 
 def payback(record: records.RunRecord, *, replaces: str, role: str = "student") -> records.Payback | None:
@@ -135,17 +168,3 @@ def _quality_ok(record: records.RunRecord, replaces: str, role: str) -> bool:
     if record.metric not in ours.metrics or record.metric not in theirs.metrics:
         return True
     return ours.metrics[record.metric].value >= theirs.metrics[record.metric].value - record.margin
-
-
-def counts_from_json(value: Mapping[str, Any]) -> Counts:
-    """The counts that `dataclasses.asdict` wrote; unknown keys of another version are left out."""
-    known = {f.name for f in dataclasses.fields(Counts)}
-    return Counts(**{key: item for key, item in value.items() if key in known})
-
-
-def predictions_table(columns: Mapping[str, Sequence[Any]]) -> Any:
-    """A pyarrow table of these columns; arrays with several values per row become lists."""
-    import pyarrow as pa
-
-    plain = {name: values.tolist() if hasattr(values, "tolist") else list(values) for name, values in columns.items()}
-    return pa.table(plain)

@@ -136,6 +136,16 @@ def read_json(path: Path) -> Any:
         raise DamagedError(f"{path} should be a readable JSON file, but {error}: delete it or restore it") from error
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut what a killed process left behind the last whole line of a file that is only appended to."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_bytes(path, whole)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder; when the block ends it gets a manifest, is fsynced and renamed to `path`.

@@ -6,17 +6,71 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import stat
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from smallmodels import records
 from smallmodels.errors import InputError, PolicyError, SmallmodelsError
 
+CONFIG_NAME = "config.json"
+"""In the folder of a run that has begun."""
 LOCK_NAME = ".lock"
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """What the system says when another process has the lock."""
+
+
+class RunFolder:
+    """The folder of a run while the run uses it.
+
+    Args:
+        path: It must not exist or be empty, unless `resumed` is set.
+        resumed: It holds an unfinished run that shall go on.
+    """
+
+    def __init__(self, path: Path, *, resumed: bool) -> None:
+        self.path = path
+        self._resumed = resumed
+        self._lock = FolderLock(path)
+        self._made: list[Path] = []
+
+    def take(self) -> None:
+        """Make it, or see that it holds what shall go on, and lock it.
+
+        Raises:
+            InputError: It cannot be used, or there is nothing to resume.
+            PolicyError: Another process uses it, or somebody else may have written what is to be resumed.
+        """
+        if self._resumed:
+            self._require_unfinished()
+            require_private(self.path)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(f"the run folder {self.path} must be new or empty: choose another, or resume that run")
+        make_folder(self.path, made=self._made)
+        self._lock.acquire()
+
+    def _require_unfinished(self) -> None:
+        if (self.path / records.RECORD_NAME).exists():
+            raise InputError(f"the run in {self.path} is complete, so there is nothing to resume")
+        if not (self.path / CONFIG_NAME).is_file():
+            raise InputError(f"{self.path} should be the folder of an unfinished run, but has no {CONFIG_NAME}")
+
+    def release(self) -> None:
+        """Unlock it; harmless if it is not locked."""
+        self._lock.release()
+
+    def undo(self) -> None:
+        """Leave nothing half-written behind: empty a folder that was new, and remove what was made of its path."""
+        if self._resumed:
+            return
+        for path in self.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):  # others may have put something beside it
+                folder.rmdir()
 
 
 class FolderLock:

@@ -224,6 +224,12 @@ def needing_acceptance(sources: Sequence[Licensed]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def without_effect(accepted: Iterable[str], sources: Sequence[Licensed]) -> list[str]:
+    """Accepted ids that none of these sources comes under, such as mistyped ones."""
+    used = {license_id for source in sources for license_id in ids_of(source)}
+    return [license_id for license_id in accepted if license_id not in used]
+
+
 def forbidding_sharing(sources: Sequence[Licensed]) -> list[str]:
     """Ids of licences under which a model that learned from these sources may not be shared with everybody.
 

@@ -4,6 +4,7 @@
 `NO_CONTEXT` by default, so they work alone in anybody's script.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,3 +63,11 @@ class Context:
 
 
 NO_CONTEXT = Context()
+
+
+def takes_context(function: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter called `context`."""
+    try:
+        return "context" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions written in C do not say what they take
+        return False

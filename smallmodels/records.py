@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,11 @@ EnergyLabel = Literal["wall", "counter", "sampled", "user", "modelled", "constan
 
 COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
+
+
+def now() -> str:
+    """The time in UTC, as a record holds it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def is_counted(labels: Mapping[str, str]) -> bool:

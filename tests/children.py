@@ -118,8 +118,8 @@ def store_in_run(model, cache, run, *, resume=False, killed_at_row=None):
         teacher.model.register_forward_pre_hook(look, with_kwargs=True)
         rows = split(teacher.tokenizer, NUM_ROWS)
         opened.phase("cache", teachers.store_signals, teacher, rows, compute=FP32, cache=Path(cache))
-        phase, segment = opened._totals().phases["cache"], opened.meter.phases["cache"]
-        counts = opened._counts["cache"]
+        phase, segment = opened._account.totals().phases["cache"], opened.meter.phases["cache"]
+        counts = opened._account.counts["cache"]
     (entry,) = Path(cache).glob("signals/*/entry.json")
     return {
         "phase": [phase.energy_j, phase.cpu_s, phase.duration_s],
@@ -157,7 +157,7 @@ def load_data(run, dataset, *, resume=False, killed_in=None, hub_files=None, tem
     with Run(Path(run), meter="none", resume=resume) as opened:
         opened.begin("test", {"seed": 0})
         splits = opened.phase("data", data.load_text_classification, dataset)
-        return {"fingerprint": splits.source.fingerprint, "notes": splits.notes, "events": len(opened._events)}
+        return {"fingerprint": splits.source.fingerprint, "notes": splits.notes, "events": len(opened._log.events)}
 
 
 # Disks

@@ -497,6 +497,6 @@ def test_d8_kept_data_that_is_damaged_is_made_again(csv_file, tmp_path, damage, 
     with Run(folder, meter="none", resume=True) as run:
         run.begin("test", {"seed": 0})
         again = run.phase("data", load, csv_file)
-        kinds = [event.kind for event in run._events]
+        kinds = [event.kind for event in run._log.events]
     assert again.source.fingerprint == whole.source.fingerprint
     assert kinds == ([] if (damage, name) == ("missing", "result.json") else ["phase damaged"])

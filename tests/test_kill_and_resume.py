@@ -323,7 +323,7 @@ PLACES = {
     ),
     "cache": ("distill", [Point(FORWARD, 1, "cache"), Point(FORWARD, 1, "cache", after=True)]),
     "cache-writing": ("distill-dropout", [Point(REPLACE, n, "cache", path="signals") for n in (1, 2, 3)]),
-    "cache-kept": ("distill", [Point("smallmodels.runs:Run._save_phase", 1, "cache")]),
+    "cache-kept": ("distill", [Point("smallmodels.kept:save", 1, "cache")]),
     "accumulation": ("distill-dropout", [Point(BACKWARD, 4, "train"), Point(BACKWARD, 11, "train", after=True)]),
     "validation": ("finetune", [Point("smallmodels.evaluation:accuracy", 2, "train")]),
     "validation-end": ("distill", [Point("smallmodels.evaluation:accuracy", 1, "train", after=True)]),

@@ -121,12 +121,24 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "text"},
-    {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes"},
+    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "text"},
+    {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
     {"phases"},
     {"data"},
     {"entries", "models", "students", "baselines"},
-    {"teachers", "training", "evaluation", "report", "cards", "accounts", "progress", "values"},
+    {
+        "teachers",
+        "training",
+        "evaluation",
+        "report",
+        "cards",
+        "accounts",
+        "finishing",
+        "kept",
+        "log",
+        "progress",
+        "values",
+    },
     {"runs"},
     {"usage", "verification"},
     {"publishing"},

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smallmodels import accounts, energy, environment, files, folders, memory, privacy, records, runs, values
+from smallmodels import energy, environment, files, finishing, folders, memory, privacy, records, runs, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT
 from smallmodels.runs import Run
@@ -863,6 +863,6 @@ def test_record_holds_no_commit_of_a_server_on_loopback():
         fingerprint="f",
         notes={"endpoint": "http://127.0.0.1:8000"},
     )
-    assert accounts.without_loopback_commit(source).revision is None
+    assert finishing.without_loopback_commit(source).revision is None
     elsewhere = dataclasses.replace(source, notes={"endpoint": "https://mirror.example"})
-    assert accounts.without_loopback_commit(elsewhere).revision == "0" * 40
+    assert finishing.without_loopback_commit(elsewhere).revision == "0" * 40

@@ -1,0 +1,143 @@
+"""The end of a run: its record is put together, its pages are written, and what only a resume needs is removed."""
+
+import dataclasses
+import io
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smallmodels import (
+    __version__,
+    accounts,
+    checkpoints,
+    energy,
+    environment,
+    files,
+    licenses,
+    privacy,
+    records,
+)
+from smallmodels.folders import LOCK_NAME
+from smallmodels.settings import Settings
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+T = TypeVar("T")
+
+
+def save_predictions(path: Path, predictions: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length as Parquet; arrays with several values per row become lists."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain = {
+        name: values.tolist() if hasattr(values, "tolist") else list(values) for name, values in predictions.items()
+    }
+    content = io.BytesIO()
+    pq.write_table(pa.table(plain), content)
+    files.write_bytes(path, content.getvalue())
+
+
+def new_record(
+    settings: Settings,
+    account: accounts.Account,
+    *,
+    folder: Path,
+    sources: Sequence[records.Source],
+    events: Sequence[records.Event],
+    num_processes: int,
+    **about: Any,
+) -> records.RunRecord:
+    """The record of a run whose meter has stopped, without payback and hashes of files.
+
+    Args:
+        settings: Of the run.
+        account: What was paid, and for what work.
+        folder: Of the run, which the record does not name.
+        sources: Models and data sets that went into it.
+        events: Everything unusual.
+        num_processes: That trained together.
+        about: The fields that the recipe gives.
+    """
+    commit, dirty = environment.git_state()
+    totals, meter = account.totals(), account.meter
+    total = totals.total
+    return records.RunRecord(
+        run_id=settings.run_id,
+        recipe=settings.recipe,
+        command=settings.command,
+        library_version=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        started_utc=settings.started_utc,
+        ended_utc=records.now(),
+        smoke=settings.smoke,
+        num_processes=num_processes,
+        config=privacy.values(records.to_json(settings.config)),
+        sources=[_published(without_loopback_commit(source), folder) for source in sources],
+        accepted_licenses=[i for i in licenses.needing_acceptance(sources) if i in settings.accepted_licenses],
+        environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
+        phases=account.phase_lines(totals),
+        duration_s=total.duration_s,
+        cpu_s=total.cpu_s,
+        energy_j=total.energy_j,
+        energy_label=total.label,
+        num_segments=totals.num_segments,
+        energy_truncated=totals.truncated,
+        contended=totals.contended,
+        carbon=energy.carbon(total.energy_j, country=settings.country, intensity_g_per_kwh=settings.carbon_intensity),
+        payback=None,
+        events=[_published(event, folder) for event in events],
+        **about,
+    )
+
+
+def _published(line: T, folder: Path) -> T:
+    """A source or event without folders and secrets."""
+    return records.from_json(type(line), privacy.sentences(records.to_json(line), [folder]))
+
+
+def without_loopback_commit(source: records.Source) -> records.Source:
+    """A source without a commit that a server on loopback made up; the hashes of its files say what was read."""
+    host = urllib.parse.urlsplit(str(source.notes.get("endpoint", ""))).hostname
+    if host not in _LOOPBACK or source.revision is None:
+        return source
+    notes = {key: value for key, value in source.notes.items() if key not in ("revision", "commit_resolved_utc")}
+    return dataclasses.replace(source, revision=None, notes={**notes, "commit": "not the hub's, so it is left out"})
+
+
+def complete(folder: Path, record: records.RunRecord, *, replaces: str) -> records.RunRecord:
+    """Write card and report, remove what is no longer needed, and write the record last.
+
+    Args:
+        folder: Of the run.
+        record: From `new_record`.
+        replaces: Role that the student replaces, for the point of payback.
+
+    Returns: The record as it was written.
+    """
+    record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
+    record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
+    _write_pages(folder, record)
+    files.remove_leftovers(folder)
+    for phase in (folder / "phases").glob("*"):
+        checkpoints.remove_all(phase)
+    return records.write_record(folder, dataclasses.replace(record, files=_file_hashes(folder)))
+
+
+def _write_pages(folder: Path, record: records.RunRecord) -> None:
+    from smallmodels import cards, report
+
+    files.write_text(folder / records.CARD_NAME, cards.model_card(record))
+    files.write_text(folder / records.PAGE_NAME, report.run_page(record))
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the run but its lock and its record."""
+    own = (LOCK_NAME, records.RECORD_NAME)
+    return {
+        name: files.sha256_file(path)
+        for name, path in files.entries(folder).items()
+        if name not in own and files.is_plain(path)
+    }

@@ -1,0 +1,152 @@
+"""What a run was told and what it chose on the way, and the file that keeps it: `config.json`."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smallmodels import environment, files, records
+from smallmodels.errors import DamagedError, InputError
+from smallmodels.folders import CONFIG_NAME
+
+_KEYS = (
+    *("recipe", "run_id", "started_utc", "command", "smoke", "device", "number_format", "country", "carbon_intensity"),
+    *("versions", "choices", "config"),
+)
+"""What `config.json` has to hold for a run to go on."""
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """What `config.json` says of a run, next to versions of packages and the recipe's file."""
+
+    command: str
+    smoke: bool
+    device: str
+    number_format: str
+    country: str | None
+    carbon_intensity: float | None
+    choices: dict[str, Any]
+    """Measured once, by name."""
+    accepted_licenses: list[str]
+    started_utc: str = field(default_factory=records.now)
+    run_id: str = ""
+    recipe: str = ""
+    """Its name; empty until the run knows what it runs."""
+    config: Any = None
+    """Of the recipe: a dataclass or mapping."""
+
+    @property
+    def seed(self) -> int:
+        """What seeds everything; 0 where the config has none."""
+        return int(getattr(self.config, "seed", 0))
+
+    def new_run_id(self) -> str:
+        """A name that no other run has."""
+        stamp = self.started_utc.replace(":", "").replace("-", "")
+        return f"{self.recipe}-{stamp}-s{self.seed}-{uuid.uuid4().hex[:6]}"
+
+    def take_over(self, past: Mapping[str, Any]) -> None:
+        """Go on with what an interrupted run began with; licences that are accepted now are added to those of before.
+
+        Args:
+            past: Its `config.json`, from `read`.
+
+        Raises: InputError if another device or number format was asked for.
+        """
+        self.started_utc, self.run_id = past["started_utc"], past["run_id"]
+        self.command, self.smoke = past["command"], past["smoke"]
+        for name in ("device", "number_format"):
+            if getattr(self, name) not in ("auto", past[name]):
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"the run began with {flag} {past[name]} and has to keep it: leave the flag out")
+            setattr(self, name, past[name])
+        if self.country is None and self.carbon_intensity is None:
+            self.country, self.carbon_intensity = past["country"], past["carbon_intensity"]
+        self.choices = past["choices"]
+        accepted = past.get("accepted_licenses", [])
+        self.accepted_licenses = [*accepted, *(i for i in self.accepted_licenses if i not in accepted)]
+
+
+def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
+    """Write the `config.json` of a new run.
+
+    Args:
+        folder: Of the run.
+        settings: What it says.
+        file: The recipe's file, where it is not a shipped one.
+    """
+    content = {
+        "recipe": settings.recipe,
+        "file": str(file.resolve()) if file else None,
+        "run_id": settings.run_id,
+        "started_utc": settings.started_utc,
+        "command": settings.command,
+        "smoke": settings.smoke,
+        "device": settings.device,
+        "number_format": settings.number_format,
+        "country": settings.country,
+        "carbon_intensity": settings.carbon_intensity,
+        "versions": environment.versions(),
+        "choices": settings.choices,
+        "accepted_licenses": settings.accepted_licenses,
+        "config": records.to_json(settings.config),
+    }
+    files.write_json(folder / CONFIG_NAME, content)
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Write some keys of `config.json` anew and leave the others."""
+    files.write_json(folder / CONFIG_NAME, files.read_json(folder / CONFIG_NAME) | changes)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a run that shall go on.
+
+    Raises: DamagedError if it cannot be read or lacks something.
+    """
+    path = folder / CONFIG_NAME
+    past = files.read_json(path)
+    lacking = [name for name in _KEYS if not isinstance(past, dict) or name not in past]
+    if lacking:
+        raise DamagedError(f"{path} should say the {lacking[0]} of the run, but does not: restore it")
+    return dict(past)
+
+
+# What is other than before
+
+
+def other_versions(past: Mapping[str, Any]) -> list[str]:
+    """Which versions of packages are others than those in the `config.json` of a run, one sentence each."""
+    return differences(past["versions"], environment.versions())
+
+
+def require_same_config(folder: Path, past: Mapping[str, Any], recipe: str, config: Any) -> None:
+    """Refuse to go on with a run under another recipe or config.
+
+    Args:
+        folder: Of the run.
+        past: Its `config.json`.
+        recipe: Name of the recipe that shall go on.
+        config: The dataclass that it shall have.
+
+    Raises: InputError that shows every difference.
+    """
+    if past["recipe"] != recipe:
+        raise InputError(f"{folder} is a run of {past['recipe']}, not of {recipe}: resume it with that recipe")
+    if changes := differences(past["config"], records.to_json(config)):
+        raise InputError(
+            f"a resumed run must keep its config, but {'; '.join(changes)}: "
+            "leave these flags out, or add --fork to start a new run with them"
+        )
+
+
+def differences(before: Any, after: Any, where: str = "") -> list[str]:
+    """What changed between two JSON values, as `learning_rate was 0.1 and is 0.2`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        prefix = f"{where}." if where else ""
+        keys = [*before, *(key for key in after if key not in before)]
+        nested = (differences(before.get(key, "absent"), after.get(key, "absent"), prefix + key) for key in keys)
+        return [sentence for sentences in nested for sentence in sentences]
+    return [] if before == after else [f"{where} was {before} and is {after}"]
