@@ -15,8 +15,8 @@ Nothing heavy is imported here: torch comes with a recipe, or with `predict` and
 from smallmodels.cli.commands import COMMANDS, main
 from smallmodels.cli.flags import SHORT_FLAGS, RunOptions, parse_flags, recipe_leaves
 from smallmodels.cli.recipes import Recipe, find_recipe, is_shipped, load_recipe, recipe_folders, shipped_recipes
+from smallmodels.cli.request import resolve_config
 from smallmodels.cli.run import run_recipe
-from smallmodels.cli.settings import resolve_config
 
 __all__ = [
     "COMMANDS",

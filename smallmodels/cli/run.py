@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from smallmodels import folders, privacy, processes, records
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.recipes import Recipe
-from smallmodels.cli.settings import Request, read_request, value_after
+from smallmodels.cli.request import Request, read_request, value_after
 from smallmodels.cli.terminal import plain_console, print_recipes, show
 from smallmodels.errors import InputError, SmallmodelsError, TrainingError
 
