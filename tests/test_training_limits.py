@@ -1,11 +1,13 @@
 """What the loop does when memory, workers or the loss itself give trouble."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,15 @@ def test_d13_a_worker_that_fails_or_is_killed_ends_the_run_with_its_cause(base, 
     with pytest.raises(TrainingError, match=message) as caught:
         fit(base.copy(), train, config=dataclasses.replace(CONFIG, num_workers=2))
     assert "\n" not in str(caught.value)
+
+
+def test_d13_the_end_of_a_worker_is_waited_for_where_its_pipe_breaks_first(train):
+    plan = Plan(train.tokens.lengths, batch_size=8, seed=1)
+    dying = multiprocessing.get_context("fork").Process(target=lambda: (time.sleep(0.3), os._exit(7)))
+    dying.start()
+    steps = Steps(train, plan, workers=[dying])
+    assert steps.failure_of_a_worker(ValueError("nothing of a worker")) == ""
+    assert steps.failure_of_a_worker(ConnectionResetError("by peer")) == "it ended with code 7"
 
 
 @pytest.mark.faults

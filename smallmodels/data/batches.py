@@ -6,10 +6,10 @@ number of workers, and any resume, sees the same batches.
 
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _BATCHES_PER_WINDOW = 64
 """Batches cut from one length-sorted window: enough of them that 3 % of Banking77's tokens are padding (6 % at 32)."""
 
-_DEATH_IS_KNOWN_AFTER_S = 1.0
-"""A worker's pipe breaks, and torch notices, a little before its end is known to the system."""
+_DEATH_IS_KNOWN_AFTER_S = 5.0
+"""A worker's pipes break a little before the system tells of its end; longer on a machine that is busy."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -230,17 +230,27 @@ class Steps:
             return str(error).strip().splitlines()[-1]
         if not isinstance(error, (ConnectionError, EOFError)) and "DataLoader worker" not in str(error):
             return ""
-        with contextlib.suppress(RuntimeError):  # torch's own word of the same death, which may come just now
-            multiprocessing.connection.wait([worker.sentinel for worker in self.workers], _DEATH_IS_KNOWN_AFTER_S)
-        ends = [_end_of(worker.exitcode) for worker in self.workers if worker.exitcode]
-        return ends[0] if ends else ""
+        deadline = time.monotonic() + _DEATH_IS_KNOWN_AFTER_S
+        while time.monotonic() < deadline:
+            with _deaf_to_torch():
+                if codes := [worker.exitcode for worker in self.workers if worker.exitcode]:
+                    return _end_of(codes[0])
+                time.sleep(0.01)
+        return ""
 
     def end_workers(self) -> None:
         """End the processes of the last `read`, which a loader that nobody holds any more would wait for in vain."""
         for worker in self.workers:
-            worker.terminate()  # to them this is the end of their work, and no error
+            with _deaf_to_torch():
+                worker.terminate()  # to them this is the end of their work, and no error
         for worker in self.workers:
-            worker.join(timeout=5.0)
+            with _deaf_to_torch():
+                worker.join(timeout=5.0)
+
+
+def _deaf_to_torch() -> contextlib.suppress:
+    """Leaves out what torch's signal handler raises, at any moment, of a worker's death."""
+    return contextlib.suppress(RuntimeError)
 
 
 def _end_of(exit_code: int) -> str:
