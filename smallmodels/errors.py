@@ -20,6 +20,10 @@ class TrainingError(SmallmodelsError):
     exit_code = 1
 
 
+class WorkerError(TrainingError):
+    """A process that prepares batches failed, which the same steps need not repeat."""
+
+
 class InputError(SmallmodelsError, ValueError):
     """Bad input from the user, or a config that changed between a run and its resume."""
 

@@ -208,6 +208,7 @@ class Run:
         if self.resumed:
             past = settings.read(self.folder)
             require_same_config(self.folder, past, recipe, config)
+            settings.require_same_recipe_file(past, file)
             if changes := settings.other_versions(past):
                 self.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changes)}")
         else:
@@ -327,7 +328,7 @@ class Run:
             return None
         self._account.add(name, found.counts, found.peak_mb)
         for source in found.sources:
-            self.add_source(source)
+            self._note_source(source)
         self._announce()
         self._log.display.kept(name)
         return (found.value,)
@@ -378,11 +379,13 @@ class Run:
             PolicyError: A licence has to be accepted and was not.
             InputError: A name is no such thing, or the hub cannot give it.
         """
-        known = [(self._settings.choices.get(f"commit of {name}", name), kind) for name, kind in names]
+        known = [(self._settings.choices.get(f"{settings.COMMIT_OF} {name}", name), kind) for name, kind in names]
         processes.share(lambda: sources.require_cached(known))
         pinned = []
         for name, kind in names:
-            pinned.append(self.choose(f"commit of {name}", functools.partial(sources.pinned_name, name, kind)))
+            pinned.append(
+                self.choose(f"{settings.COMMIT_OF} {name}", functools.partial(sources.pinned_name, name, kind))
+            )
             if declared := sources.declared_license(pinned[-1], kind):
                 self._check_license(declared)
         return pinned
@@ -390,11 +393,27 @@ class Run:
     def add_source(self, source: records.Source) -> None:
         """Note a model or data set that went into the run; the same one twice counts once.
 
-        Raises: PolicyError if a licence has to be accepted and was not.
+        Raises:
+            PolicyError: A licence has to be accepted and was not.
+            InputError: A resumed run began with other files of this model. (Of data sets, the rows are compared.)
         """
+        if source.kind == "model":
+            self._require_same_files(source)
+        self._note_source(source)
+
+    def _note_source(self, source: records.Source) -> None:
         self._check_license(source)
         if source not in self._sources:
             self._sources.append(source)
+
+    def _require_same_files(self, source: records.Source) -> None:
+        """Refuse a model that was changed since the run began: its parts would not fit what was trained by then."""
+        found = files.sha256_json(source.sha256)
+        if self.choose(f"{settings.FILES_OF} {source.name} ({source.role})", lambda: found) != found:
+            raise InputError(
+                f"{source.name} should be the model that this run began with, but its files are others now: "
+                "put them back, or start a new run with --fork"
+            )
 
     def _check_license(self, source: licenses.Licensed) -> None:
         self._licensed.append(licenses.Declared(source.name, source.license))

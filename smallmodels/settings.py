@@ -17,6 +17,12 @@ _KEYS = (
 """What `config.json` has to hold for a run to go on."""
 
 
+COMMIT_OF, FILES_OF = "commit of", "files of"
+"""How the names of choices begin that say which model or data set a name stood for, and what was in it."""
+_CHANGE_NO_BIT = frozenset({"num_workers"})
+"""Settings that may be others when a run goes on."""
+
+
 @dataclass(kw_only=True)
 class Settings:
     """What `config.json` says of a run, next to versions of packages and the recipe's file."""
@@ -80,6 +86,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
     content = {
         "recipe": settings.recipe,
         "file": str(file.resolve()) if file else None,
+        "file_sha256": files.sha256_file(file) if file else None,
         "run_id": settings.run_id,
         "started_utc": settings.started_utc,
         "command": settings.command,
@@ -93,7 +100,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "accepted_licenses": settings.accepted_licenses,
         "config": records.to_json(settings.config),
     }
-    files.write_json(folder / CONFIG_NAME, content)
+    files.write_json(folder / CONFIG_NAME, {**content, "config_sha256": files.sha256_json(content["config"])})
 
 
 def change(folder: Path, **changes: Any) -> None:
@@ -104,13 +111,20 @@ def change(folder: Path, **changes: Any) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """The `config.json` of a run that shall go on.
 
-    Raises: DamagedError if it cannot be read or lacks something.
+    Raises:
+        DamagedError: It cannot be read or lacks something.
+        InputError: Somebody changed the config of the recipe in it.
     """
     path = folder / CONFIG_NAME
     past = files.read_json(path)
     lacking = [name for name in _KEYS if not isinstance(past, dict) or name not in past]
     if lacking:
         raise DamagedError(f"{path} should say the {lacking[0]} of the run, but does not: restore it")
+    if past.get("config_sha256", files.sha256_json(past["config"])) != files.sha256_json(past["config"]):
+        raise InputError(
+            f"{path} should hold the config that the run began with, but was changed since: undo that, or add --fork "
+            "to start a new run with it"
+        )
     return dict(past)
 
 
@@ -135,11 +149,35 @@ def require_same_config(folder: Path, past: Mapping[str, Any], recipe: str, conf
     """
     if past["recipe"] != recipe:
         raise InputError(f"{folder} is a run of {past['recipe']}, not of {recipe}: resume it with that recipe")
-    if changes := differences(past["config"], records.to_json(config)):
+    before, after = (_without_what_changes_no_bit(value) for value in (past["config"], records.to_json(config)))
+    if changes := differences(before, after):
         raise InputError(
             f"a resumed run must keep its config, but {'; '.join(changes)}: "
             "leave these flags out, or add --fork to start a new run with them"
         )
+
+
+def require_same_recipe_file(past: Mapping[str, Any], file: Path | None) -> None:
+    """Refuse to go on under a recipe file that is not what it was when the run began.
+
+    Args:
+        past: The `config.json` of the run.
+        file: The recipe's file, where it is not a shipped one; of those the version is told.
+
+    Raises: InputError that names the file.
+    """
+    before = past.get("file_sha256")
+    if file is not None and before is not None and files.sha256_file(file) != before:
+        raise InputError(
+            f"{file} should be the recipe that this run began with, but was changed since: undo that, or add --fork "
+            "to start a new run with it"
+        )
+
+
+def _without_what_changes_no_bit(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_what_changes_no_bit(item) for key, item in value.items() if key not in _CHANGE_NO_BIT}
 
 
 def differences(before: Any, after: Any, where: str = "") -> list[str]:

@@ -74,12 +74,13 @@ RECIPE = '''
             (folder / "weights.bin").write_bytes(b"w")
 
     def train(config, context):
-        if config.fail == "slow":
+        is_slow = config.fail == "slow" and not Path("be-quick").exists()
+        if is_slow:
             print("training", flush=True)
-        for step in range(500 if config.fail == "slow" else 1):
+        for step in range(500 if is_slow else 1):
             if context.should_stop():
                 raise RunInterruptedError("training stopped, has saved its work, and can resume")
-            time.sleep(0.02 if config.fail == "slow" else 0)
+            time.sleep(0.02 if is_slow else 0)
         return 1
 
     def main(config: Config, run: Run) -> None:
@@ -501,6 +502,59 @@ def test_resume_refuses_a_changed_config_and_fork_starts_a_new_run_c7(toy, capsy
     assert records.read_record(new).config["fail"] == ""
 
 
+@pytest.fixture
+def failed(toy, capsys) -> Path:
+    """A run that failed and may be gone on with."""
+    cli.main(["run", "toy.py", "--fail", "training"])
+    capsys.readouterr()
+    return only_run(toy.parent)
+
+
+def edit_config(folder: Path, **changes) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    content["config"] |= changes
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_c7_resume_refuses_a_config_that_was_edited_and_fork_takes_it(failed, capsys):
+    edit_config(failed, temperature=3.0, fail="")
+    assert "config.json should hold the config that the run began with" in refuse(
+        capsys, "run", "--resume", str(failed)
+    )
+    assert cli.main(["run", "--resume", str(failed), "--fork"]) == 0
+    assert records.read_record(failed.parent / Path(capsys.readouterr().out.splitlines()[-1]).name).smoke is False
+
+
+def test_c7_resume_refuses_a_recipe_file_that_was_changed_and_fork_takes_it(failed, toy, capsys):
+    toy.write_text(toy.read_text() + "\n# another line\n")
+    assert "toy.py should be the recipe that this run began with" in refuse(capsys, "run", "--resume", str(failed))
+    assert cli.main(["run", "--resume", str(failed), "--fork", "--fail", ""]) == 0
+
+
+def test_c7_a_flag_with_underscores_is_compared_too(failed, capsys):
+    sentence = refuse(capsys, "run", "--resume", str(failed), "--number_format", "fp32")
+    assert "the run began with --number-format auto and has to keep it" in sentence
+
+
+def test_c7_another_recipe_than_the_run_had_is_named(failed, capsys):
+    sentence = refuse(capsys, "run", "quickstart", "--resume", str(failed))
+    assert "is a run of toy, not of quickstart: leave the name out" in sentence
+
+
+def test_c7_changed_flags_are_refused_for_a_complete_run_too(toy, capsys):
+    folder = run_toy(capsys)
+    sentence = refuse(capsys, "run", "--resume", str(folder), "--lr", "0.2")
+    assert "train.learning_rate was 0.1 and is 0.2" in sentence
+
+
+@pytest.mark.parametrize("flags", [["--out", "hf_CANARYabcdefghijkl"], ["--accept-license", "hf_CANARYabcdefghijkl"]])
+def test_s3_a_token_in_a_flag_of_the_run_is_refused_before_anything_is_written(toy, capsys, flags):
+    sentence = refuse(capsys, "run", "toy.py", *flags)
+    assert "must hold no access token" in sentence
+    assert "CANARY" not in sentence
+    assert sorted(path.name for path in toy.parent.iterdir()) == ["toy.py"]
+
+
 def test_resume_of_a_complete_run_does_nothing(toy, capsys):
     folder = run_toy(capsys)
     before = (folder / "record.json").read_bytes()
@@ -541,10 +595,7 @@ def test_signalled_run_exits_75_and_resumes_to_a_record_r2_r3(toy, number):
     assert out == ""
     assert "training stopped, has saved its work, and can resume" in err
     folder = only_run(toy.parent)
-    # The same run, allowed to end: a config may not change, so the clock of the recipe has to.
-    config = json.loads((folder / "config.json").read_text())
-    config["config"]["fail"] = ""
-    (folder / "config.json").write_text(json.dumps(config))
+    (toy.parent / "be-quick").touch()  # the same run, allowed to end: its config may not change
     assert cli.main(["run", "--resume", str(folder)]) == 0
     record = records.read_record(folder)
     assert record.num_segments == 2

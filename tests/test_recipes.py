@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import small_data
 from huggingface_hub import ModelCard
+from safetensors.numpy import load_file, save_file
 
-from smallmodels import cli, records, sources
+from smallmodels import cli, records, sources, training
+from smallmodels.errors import SmallmodelsError
 from smallmodels.models import TextModel
 
 RECIPES = sorted(cli.shipped_recipes())
@@ -129,6 +132,32 @@ def test_controls_take_the_steps_that_cost_as_much_as_the_student(runs):
     expected = round(2 * (cost["cache"] + cost["train"]) / cost["train"])
     assert abs(choices["label_only_steps"] - expected) <= 1
     assert choices["label_only_full_cost_steps"] >= choices["label_only_steps"]
+
+
+def test_c7_a_model_that_changed_since_the_run_began_is_refused_and_spoils_no_cache(
+    tickets, tiny_model_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
+    own = tmp_path / "own-model"
+    shutil.copytree(tiny_model_folder, own)
+    words = ["run", "distill_text_classifier", "--smoke", "--out", str(tmp_path / "runs"), "--teacher", str(own)]
+    words += ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team", "--max-length", "32"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training.loop.Loop, "finish", lambda loop: fail())
+        assert cli.main([*words, "--num-layers", "2"]) == 1
+    (folder,) = (tmp_path / "runs" / "distill_text_classifier").iterdir()
+    content = load_file(own / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in content.items()}, own / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert cli.main(["run", "--resume", str(folder)]) == 2
+    assert "own-model should be the model that this run began with, but its files are others" in capsys.readouterr().err
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == []
+    shutil.copytree(tiny_model_folder, own, dirs_exist_ok=True)
+    assert cli.main(["run", "--resume", str(folder)]) == 0
+
+
+def fail():
+    raise SmallmodelsError("stopped here")
 
 
 @pytest.mark.slow

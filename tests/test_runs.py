@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smallmodels import energy, environment, files, finishing, folders, memory, privacy, records, runs, values
+from smallmodels import energy, environment, files, finishing, folders, memory, privacy, records, runs, settings, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT
 from smallmodels.runs import Run
@@ -866,3 +866,10 @@ def test_record_holds_no_commit_of_a_server_on_loopback():
     assert finishing.without_loopback_commit(source).revision is None
     elsewhere = dataclasses.replace(source, notes={"endpoint": "https://mirror.example"})
     assert finishing.without_loopback_commit(elsewhere).revision == "0" * 40
+
+
+def test_c7_d14_data_workers_may_change_because_they_change_no_bit():
+    past = {"recipe": "toy", "config": {"train": {"num_workers": 2, "learning_rate": 0.1}}}
+    settings.require_same_config(Path("run"), past, "toy", {"train": {"num_workers": 0, "learning_rate": 0.1}})
+    with pytest.raises(InputError, match=r"but train\.learning_rate was 0\.1 and is 0\.2: leave"):
+        settings.require_same_config(Path("run"), past, "toy", {"train": {"num_workers": 0, "learning_rate": 0.2}})

@@ -78,6 +78,16 @@ def parse_flags(recipe: Recipe, arguments: Sequence[str]) -> tuple[dict[configs.
     return {path: value for path, value in changes.items() if path in own}, options
 
 
+def written_out(words: Sequence[str]) -> list[str]:
+    """Flags in one spelling, with two dashes and dashes inside, and all else as it is."""
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        is_flag = word.startswith("-") and word not in ("-h", "-") and not _is_number(word)
+        found.append(f"--{name.lstrip('-').replace('_', '-')}{equals}{value}" if is_flag else word)
+    return found
+
+
 def _split_into_flags(
     recipe: Recipe, found: Sequence[configs.Leaf], arguments: Sequence[str]
 ) -> list[tuple[configs.Leaf, list[str]]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import configs, folders, records
-from smallmodels.cli.flags import RunOptions, parse_flags
+from smallmodels import configs, folders, privacy, records, settings
+from smallmodels.cli.flags import RunOptions, parse_flags, written_out
 from smallmodels.cli.recipes import Recipe, find_recipe, is_shipped, load_recipe, shipped_recipes
 from smallmodels.errors import InputError
 from smallmodels.text import printable
@@ -34,14 +34,15 @@ class Request:
     def choices(self) -> dict[str, Any] | None:
         """What an earlier run measured and looked up, for a new run that starts from its config.
 
-        Under another config only the commits that names stood for; None if there is no such run.
+        Under another config only the commits that names stood for; never which files a folder held. None if there is
+        no such run.
         """
         if not self.past or self.resumed is not None:
             return None
         choices: dict[str, Any] = self.past.get("choices") or {}
         if self.past["config"] == records.to_json(self.config):
-            return choices
-        return {name: value for name, value in choices.items() if name.startswith("commit of ")}
+            return {name: value for name, value in choices.items() if not name.startswith(settings.FILES_OF)}
+        return {name: value for name, value in choices.items() if name.startswith(settings.COMMIT_OF)}
 
 
 def read_request(arguments: Sequence[str], recipe: Recipe | None) -> Request:
@@ -53,11 +54,15 @@ def read_request(arguments: Sequence[str], recipe: Recipe | None) -> Request:
     Raises: InputError in one sentence; SystemExit(0) after printing the help.
     """
     named = bool(arguments) and not arguments[0].startswith("-")
-    flags = list(arguments[1:] if named else arguments)
+    flags = written_out(arguments[1:] if named else arguments)
     past = _past_config(flags)
     if recipe is None:
         recipe = _recipe_of(arguments[0] if named else None, past, is_own=value_after(flags, "--resume") is not None)
     changes, options = parse_flags(recipe, flags)
+    kept = {"out": str(options.out), "accept_license": list(options.accept_license)}
+    privacy.require_no_secrets(kept, "the flags")
+    if options.resume and not options.fork and past and past.get("recipe", recipe.name) != recipe.name:
+        raise InputError(f"{options.resume} is a run of {past['recipe']}, not of {recipe.name}: leave the name out")
     config = resolve_config(recipe, changes, options, past)
     options = _with_past_options(options, flags, past)
     return Request(recipe=recipe, config=config, options=options, flags=flags, past=past)

@@ -11,7 +11,8 @@ from smallmodels.cli.exits import guarded
 from smallmodels.cli.recipes import Recipe
 from smallmodels.cli.request import Request, read_request, value_after
 from smallmodels.cli.terminal import plain_console, print_recipes, show
-from smallmodels.errors import InputError, SmallmodelsError, TrainingError
+from smallmodels.errors import InputError, SmallmodelsError, TrainingError, WorkerError
+from smallmodels.settings import require_same_config
 
 if TYPE_CHECKING:
     from smallmodels.runs import Run
@@ -38,6 +39,8 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     if value_after(request.flags, "--out") is not None:
         raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
     if _is_complete(request.resumed):
+        assert request.past is not None
+        require_same_config(request.resumed, request.past, request.recipe.name, request.config)
         return _leave(request.resumed)
     return _execute(request, request.resumed)
 
@@ -115,7 +118,9 @@ def _open_run(request: Request, folder: Path) -> "Run":
 
 def _how_to_go_on(folder: Path, error: BaseException) -> str:
     """The command that takes up an unfinished run."""
-    anew = " --fork" if isinstance(error, TrainingError) else ""  # the same steps would fail the same way
+    # The same steps would fail the same way; a worker that died is another matter.
+    is_bound_to_repeat = isinstance(error, TrainingError) and not isinstance(error, WorkerError)
+    anew = " --fork" if is_bound_to_repeat else ""
     verb = "start anew from it" if anew else "go on"
     return f"The run is not complete; {verb} with: smallmodels run --resume {shlex.quote(str(folder))}{anew}"
 

@@ -29,7 +29,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     """Longer gradients are scaled down to this norm; 0 turns it off."""
     dropout: bool = False
-    """Use the model's dropout while training."""
+    """Use the model's dropout while training; what it drops depends on micro-batches and on the number of processes."""
     train_embeddings: bool = True
     """Train the table of token vectors too; without it a step is cheaper."""
     num_evaluations: int = 5

@@ -18,7 +18,7 @@ from torch import nn
 from smallmodels import checkpoints, files, memory, models, processes
 from smallmodels.data.batches import Batch, Indices, Plan, Steps
 from smallmodels.data.splits import Split
-from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError
+from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError, WorkerError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.training import spikes
@@ -124,6 +124,9 @@ class Loop:
         )
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
+        if config.dropout and processes.count() > 1:
+            told = f"{processes.count()} processes draw other dropout than one: their losses are not those of one"
+            context.event("dropout", told)
         self.logger = StepLogger(context, self.num_steps)
 
     @property
@@ -164,8 +167,9 @@ class Loop:
                 raise RunInterruptedError(
                     "training stopped with its workers, and goes on from its checkpoint"
                 ) from error
-            raise TrainingError(
-                f"the data workers should prepare batches, but one failed ({cause}): mend that, or try --num-workers 0"
+            raise WorkerError(
+                f"the data workers should prepare batches, but one failed ({cause}): mend that, or go on with "
+                "--num-workers 0, which gives the same bits"
             ) from error
         finally:
             steps.end_workers()
