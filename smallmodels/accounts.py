@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from smallmodels import energy, metrics, records
 from smallmodels.phases import Counts
@@ -52,7 +52,31 @@ class Account:
         """What the run has cost, by phase."""
         if self._journal.exists():
             return energy.read_journal(self._journal)
-        return energy.JournalTotals(self.meter.read(), self.meter.phases, 1, False, self.meter.contended, [])
+        truncated = self.past is not None and self.past.truncated
+        return energy.JournalTotals(self.meter.read(), self.meter.phases, 1, truncated, self.meter.contended, [])
+
+    def loss(self, kept: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+        """What the journal of a resumed run has lost, as one sentence and as numbers; None if nothing new.
+
+        Args:
+            kept: Phases that need not run again, each of which the journal should have a reading of.
+        """
+        past = self.past
+        if past is None:
+            return None
+        phases = [name for name in kept if name not in past.phases]
+        details = {"num_lines": past.num_lost, "phases": phases}
+        if past.num_segments and not (past.num_lost or phases):
+            return None
+        if any(_tells(event, details) for event in past.events):
+            return None
+        what = "the energy journal of the run so far is missing"
+        if past.num_segments:
+            what = "the energy journal lacks lines that were written"
+        if phases:
+            return f"{what}, with all readings of {', '.join(phases)}, so the bill is too low", details
+        doubt = "may be too low or charge the wrong phase" if past.num_segments else "is too low"
+        return f"{what}, so the bill {doubt}", details
 
     def phase_lines(self, totals: energy.JournalTotals) -> list[records.Phase]:
         """One record per phase, in the journal's order; a phase without counts gets None everywhere."""
@@ -73,6 +97,13 @@ class Account:
         if records.is_counted(self.meter.labels) and joules is not None and other_joules:
             return joules / other_joules
         return cpu_s / max(other_cpu_s, 1e-9)
+
+
+def _tells(event: records.Event, loss: dict[str, Any]) -> bool:
+    """Whether an event of before tells of all that was lost."""
+    told = event.details
+    is_same = event.kind == energy.LOSS and told.get("num_lines") == loss["num_lines"]
+    return is_same and set(loss["phases"]) <= set(told.get("phases", []))
 
 
 def _phase_line(

@@ -71,6 +71,11 @@ def load(folder: Path) -> Kept | None:
     return Kept(value, _counts_from_json(content["counts"]), content["peak_memory_mb"], sources)
 
 
+def names(folder: Path) -> list[str]:
+    """Names of the phases that are kept in this folder of phases."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{_RESULT_NAME}"))
+
+
 def _counts_from_json(value: Mapping[str, Any]) -> Counts:
     """The counts that were written; unknown keys of another version are left out."""
     known = {f.name for f in dataclasses.fields(Counts)}

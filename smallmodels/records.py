@@ -297,7 +297,7 @@ class RunRecord:
     num_segments: int
     """1 plus the number of times the run was resumed."""
     energy_truncated: bool
-    """True when a segment ended without its closing entry; at most one tick is missing then."""
+    """True when costs are missing: at most one tick of each segment that was not closed, else what `events` tell of."""
     contended: bool
     """True when another run or foreign load shared the machine."""
     carbon: Carbon | None

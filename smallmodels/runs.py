@@ -156,16 +156,19 @@ class Run:
         self._account = Account(self.meter, journal, past)
         self._log = RunLog(self.folder, self._account, leads=self._leads)
         self._stop_signals.take()
+        if self._leads and (loss := self._account.loss(kept.names(self.folder / "phases"))):
+            self.event(energy.LOSS, loss[0], **loss[1])
         return self
 
-    def _take_over(self) -> energy.JournalTotals | None:
-        """Go on with the settings of the run that is resumed; returns what its journal says."""
+    def _take_over(self) -> energy.JournalTotals:
+        """Go on with the settings of the run that is resumed; returns what its journal says, nothing if it is gone."""
         past = settings.read(self.folder)
         self._settings.take_over(past)
         if self._settings.accepted_licenses != past.get("accepted_licenses", []):
             self._change_config(accepted_licenses=self._settings.accepted_licenses)
         journal = self.folder / JOURNAL_NAME
-        paid = energy.read_journal(journal) if journal.exists() else None
+        nothing = energy.JournalTotals(energy.EnergyReading(), {}, 0, True, False, [])
+        paid = energy.read_journal(journal) if journal.exists() else nothing
         if self._leads:
             files.drop_torn_line(self.folder / METRICS_NAME)
         return paid

@@ -398,6 +398,56 @@ def test_e2_resume_sums_segments_once_and_leaves_out_the_time_between(tmp_path):
     assert before_stop.total.duration_s == 7.0
 
 
+def three_segments(tmp_path) -> list[bytes]:
+    """The lines of a journal of three closed segments of one phase each, five lines and 20 J a segment."""
+    clock = Clock()
+    for name in ("setup", "train", "evaluate"):
+        meter, _ = scripted(clock, tmp_path)
+        with meter, meter.phase(name):
+            clock.wait(1)
+            meter.read(fresh=True)
+            clock.wait(1)
+    return (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    ("lost", "phases"),
+    [
+        ([2], {"setup", "train", "evaluate"}),
+        ([0, 1, 2, 3, 4], {"train", "evaluate"}),
+        ([5, 6, 7, 8, 9], {"setup", "evaluate"}),
+        ([3, 4, 6, 7, 8], {"setup", "evaluate"}),
+    ],
+    ids=["a tick", "the first segment", "the second segment", "around a segment's edge"],
+)
+def test_e1_e2_journal_without_some_of_its_lines_is_truncated(tmp_path, lost, phases):
+    lines = three_segments(tmp_path)
+    whole = energy.read_journal(tmp_path / "journal.jsonl")
+    assert (whole.truncated, whole.num_lost, whole.num_segments, len(lines)) == (False, 0, 3, 15)
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(line for i, line in enumerate(lines) if i not in lost))
+    totals = energy.read_journal(tmp_path / "journal.jsonl")
+    assert (totals.truncated, totals.num_lost, totals.num_segments) == (True, len(lost), 3)
+    assert set(totals.phases) - {energy.OTHER} == phases
+    assert totals.total.energy_j <= whole.total.energy_j
+
+
+def test_e1_torn_last_line_is_no_lost_line(tmp_path):
+    lines = three_segments(tmp_path)
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:8]) + lines[8][:20])
+    clock = Clock()
+    meter, _ = scripted(clock, tmp_path)
+    with meter:
+        clock.wait(1)
+    totals = energy.read_journal(tmp_path / "journal.jsonl")
+    assert (totals.truncated, totals.num_lost, totals.num_segments) == (True, 0, 3)
+
+
+def test_e1_empty_journal_is_truncated_not_free(tmp_path):
+    (tmp_path / "journal.jsonl").touch()
+    totals = energy.read_journal(tmp_path / "journal.jsonl")
+    assert (totals.truncated, totals.num_segments, totals.total.energy_j) == (True, 0, None)
+
+
 def test_interrupt_in_a_phase_still_closes_the_journal(tmp_path):
     clock = Clock()
     meter, _ = scripted(clock, tmp_path)

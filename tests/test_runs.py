@@ -361,6 +361,100 @@ def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
     ]
 
 
+def resume(folder: Path, clock: Clock) -> records.RunRecord:
+    """Go on with what `start_and_stop` left until it is complete."""
+    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+        run.begin("toy", Config())
+        run.phase("setup", pytest.fail)
+
+        def work():
+            clock.now += 2.0
+
+        run.phase("train", work)
+        return finish(run)
+
+
+def told_losses(record: records.RunRecord) -> list[str]:
+    """What the record's events say that the journal has lost; those of the meter have no details."""
+    return [event.message for event in record.events if event.kind == energy.LOSS and event.details]
+
+
+MISSING = "the energy journal of the run so far is missing"
+
+
+@pytest.mark.parametrize("left", [None, b"", b'{"seq": 0, "segm'], ids=["deleted", "empty", "torn"])
+def test_resume_without_a_journal_says_that_the_bill_is_too_low_e1_e2(tmp_path, capsys, left):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    (folder / "journal.jsonl").unlink()
+    if left is not None:
+        (folder / "journal.jsonl").write_bytes(left)
+    record = resume(folder, clock)
+    assert told_losses(record) == [f"{MISSING}, with all readings of setup, so the bill is too low"]
+    assert told_losses(record)[0] in " ".join(capsys.readouterr().err.split())
+    assert record.energy_truncated
+    assert record.phase("setup") is None  # its time is not known, and is not 0
+    assert record.phase("train").duration_s == pytest.approx(2.0)
+
+
+def test_resume_of_a_run_with_nothing_kept_misses_its_journal_e1_e2(tmp_path):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    (folder / "journal.jsonl").unlink()
+    (folder / "phases/setup/result.json").unlink()
+    for name in ("setup", "train"):  # the loss stays known when the run is interrupted again
+        with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+            run.begin("toy", Config())
+            run.phase("setup", int)
+            if name == "train":
+                run.phase("train", int)
+                record = finish(run)
+    assert told_losses(record) == [f"{MISSING}, so the bill is too low"]
+    assert record.energy_truncated
+
+
+def test_resume_after_resume_tells_of_a_loss_once_e1_e2(tmp_path):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    (folder / "journal.jsonl").unlink()
+    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+        run.begin("toy", Config())
+    record = resume(folder, clock)
+    assert told_losses(record) == [f"{MISSING}, with all readings of setup, so the bill is too low"]
+    assert record.energy_truncated
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([1, 2, 3], ", with all readings of setup, so the bill is too low"),
+        ([4], ", so the bill may be too low or charge the wrong phase"),
+        (range(1, 100), ", with all readings of setup, so the bill is too low"),
+    ],
+    ids=["a kept phase", "an event", "the end"],
+)
+def test_resume_with_gaps_in_the_journal_says_so_e1_e2(tmp_path, lost, said):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(line for i, line in enumerate(lines) if i not in lost))
+    record = resume(folder, clock)
+    assert told_losses(record) == [f"the energy journal lacks lines that were written{said}"]
+    assert record.energy_truncated
+    assert record.num_segments == 2
+
+
+def test_resume_after_a_torn_last_line_tells_of_no_loss_e1_e2(tmp_path):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    content = (folder / "journal.jsonl").read_bytes()
+    (folder / "journal.jsonl").write_bytes(content[:-20])
+    record = resume(folder, clock)
+    assert told_losses(record) == []
+    assert record.energy_truncated
+    assert record.phase("setup") is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [

@@ -20,12 +20,13 @@ Files: `readings` the numbers and their arithmetic, `backends` where joules come
 """
 
 from smallmodels.energy.backends import Backend, CodeCarbonBackend, FakeBackend, NullBackend
-from smallmodels.energy.journal import OTHER, JournalTotals, read_journal
+from smallmodels.energy.journal import LOSS, OTHER, JournalTotals, read_journal
 from smallmodels.energy.machine import MAX_FOREIGN_FRACTION, OWNER_VARIABLE
 from smallmodels.energy.meter import Meter, PhaseMeasurement
 from smallmodels.energy.readings import MIN_WINDOW_S, EnergyReading, carbon, to_kwh, to_wh
 
 __all__ = [
+    "LOSS",
     "MAX_FOREIGN_FRACTION",
     "MIN_WINDOW_S",
     "OTHER",

@@ -3,7 +3,8 @@
 A line holds absolute clocks and the backend's cumulative joules, never differences: `seq`, `segment`, `kind` (`open`,
 `tick`, `phase_start`, `phase_end` or `close`), `time_utc`, `monotonic_s`, `cpu_s`, `components`, `contended`, `phase`.
 A line of kind `event` holds a `records.Event` instead. Each process that writes opens a new segment: counters start
-again there, and the time between segments belongs to nobody.
+again there, and the time between segments belongs to nobody. `seq` counts on through all segments, and a killed
+writer's torn line gives its number to the next one: a number that no line has is of a line that was lost.
 """
 
 import json
@@ -20,6 +21,9 @@ from smallmodels.records import Component, Event
 
 OTHER = "other"
 """Name of the work outside every phase, so that phases always sum to the run."""
+
+LOSS = "energy"
+"""Kind of the event which says that a part of the account was lost, for as long as the journal is kept."""
 
 
 class Ledger:
@@ -133,11 +137,14 @@ class JournalTotals:
     phases: dict[str, EnergyReading]
     """By name; a nested phase is counted in itself only, `other` is the rest, and together they are `total`."""
     num_segments: int
+    """Segments that were begun, those included of which no line is left."""
     truncated: bool
-    """A segment has no closing line, or a line is torn: at most one tick per segment is missing."""
+    """Something is missing: at most one tick per segment that was not closed, else what `events` tell of."""
     contended: bool
     """A segment ended with the mark that others used the machine."""
     events: list[Event]
+    num_lost: int = 0
+    """Lines that were written once and are in no segment."""
 
 
 def read_journal(path: Path) -> JournalTotals:
@@ -165,13 +172,17 @@ def read_journal(path: Path) -> JournalTotals:
             raise DamagedError(
                 f"{path}: line {line['seq']} should be an energy line, but {error!r}: restore it"
             ) from error
+    num_lost = 1 + max((line["seq"] for line in lines), default=-1) - len({line["seq"] for line in lines})
+    is_closed = bool(last) and all(line["kind"] == "close" for line in last.values())
+    has_lost = num_lost > 0 or any(event.kind == LOSS for event in events)
     return JournalTotals(
         total=sum(phases.values(), EnergyReading()),
         phases=phases,
-        num_segments=len(ledgers),
-        truncated=num_torn > 0 or any(line["kind"] != "close" for line in last.values()),
+        num_segments=max((line["segment"] for line in lines), default=0),
+        truncated=num_torn > 0 or has_lost or not is_closed,
         contended=any(line["contended"] for line in last.values()),
         events=events,
+        num_lost=num_lost,
     )
 
 

@@ -223,7 +223,7 @@ def notices(record: RunRecord) -> list[str]:
     if record.contended:
         found.append("Other work shared the machine during the run, so its costs are not comparable.")
     if record.energy_truncated:
-        found.append("The energy journal ended early once: up to one reading of a few seconds is missing.")
+        found.append("The energy journal is not whole: a few seconds are missing, or more where an event says so.")
     if record.num_segments > 1:
         found.append(f"The run was resumed: its cost is the sum of {record.num_segments} parts, pauses left out.")
     if record.stopped_by != "end":
