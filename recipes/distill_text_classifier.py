@@ -161,17 +161,19 @@ def main(config: Config, run: Run) -> None:
         run.event(
             "control", "the teacher came fine-tuned, so the control without it starts from its layers all the same"
         )
+
+    def steps_at_cost_of(phases: list[str]) -> int:
+        return training.steps_at_cost(splits.train, config.train, ratio=run.cost_ratio(phases, to=["train"]))
+
     controls = {}
     for role, phases in paid_for.items():
-        ratio = run.cost_ratio(phases, to=["train"])
-        count_steps = partial(training.steps_at_cost, splits.train, config.train, ratio=ratio)
         controls[role] = run.phase(
             role,
             training.fit,
             students.keep_layers(base, config.num_layers),
             splits.train,
             hard_loss,
-            replace(config.train, max_steps=run.choose(f"{role}_steps", count_steps)),
+            replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))),
             seed=config.seed,
             validate=validate,
             compute=compute,

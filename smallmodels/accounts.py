@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smallmodels import energy, metrics, records
+from smallmodels.errors import DamagedError
 from smallmodels.phases import Counts
 
 
@@ -91,8 +92,15 @@ class Account:
         """What some finished phases cost over what others did, shares of caches included.
 
         In joules where processor or GPU count them here and all are known, else in CPU-seconds.
+
+        Raises: DamagedError if the journal has lost what one of them cost.
         """
         lines = self.phase_lines(self.totals())
+        if lost := [name for name in (*phases, *to) if name not in {line.name for line in lines}]:
+            raise DamagedError(
+                f"the energy journal should have readings of {', '.join(dict.fromkeys(lost))}, which it has lost, so "
+                "equal cost cannot be worked out: start a new run with --fork"
+            )
         (joules, cpu_s), (other_joules, other_cpu_s) = records.cost_of(lines, phases), records.cost_of(lines, to)
         if records.is_counted(self.meter.labels) and joules is not None and other_joules:
             return joules / other_joules

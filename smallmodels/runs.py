@@ -428,6 +428,8 @@ class Run:
         """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.
 
         In joules where processor or GPU count them here and all are known, else in CPU-seconds.
+
+        Raises: DamagedError if the journal has lost what one of them cost.
         """
         return self._account.cost_ratio(phases, to)
 

@@ -444,6 +444,18 @@ def test_resume_with_gaps_in_the_journal_says_so_e1_e2(tmp_path, lost, said):
     assert record.num_segments == 2
 
 
+def test_equal_cost_is_not_worked_out_from_a_journal_that_lost_a_phase_e2(tmp_path):
+    folder, clock = tmp_path / "r", Clock()
+    start_and_stop(folder, clock)
+    (folder / "journal.jsonl").unlink()
+    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+        run.begin("toy", Config())
+        run.phase("setup", int)
+        run.phase("train", int)
+        with pytest.raises(DamagedError, match="should have readings of setup, which it has lost"):
+            run.cost_ratio(["setup", "train"], to=["train"])
+
+
 def test_resume_after_a_torn_last_line_tells_of_no_loss_e1_e2(tmp_path):
     folder, clock = tmp_path / "r", Clock()
     start_and_stop(folder, clock)
