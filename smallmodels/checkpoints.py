@@ -5,7 +5,6 @@ A checkpoint is a folder `checkpoints/step-<8 digits>` of safetensors and JSON, 
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS, OPTIMIZER, BEST = "weights.safetensors", "optimizer.safetensors", "best.safetensors"
 STATE = "state.json"
-_NAME = re.compile(r"step-\d{8}")
+_NAME = re.compile(r"step-[0-9]{8}")
 _NUM_KEPT = 2
 
 Shapes = Mapping[str, Sequence[int]]
@@ -54,18 +53,22 @@ def is_ours(folder: Path) -> bool:
 def writing(phase_folder: Path, step: int, event: Callable[..., None]) -> Iterator[Path]:
     """Fill a temporary folder; when the block ends it becomes the checkpoint of a step.
 
-    What has its name and is not ours is renamed, with an event; what a killed process left half-written is removed.
+    What has its name and is not ours is renamed, with an event; what a killed process left half-written is removed,
+    which is a folder with the name that only a checkpoint has while it is written or removed.
     """
     path = path_of(phase_folder, step)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for torn in path.parent.glob(".step-*.tmp"):
-        shutil.rmtree(torn)
+    _remove_torn(phase_folder)
     if os.path.lexists(path) and not is_ours(path):
         aside = _free_name(path)
         path.rename(aside)
         event("checkpoint", f"{path.name} stood in the way of a new checkpoint and is called {aside.name} now")
     with files.atomic_folder(path) as folder:
         yield folder
+
+
+def _remove_torn(phase_folder: Path) -> None:
+    files.remove_leftovers(phase_folder / "checkpoints", of_folders=_NAME.fullmatch)
 
 
 def _free_name(path: Path) -> Path:
@@ -86,7 +89,8 @@ def retire(phase_folder: Path, damaged: Iterable[Path]) -> None:
 
 
 def remove_all(phase_folder: Path) -> None:
-    """Remove every checkpoint that is ours, and their folder where nothing else is in it."""
+    """Remove every checkpoint that is ours, also half-written, and their folder where nothing else is in it."""
+    _remove_torn(phase_folder)
     for path in find(phase_folder):
         if is_ours(path):
             files.remove_folder(path)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -208,20 +208,31 @@ def is_plain(path: Path) -> bool:
     return stat.S_ISREG(path.lstat().st_mode)
 
 
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
+_LEFTOVER = re.compile(r"\.(?P<name>.+?)(?P<old>\.old)?\.[1-9][0-9]*\.tmp", re.DOTALL)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process of ours left of files and folders that it had begun to write.
+def remove_leftovers(
+    folder: Path, *, of_files: Callable[[str], object] | None = None, of_folders: Callable[[str], object] | None = None
+) -> None:
+    """Remove what a killed process of ours left directly in a folder of what it had begun to write there.
 
-    Nobody else may be writing into the folder.
+    The rule: `.<name>.<pid>.tmp` goes where the caller writes a file `<name>` into this very folder and it is a file,
+    or writes a folder `<name>` here and it is a folder (or was replaced by one: `.<name>.old.<pid>.tmp`). Everything
+    else stays, links too. Nobody else may be writing into the folder.
+
+    Args:
+        folder: Where to look; it need not exist.
+        of_files: Whether we write a file of that name into it.
+        of_folders: Whether we write a folder of that name into it.
     """
-    for parent, folders, names in os.walk(folder):
-        for name in filter(_LEFTOVER.fullmatch, names):
-            Path(parent, name).unlink(missing_ok=True)
-        for name in list(filter(_LEFTOVER.fullmatch, folders)):
-            folders.remove(name)
-            shutil.rmtree(Path(parent, name), ignore_errors=True)
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is None or path.is_symlink():
+            continue
+        if path.is_dir() and of_folders and of_folders(found["name"]):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file() and of_files and of_files(found["name"]) and not found["old"]:
+            path.unlink(missing_ok=True)
 
 
 def write_manifest(folder: Path) -> None:

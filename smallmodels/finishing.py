@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,13 @@ from smallmodels import (
 )
 from smallmodels.folders import LOCK_NAME
 from smallmodels.settings import Settings
+
+_FILES = frozenset(
+    {"config.json", "journal.jsonl", "metrics.jsonl", "predictions.parquet", records.PAGE_NAME, records.RECORD_NAME}
+)
+_PHASE_FILES = frozenset({"data.json", "payer.json", "result.json"})
+_PHASE_FOLDERS = frozenset({"value"})
+"""What a run writes whole or not at all into its folder and into that of a phase; a test compares them with a run."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -107,23 +114,41 @@ def without_loopback_commit(source: records.Source) -> records.Source:
     return dataclasses.replace(source, revision=None, notes={**notes, "commit": "not the hub's, so it is left out"})
 
 
-def complete(folder: Path, record: records.RunRecord, *, replaces: str) -> records.RunRecord:
+def complete(
+    folder: Path, record: records.RunRecord, *, replaces: str, kept: Collection[str] = ()
+) -> records.RunRecord:
     """Write card and report, remove what is no longer needed, and write the record last.
 
     Args:
         folder: Of the run.
         record: From `new_record`.
         replaces: Role that the student replaces, for the point of payback.
+        kept: Names of the folders that the run kept, such as `model`.
 
     Returns: The record as it was written.
     """
     record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
     record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
     _write_pages(folder, record)
-    files.remove_leftovers(folder)
+    _remove_leftovers(folder, kept)
     for phase in (folder / "phases").glob("*"):
         checkpoints.remove_all(phase)
     return records.write_record(folder, dataclasses.replace(record, files=_file_hashes(folder)))
+
+
+def _remove_leftovers(folder: Path, kept: Collection[str]) -> None:
+    """Remove what killed processes left half-written, by names that only we give; see `files.remove_leftovers`.
+
+    Only where we write: names of a run's files and kept folders in its folder, of the card in `model/`, and of a
+    phase's files and its value in the folder of the phase. Checkpoints see to their own.
+    """
+    card = folder / records.CARD_NAME
+    files.remove_leftovers(folder, of_files=_FILES.__contains__)
+    files.remove_leftovers(card.parent, of_files=card.name.__eq__)
+    for path in (folder / name for name in kept):
+        files.remove_leftovers(path.parent, of_folders=path.name.__eq__)
+    for phase in (folder / "phases").glob("*"):
+        files.remove_leftovers(phase, of_files=_PHASE_FILES.__contains__, of_folders=_PHASE_FOLDERS.__contains__)
 
 
 def _write_pages(folder: Path, record: records.RunRecord) -> None:

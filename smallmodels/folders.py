@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from smallmodels import records
+from smallmodels import files, records
 from smallmodels.errors import InputError, PolicyError, SmallmodelsError
 
 CONFIG_NAME = "config.json"
@@ -83,10 +83,10 @@ class FolderLock:
     def acquire(self) -> None:
         """Take the lock or refuse at once.
 
-        Raises: PolicyError if another process holds it, or the file system has no locks.
+        Raises: PolicyError if another process holds it, the file system has no locks, or something else has its name.
         """
         while self._file is None:
-            file = self.path.open("a+", encoding="utf-8")
+            file = _open_lock(self.path)
             try:
                 lock_file(file)
             except OSError as error:
@@ -117,12 +117,33 @@ class FolderLock:
         self._file = None
 
 
+def _open_lock(path: Path) -> IO[str]:
+    """Open the file of a lock, made if it is absent, but nothing else: a link would let us write where it leads."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not files.is_plain(path):
+                raise _no_lock(path)
+        return open(path, "a+", encoding="utf-8", opener=_open_no_link)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # it became a link a moment ago
+            raise _no_lock(path) from error
+        raise
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)  # Windows lacks it
+
+
+def _no_lock(path: Path) -> PolicyError:
+    return PolicyError(f"{path} should be a plain file and is a link or something else: remove it")
+
+
 def remove_stale_lock(folder: Path) -> None:
     """Remove the lock that a killed process left in a folder.
 
-    Raises: PolicyError if a process holds it.
+    Raises: PolicyError if a process holds it, or it is no plain file.
     """
-    if (folder / LOCK_NAME).exists():
+    if os.path.lexists(folder / LOCK_NAME):
         lock = FolderLock(folder)
         lock.acquire()
         lock.release()
@@ -148,6 +169,8 @@ def lock_file(file: IO[str]) -> None:
 def holder(folder: Path) -> str | None:
     """The process that holds a folder's lock, in words; None if none does."""
     try:
+        if not files.is_plain(folder / LOCK_NAME):  # a FIFO would make us wait, and no process locks what is none
+            return None
         with (folder / LOCK_NAME).open(encoding="utf-8") as file:
             try:
                 lock_file(file)

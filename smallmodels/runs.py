@@ -109,6 +109,7 @@ class Run:
         self._sources: list[records.Source] = []
         self._licensed: list[licenses.Licensed] = []
         self._used_names: set[str] = set()
+        self._kept: set[str] = set()
         self._announced = False
 
     @property
@@ -435,6 +436,7 @@ class Run:
 
     def keep(self, name: str, value: Saves) -> Path:
         """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""
+        self._kept.add(name)
         if self._leads:
             with files.atomic_folder(self.folder / name) as folder:
                 value.save(folder)
@@ -518,7 +520,7 @@ class Run:
             num_processes=self._num_processes,
             **about,
         )
-        self.record = finishing.complete(self.folder, record, replaces=replaces)
+        self.record = finishing.complete(self.folder, record, replaces=replaces, kept=self._kept)
 
     def _note_idle_acceptance(self) -> None:
         """Say which accepted licences no source comes under: else a mistyped id looks like one that was needed."""

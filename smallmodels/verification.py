@@ -2,6 +2,7 @@
 
 The record lists the SHA-256 of every other file and carries that of its own. Card and page carry the SHA-256 of what
 the record says, and are rendered again and compared, so an edited record is found even if its own hash was made anew.
+Where the record names the SHA-256 of the model's weights, that is worked out again from `model/`.
 This finds accidents and edits. It is no signature: whoever writes all files anew has written another run.
 """
 
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallmodels import cards, files, folders, records, report
-from smallmodels.errors import DamagedError, InputError, PolicyError
+from smallmodels import cards, files, folders, records, report, sources
+from smallmodels.errors import DamagedError, InputError, PolicyError, SmallmodelsError
 from smallmodels.records import RunRecord
 from smallmodels.text import printable
 
@@ -48,17 +49,44 @@ def verify(folder: Path) -> RunRecord:
         PolicyError: The run is in use.
         DamagedError: A file was added, removed, renamed or altered; names the first and counts the others.
     """
+    _require_record(folder)
     record = records.read_run(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is a record alone, which says nothing of the files: name the folder that holds it")
     if holder := folders.holder(folder):
         raise PolicyError(f"{folder} is in use by {holder}: wait for it or stop it first")
-    if found := list(_file_problems(folder, record)) or list(_page_problems(folder, record)):
+    found = list(_file_problems(folder, record)) or list(_page_problems(folder, record))
+    if found := found or list(_weights_problems(folder, record)):
         others = len(found) - 1
         more = f" (and {others:,} more {'file' if others == 1 else 'files'})" if others else ""
         first = found[0]
         raise DamagedError(f"{printable(str(folder / first.file))} {first.sentence}{more}: {_REMEDY}")
     return record
+
+
+def is_by_another_version(folder: Path) -> bool:
+    """Whether another version wrote card and page of a run, so that `verify` does not compare what they say."""
+    return not _is_ours((folder / records.PAGE_NAME).read_text(encoding="utf-8", errors="replace"))
+
+
+def _is_ours(page: str) -> bool:
+    return f'content="{report.writer()}, ' in page
+
+
+def _require_record(folder: Path) -> None:
+    """Refuse a run that was complete and has lost its record: card and page are written only as a run ends."""
+    if folder.is_file() or (folder / records.RECORD_NAME).exists():
+        return
+    begins = (folder / folders.CONFIG_NAME, folder / Path(records.CARD_NAME).name)  # of a run, of a published model
+    has_page = (folder / records.PAGE_NAME).is_file() and any(path.is_file() for path in begins)
+    if not has_page and not (folder / records.CARD_NAME).is_file():
+        return
+    if holder := folders.holder(folder):
+        raise PolicyError(f"{folder} is in use by {holder}: wait for it or stop it first")
+    raise DamagedError(
+        f"{printable(str(folder / records.RECORD_NAME))} is missing, though the run wrote its card or page: take the "
+        "folder from a copy, or, if the run was killed as it ended, go on with `smallmodels run --resume`"
+    )
 
 
 def _file_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
@@ -112,7 +140,7 @@ def _page_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
         return
     texts = {name: (folder / name).read_bytes().decode(errors="replace") for name in (card, records.PAGE_NAME)}
     # Another version may say the same in other words, but not of another record.
-    is_ours = f'content="{report.writer()}, ' in texts[records.PAGE_NAME]
+    is_ours = _is_ours(texts[records.PAGE_NAME])
     for name, render in ((card, cards.model_card), (records.PAGE_NAME, report.run_page)):
         if digest not in texts[name] or (is_ours and not _is_same(texts[name], render(says))):
             yield Problem(name, f"does not say what {records.RECORD_NAME} says")
@@ -127,3 +155,37 @@ def _is_same(text: str, rendered: str) -> bool:
 
 def _without_drawings(page: str) -> str:
     return _GENERATOR.sub("", _DRAWING.sub(r"\1", page))
+
+
+# Weights
+
+
+def _weights_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
+    """Weights that are not those of the model that the record and the card describe."""
+    expected = record.model.get("weights_sha256")
+    if expected is None:
+        return
+    model = folder if record.published_as else folder / Path(records.CARD_NAME).parent
+    paths = sorted(model.glob("*.safetensors"))
+    if not paths:
+        yield Problem(model.relative_to(folder).as_posix(), f"should hold the weights that {records.RECORD_NAME} names")
+    elif not _are_weights(paths, expected) and not _loads_as(model, expected):
+        name = paths[0].relative_to(folder).as_posix()
+        yield Problem(name, f"should hold the weights with SHA-256 {str(expected)[:12]}…, and holds others")
+
+
+def _are_weights(paths: list[Path], expected: str) -> bool:
+    try:
+        return any(sources.weights_sha256(paths, prefix=prefix) == expected for prefix in ("", "transformer."))
+    except (SmallmodelsError, OSError):
+        return False
+
+
+def _loads_as(model: Path, expected: str) -> bool:
+    """Whether the model has these weights once it is loaded: files hold tied weights once, and a model twice."""
+    from smallmodels.models import TextModel
+
+    try:
+        return TextModel.load(model).weights_sha256() == expected
+    except (SmallmodelsError, OSError, KeyError, TypeError):
+        return False

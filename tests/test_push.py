@@ -341,6 +341,10 @@ def test_unfinished_run_is_not_pushed(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "record.json").unlink()
     code, sentence = refuse(capsys, copy, "org/name")
+    assert (code, "record.json is missing" in sentence) == (4, True)
+    for name in ("report.html", "model/README.md"):
+        (copy / name).unlink()
+    code, sentence = refuse(capsys, copy, "org/name")
     assert (code, "is not complete: go on with" in sentence) == (2, True)
 
 

@@ -610,6 +610,48 @@ def test_folder_in_use_by_another_process_is_refused_x5(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "fifo"])
+def test_lock_that_is_no_plain_file_is_refused_and_nothing_outside_written_x5_c9(tmp_path, kind):
+    folder, outside = tmp_path / "r", tmp_path / "outside"
+    folder.mkdir()
+    if kind == "link":
+        outside.write_text("mine")
+    if "link" in kind:
+        (folder / ".lock").symlink_to(outside)
+    elif kind == "folder":
+        (folder / ".lock").mkdir()
+    else:
+        os.mkfifo(folder / ".lock")
+    for take in (folders.FolderLock(folder).acquire, lambda: folders.remove_stale_lock(folder)):
+        with pytest.raises(
+            PolicyError, match=r"\.lock should be a plain file and is a link or something else: remove it"
+        ):
+            take()
+    assert folders.holder(folder) is None
+    assert os.path.lexists(folder / ".lock")
+    assert (outside.read_text() if kind == "link" else not outside.exists()) in ("mine", True)
+
+
+def test_lock_that_becomes_a_link_as_it_is_opened_is_refused_x5(tmp_path, monkeypatch):
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / ".lock").symlink_to(tmp_path / "outside")
+    monkeypatch.setattr(files, "is_plain", lambda path: True)
+    with pytest.raises(PolicyError, match="is a link or something else"):
+        folders.FolderLock(tmp_path).acquire()
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_resume_with_a_link_for_a_lock_is_refused_x5(tmp_path):
+    folder = tmp_path / "r"
+    with Run(folder, meter="fake") as run:  # left without `finish`, so it can go on
+        run.begin("toy", Config())
+    (tmp_path / "outside").write_text("mine")
+    (folder / ".lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(PolicyError, match="is a link"), Run(folder, meter="fake", resume=True):
+        pass
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
 def test_x5_worker_that_outlives_its_killed_run_keeps_no_lock(tmp_path):
     holder = f"""
         import os, time

@@ -563,6 +563,22 @@ def test_k7_foreign_folders_stay_and_are_not_read(base, train, tmp_path):
     assert (foreign / "notes.txt").read_text() == "mine"
 
 
+def test_k7_names_like_torn_checkpoints_that_training_does_not_give_stay(base, train, stopped):
+    parent = stopped / "checkpoints"
+    foreign = [".step-notes.tmp", ".step-00000001.tmp", ".step-1.17.tmp", ".step-00000001.copy.17.tmp"]
+    for name in foreign:
+        (parent / name).mkdir()
+        (parent / name / "notes.txt").write_text("mine")
+    (parent / ".step-00000001.17.tmp").write_text("a file")
+    (parent / ".step-00000002.17.tmp").symlink_to(parent / foreign[0])
+    for name in (".step-00000001.18.tmp", ".step-00000001.old.18.tmp"):
+        (parent / name).mkdir()
+    resume(base, train, stopped)
+    left = sorted(path.name for path in parent.glob(".*"))
+    assert left == sorted([*foreign, ".step-00000001.17.tmp", ".step-00000002.17.tmp"])
+    assert all((parent / name / "notes.txt").read_text() == "mine" for name in foreign)
+
+
 def test_k7_a_folder_with_the_name_of_a_checkpoint_that_is_not_ours_is_kept(base, train, tmp_path):
     for name in ("step-00000002", "step-00000003", "step-00000004-copy"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sample_records import classifier_record
+from transformers import BartConfig, BartForSequenceClassification
 
-from smallmodels import cards, cli, files, folders, records, report, verification
+from smallmodels import cards, cli, files, finishing, folders, models, records, report, sources, verification
 from smallmodels.errors import DamagedError, InputError, PolicyError
 from smallmodels.runs import Run
 
@@ -37,18 +39,17 @@ class Index:
         (folder / "documents.json").write_text("{}")
 
 
-def finish(run: Run, **changes) -> records.RunRecord:
+def finish(run: Run, student: models.TextModel | None = None, **changes) -> records.RunRecord:
     """End a run with figures for every part of a page, drawings included."""
     sample = classifier_record()
     about = {name: getattr(sample, name) for name in ("title", "task", "metric", "results", "inference", "curve")}
     predictions = {"id": ["a", "b"], "student/score": np.array([0.5, 0.25])}
     return run.finish(
-        Student(),
+        student or Student(),
         examples=sample.examples,
         label_names=["no", "yes"],
         predictions=predictions,
-        model={"num_layers": np.int64(3)},
-        **(about | changes),
+        **(about | {"model": {"num_layers": np.int64(3)}} | changes),
     )
 
 
@@ -134,13 +135,51 @@ def test_run_that_was_resumed_after_a_kill_is_whole_and_without_leftovers(tmp_pa
     (folder / ".model.4242.tmp" / "weights.bin").write_bytes(b"half")
     (folder / ".record.json.4242.tmp").write_text("{")
     (folder / "phases" / "train" / ".result.json.4242.tmp").write_text("{")
+    (folder / "phases" / "train" / ".value.4242.tmp").mkdir()
+    (folder / ".index.old.4242.tmp").mkdir()
     (folder / "notes.4242.tmp").write_text("not ours")
     with Run(folder, meter="fake", resume=True) as run:
         run.begin("toy", Config())
         run.phase("train", pytest.fail)
+        run.keep("index", Index())
         finish(run)
     assert "notes.4242.tmp" in verification.verify(folder).files
-    assert not [name for name in every_file(folder) if "4242" in name and "notes" not in name]
+    assert [path.name for path in folder.rglob("*4242*")] == ["notes.4242.tmp"]
+
+
+def test_k7_names_like_leftovers_that_no_run_gives_stay(tmp_path):
+    folder = tmp_path / "r"
+    with Run(folder, meter="fake") as run:
+        run.begin("toy", Config())
+        run.phase("train", lambda: 1)
+        foreign_files = [
+            ".notes.17.tmp",
+            ".model.17.tmp",  # a file, where we write a folder
+            ".result.json.17.tmp",  # of a phase, not of a run
+            ".config.json.x.tmp",
+            ".record.json.017.tmp",
+            "mine/.record.json.17.tmp",
+            "phases/train/.record.json.17.tmp",
+            "phases/train/mine/.value.17.tmp",
+        ]
+        foreign_folders = [".record.json.17.tmp", ".mine.18.tmp", "phases/train/.model.18.tmp", ".value.18.tmp"]
+        for name in [*foreign_files, *(f"{name}/notes.txt" for name in foreign_folders)]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("mine")
+        (tmp_path / "elsewhere").mkdir()
+        (folder / ".model.19.tmp").symlink_to(tmp_path / "elsewhere")
+        before = {path for path in folder.rglob("*") if "tmp" in path.as_posix().removeprefix(tmp_path.as_posix())}
+        finish(run)
+    assert [path for path in before if not os.path.lexists(path)] == []
+
+
+def test_k7_every_name_that_a_run_writes_is_known_to_its_clean_up(whole):
+    """Else what a kill leaves of a new file would stay."""
+    appended = {"journal.jsonl", "metrics.jsonl"}
+    top = {path.name for path in whole.iterdir() if path.is_file()}
+    assert top - appended <= finishing._FILES
+    phase = {path.name for path in (whole / "phases" / "train").iterdir()}
+    assert phase <= finishing._PHASE_FILES | finishing._PHASE_FOLDERS
 
 
 def test_copy_that_lost_empty_folders_is_whole(folder):
@@ -245,6 +284,7 @@ def test_s9_links_and_special_files_beside_the_others_are_named(folder, tmp_path
         "loop": lambda path: path.symlink_to(folder),
         "away": lambda path: path.symlink_to(tmp_path),
         "fifo": os.mkfifo,
+        ".lock": os.mkfifo,
     }.items():
         make(folder / name)
         assert f"{folder / name} is there and not in record.json" in refuse(folder)
@@ -329,6 +369,81 @@ def test_card_and_page_by_another_version_are_held_to_the_hash_of_what_the_recor
     assert "does not say what record.json says" in refuse(folder)
 
 
+def test_s9_success_says_that_card_and_page_by_another_version_were_not_compared(folder, capsys):
+    page = folder / "report.html"
+    text = page.read_text()
+    assert report.writer() in text
+    page.write_text(text.replace(report.writer(), "smallmodels 0.0.1 (0123456789ab)"))
+    reseal(folder, lambda value: value["files"].update({"report.html": files.sha256_file(page)}))
+    assert cli.main(["verify", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "written by another version, so what they say was not compared" in said
+    assert "and what card and page say" not in said
+    assert said.count("\n") == 1
+
+
+# Weights
+
+
+def tiny_classifier(folder: Path) -> models.TextModel:
+    return models.load_classifier(str(folder), ["no", "yes"], max_length=32)[0]
+
+
+def tiny_embedder(folder: Path) -> models.TextModel:
+    return models.load_embedder(str(folder), max_length=32)[0]
+
+
+def half(folder: Path) -> models.TextModel:
+    model = tiny_classifier(folder)
+    model.model.to(torch.bfloat16)
+    return model
+
+
+def run_of(student: models.TextModel, folder: Path) -> Path:
+    with Run(folder, meter="fake") as run:
+        run.begin("toy", Config())
+        finish(run, student=student, model={"weights_sha256": student.weights_sha256()})
+    return folder
+
+
+@pytest.mark.parametrize("make", [tiny_classifier, tiny_embedder, half])
+def test_s9_weights_that_were_altered_and_listed_anew_are_not_those_of_the_record(
+    tiny_model_folder, tmp_path, monkeypatch, make
+):
+    folder = run_of(make(tiny_model_folder), tmp_path / "r")
+    with monkeypatch.context() as patched:
+        patched.setattr(models.TextModel, "load", pytest.fail)  # the files alone tell
+        verification.verify(folder)
+    name = "model/model.safetensors"
+    flip(folder / name, -1)
+    reseal(folder, lambda value: value["files"].update({name: files.sha256_file(folder / name)}))
+    assert re.search(
+        r"model\.safetensors should hold the weights with SHA-256 \w{12}…, and holds others", refuse(folder)
+    )
+    (folder / name).write_bytes(b"no weights")
+    reseal(folder, lambda value: value["files"].update({name: files.sha256_file(folder / name)}))
+    assert "and holds others" in refuse(folder)
+    (folder / name).unlink()
+    reseal(folder, lambda value: value["files"].pop(name))
+    assert "model should hold the weights that record.json names" in refuse(folder)
+
+
+def test_weights_that_are_tied_are_compared_as_the_model_loads_them(tiny_model_folder, tmp_path):
+    base = tiny_classifier(tiny_model_folder)
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(vocab_size=len(base.tokenizer), num_labels=3, **sizes, **heads)
+    student = models.TextModel(BartForSequenceClassification(config).eval(), base.tokenizer)
+    folder = run_of(student, tmp_path / "r")
+    paths = [folder / "model" / "model.safetensors"]
+    assert sources.weights_sha256(paths) != student.weights_sha256()
+    verification.verify(folder)
+    flip(paths[0], -1)
+    digest = files.sha256_file(paths[0])
+    reseal(folder, lambda value: value["files"].update({"model/model.safetensors": digest}))
+    assert "and holds others" in refuse(folder)
+
+
 def test_drawings_by_another_matplotlib_may_differ_but_their_words_may_not(folder):
     def list_anew() -> None:
         reseal(folder, lambda value: value["files"].update({"report.html": files.sha256_file(page)}))
@@ -373,9 +488,33 @@ def test_commands_write_nothing_into_a_complete_run(folder, capsys, words):
 
 
 def test_unfinished_run_says_how_to_go_on(folder, capsys):
-    (folder / "record.json").unlink()
+    for name in ("record.json", "report.html", "model/README.md"):
+        (folder / name).unlink()
     assert cli.main(["verify", str(folder)]) == 2
     assert f"is not complete: go on with `smallmodels run --resume {folder}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gone", ["", "report.html", "model/README.md", "config.json"])
+def test_s9_record_that_was_removed_or_renamed_is_missed(folder, capsys, gone):
+    if gone:
+        (folder / gone).unlink()
+    (folder / "record.json").rename(folder / "record.bak")
+    assert cli.main(["verify", str(folder)]) == 4
+    said = capsys.readouterr().err
+    assert f"{folder / 'record.json'} is missing" in said
+    assert said.count("\n") == 1
+
+
+def test_s9_record_of_a_published_model_is_missed(folder, tmp_path):
+    copy = shutil.copytree(folder / "model", tmp_path / "published")
+    shutil.copy(folder / "report.html", copy)
+    assert "record.json is missing" in refuse(copy)
+
+
+def test_folder_of_a_report_is_no_run(tmp_path):
+    (tmp_path / "report.html").touch()
+    with pytest.raises(InputError, match="should be a run folder"):
+        verification.verify(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])

@@ -112,7 +112,14 @@ def _verify_command(arguments: list[str]) -> int:
     from smallmodels import verification
 
     record = verification.verify(folder)
-    print(f"{folder} is whole: its record, its {len(record.files):,} other files, and what card and page say")
+    whole = f"{folder} is whole: its record"
+    if verification.is_by_another_version(folder):
+        print(
+            f"{whole} and its {len(record.files):,} other files; "
+            "card and page were written by another version, so what they say was not compared"
+        )
+    else:
+        print(f"{whole}, its {len(record.files):,} other files, and what card and page say")
     return 0
 
 

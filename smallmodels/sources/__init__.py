@@ -17,6 +17,7 @@ from smallmodels.sources.model_files import ModelFiles, fetch_model
 from smallmodels.sources.names import Kind, parse_name
 from smallmodels.sources.offline import require_cached
 from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
+from smallmodels.sources.weight_files import weights_sha256
 
 __all__ = [
     "PACKAGED",
@@ -37,6 +38,7 @@ __all__ = [
     "pinned_name",
     "read_card",
     "require_cached",
+    "weights_sha256",
 ]
 
 require_floors()  # here, because whatever reads or trains a model imports this

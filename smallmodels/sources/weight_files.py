@@ -6,10 +6,11 @@ The format: eight bytes with the length of the header, the header as JSON, then 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from smallmodels import files
 from smallmodels.errors import DamagedError, PolicyError
 
 MAX_HEADER_BYTES = 10_000_000
@@ -31,6 +32,16 @@ _BYTES_PER_VALUE = {
     "BOOL": 1,
 }
 """Number formats that are loaded."""
+
+_TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "BOOL": "bool",
+    **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
+}
+"""What torch calls them."""
 
 _FOREIGN = {
     b"\x80\x02": "a pickle",
@@ -96,6 +107,34 @@ def check_safetensors(path: Path, where: str) -> None:
         raise _damaged(path, where, "its metadata are not texts")
     spans = sorted(_span(path, where, name, about) for name, about in header.items())
     _check_spans(path, where, spans, size - 8 - length)
+
+
+def weights_sha256(paths: Iterable[Path], *, prefix: str = "") -> str:
+    """What `TextModel.weights_sha256` of a model says, from its files alone and without torch.
+
+    It differs where the files hold other tensors than the model, such as one for two that are tied.
+
+    Args:
+        paths: All files of its weights.
+        prefix: What the model has before the names in the files.
+
+    Raises:
+        PolicyError: See `check_safetensors`.
+        DamagedError: See `check_safetensors`.
+    """
+    found = {}
+    for path in paths:
+        check_safetensors(path, path.parent.name)
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            for name, about in header.items():
+                begin, end = about["data_offsets"]
+                file.seek(8 + length + begin)
+                digest = files.sha256_bytes(file.read(end - begin))
+                found[prefix + name] = f"torch.{_TORCH_NAMES[about['dtype']]}:{tuple(about['shape'])}:{digest}"
+    return files.sha256_json([f"{name}:{line}" for name, line in sorted(found.items())])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
