@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import json
 import math
 import pickle
@@ -933,3 +934,15 @@ def test_d1_fit_refuses_an_empty_split(base, train):
 def test_c2_train_config_refuses_what_cannot_be(changes, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(**changes)
+
+
+def test_fit_leaves_no_optimizer_behind_that_waits_for_the_garbage_collector(base, train):
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(o) for o in gc.get_objects() if isinstance(o, torch.optim.Optimizer)}
+        fit(base.copy(), train)
+        left = [o for o in gc.get_objects() if isinstance(o, torch.optim.Optimizer) and id(o) not in before]
+    finally:
+        gc.enable()
+    assert left == []

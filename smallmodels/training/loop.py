@@ -119,9 +119,7 @@ class Loop:
             made_with=_made_with(compute),
         )
         self.checkpointer = Checkpointer(self.state, context)
-        self.micro_batches = MicroBatches(
-            config.micro_batch_size, self.state, context, run=self.accumulate, release=self.release_memory
-        )
+        self.micro_batches = MicroBatches(config.micro_batch_size, self.state, context)
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
         if config.dropout and processes.count() > 1:
@@ -217,7 +215,8 @@ class Loop:
                     raise
                 reason = " ".join(str(error).split())[:200]
             # Outside of the handler, whose traceback holds the tensors of the failed pass.
-            self.micro_batches.back_off(batch, reason)
+            self.release_memory()
+            self.micro_batches.back_off(batch, reason, self.fits)
             copy_into(self.state.buffers, buffers)
         if processes.count() > 1:
             done = self.add_up(done)
@@ -278,6 +277,18 @@ class Loop:
         memory.give_back()
         if self.compute.device == "cuda":
             torch.cuda.empty_cache()
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a forward and backward pass over these examples finds enough memory."""
+        try:
+            self.accumulate([batch])
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            return False
+        finally:
+            self.release_memory()
+        return True
 
     def divide_and_clip(self, targets: int) -> float:
         """Divide the summed gradients once by the targets of the step, clip them, and return their norm before."""

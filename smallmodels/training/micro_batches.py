@@ -1,9 +1,7 @@
 """How many examples go through the model at once: fewer after each time that the memory does not suffice."""
 
 from collections.abc import Callable
-from typing import Any
 
-from smallmodels import memory
 from smallmodels.data.batches import Batch
 from smallmodels.errors import TrainingError
 from smallmodels.phases import Context
@@ -17,21 +15,10 @@ class MicroBatches:
         asked: Examples that the config asks for; None is the whole batch.
         state: Remembers a smaller size, so that a resumed training need not find it again.
         context: Is told of each change.
-        run: Takes micro-batches forward and backward; MemoryError or RuntimeError where the memory does not suffice.
-        release: Frees what a pass that failed has left behind.
     """
 
-    def __init__(
-        self,
-        asked: int | None,
-        state: State,
-        context: Context,
-        *,
-        run: Callable[[list[Batch]], Any],
-        release: Callable[[], None],
-    ) -> None:
+    def __init__(self, asked: int | None, state: State, context: Context) -> None:
         self.asked, self.state, self.context = asked, state, context
-        self._run, self._release = run, release
 
     def size(self, batch: Batch) -> int:
         """Examples per forward pass."""
@@ -42,15 +29,19 @@ class MicroBatches:
         """The micro-batches of a batch."""
         return batch.split(self.size(batch))
 
-    def back_off(self, batch: Batch, reason: str) -> None:
+    def back_off(self, batch: Batch, reason: str, fits: Callable[[Batch], bool]) -> None:
         """Halve the micro-batch after running out of memory, for this step and all that follow.
+
+        Args:
+            batch: Of the step.
+            reason: What was said when the memory did not suffice.
+            fits: Whether a batch goes forward and backward in the memory that there is.
 
         Raises: TrainingError if a single example is too much.
         """
-        self._release()
         size, step = self.size(batch), self.state.progress.step + 1
         if size == 1:
-            raise TrainingError(self._too_large(batch))
+            raise TrainingError(_too_large(batch, fits))
         self.state.progress.micro_batch_size = size // 2
         self.context.event(
             "out of memory",
@@ -70,24 +61,13 @@ class MicroBatches:
         self.context.event("out of memory", message, step=step, micro_batch_size=size)
         self.state.progress.micro_batch_size = size
 
-    def _too_large(self, batch: Batch) -> str:
-        """One sentence on a single example that does not fit; what would fit is tried out, not computed."""
-        longest = max(batch.split(1), key=lambda example: example.num_tokens)
-        lengths = [longest.num_tokens >> i for i in range(1, longest.num_tokens.bit_length() - 1)]
-        fitting = next((length for length in lengths if self._fits(longest.cut(length))), None)
-        what = f"one example of {longest.num_tokens} tokens should fit into the memory, but does not"
-        if fitting is None:
-            return f"{what}, and neither do {lengths[-1] if lengths else 1} tokens: choose a smaller model"
-        return f"{what}, while {fitting} tokens do: try --max-length {fitting}, or a smaller model"
 
-    def _fits(self, batch: Batch) -> bool:
-        """Whether a forward and backward pass over these examples finds enough memory."""
-        try:
-            self._run([batch])
-        except (MemoryError, RuntimeError) as error:
-            if not memory.is_exhausted(error):
-                raise
-            return False
-        finally:
-            self._release()
-        return True
+def _too_large(batch: Batch, fits: Callable[[Batch], bool]) -> str:
+    """One sentence on a single example that does not fit; what would fit is tried out, not computed."""
+    longest = max(batch.split(1), key=lambda example: example.num_tokens)
+    lengths = [longest.num_tokens >> i for i in range(1, longest.num_tokens.bit_length() - 1)]
+    fitting = next((length for length in lengths if fits(longest.cut(length))), None)
+    what = f"one example of {longest.num_tokens} tokens should fit into the memory, but does not"
+    if fitting is None:
+        return f"{what}, and neither do {lengths[-1] if lengths else 1} tokens: choose a smaller model"
+    return f"{what}, while {fitting} tokens do: try --max-length {fitting}, or a smaller model"
