@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import json
 import shutil
 import socket
@@ -16,7 +17,7 @@ import small_data
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
-from smallmodels import cli, records, sources, training
+from smallmodels import cli, evaluation, records, sources, training
 from smallmodels.errors import SmallmodelsError
 from smallmodels.models import TextModel
 
@@ -61,7 +62,16 @@ def tickets(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, tickets, tiny_model_folder) -> dict[str, Path]:
+def short_windows():
+    """The cost of use is measured for a second per model, which nothing here depends on."""
+    with pytest.MonkeyPatch.context() as patch:
+        measure = functools.partial(evaluation.measure_inference, window_s=0.05)
+        patch.setattr(evaluation, "measure_inference", measure)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tickets, tiny_model_folder, short_windows) -> dict[str, Path]:
     """A smoke run of each recipe for classification on that file, with the tiny model."""
     out = tmp_path_factory.mktemp("runs")
     of_data = ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team"]
@@ -222,7 +232,7 @@ def test_fine_tuned_teacher_is_used_as_it_is(runs, tickets, tmp_path):
 
 @pytest.mark.parametrize("teacher", ["tiny", pytest.param("MiniLM", marks=pytest.mark.slow)])
 def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(
-    tiny_model_folder, tmp_path, capsys, teacher
+    tiny_model_folder, tmp_path, capsys, short_windows, teacher
 ):
     from sentence_transformers import SentenceTransformer
 
