@@ -96,10 +96,10 @@ def _split_into_flags(
     negated = {f"no-{leaf.flag}": leaf for leaf in found if leaf.kind is bool}
     short = {name: flag for name, flag in SHORT_FLAGS.items() if flag in by_flag}
     groups: list[tuple[configs.Leaf, list[str]]] = []
-    for word in arguments:
+    for word in written_out(arguments):
         if word.startswith("-") and not _is_number(word):
             name, equals, value = word.partition("=")
-            flag = name.lstrip("-").replace("_", "-")
+            flag = name.removeprefix("--")
             flag = short.get(flag, flag)
             leaf = by_flag.get(flag) or negated.get(flag)
             if leaf is None:
