@@ -107,9 +107,9 @@ def main(config: Config, run: Run) -> None:
         teacher_name, splits.label_names, max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
-    students.keep_layers(base, config.num_layers)  # refuses too many layers before anything is paid
+    shape = students.keep_layers(base, config.num_layers)  # refuses too many layers before anything is paid
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, model=shape, tokens=splits.train.tokens, **run.compute)
     num_classes = len(splits.label_names)
     tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
     majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)

@@ -92,7 +92,7 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(fetched.source)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
     num_classes = len(splits.label_names)
     tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
     majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)

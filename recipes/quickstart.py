@@ -70,7 +70,7 @@ def main(config: Config, run: Run) -> None:
     teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     untrained = students.keep_layers(teacher, config.num_layers)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=splits.train.tokens, **run.compute)
 
     # 2. The teacher's embeddings, paid once
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)

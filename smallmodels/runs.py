@@ -34,6 +34,8 @@ __all__ = ["Run", "Saves", "differences", "require_same_config"]
 JOURNAL_NAME = "journal.jsonl"
 PREDICTIONS_NAME = "predictions.parquet"
 MODEL_NAME = "model"
+_COMPUTE = "compute"
+"""Name of the choice of how models run."""
 _PHASE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 T = TypeVar("T")
@@ -55,10 +57,11 @@ class Run:
         command: The command that started the run, for the record.
         resume: Go on with the unfinished run in `folder`.
         smoke: A few steps only; the record says so.
-        device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on as `run.device`; None is `auto`, or that of the
-            run that is resumed.
-        number_format: `auto`, `bf16`, `fp16` or `fp32`, passed on as `run.number_format`; `auto` is replaced by what
-            the phase `setup` measured.
+        device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on with `run.compute`; None is `auto`, or that of
+            the run that is resumed.
+        number_format: `auto`, `bf16`, `fp16` or `fp32`, for `run.compute` likewise; `auto` is replaced by what the
+            phase `setup` measured.
+        num_threads: Of the processor, for `run.compute` likewise; None is one for each core.
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
@@ -82,6 +85,7 @@ class Run:
         smoke: bool = False,
         device: str | None = None,
         number_format: str | None = None,
+        num_threads: int | None = None,
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
@@ -96,6 +100,7 @@ class Run:
             smoke=smoke,
             device=device or "auto",
             number_format=number_format or "auto",
+            num_threads=num_threads,
             country=country,
             carbon_intensity=carbon_intensity,
             choices=dict(choices or {}),
@@ -119,14 +124,11 @@ class Run:
         return self._meter
 
     @property
-    def device(self) -> str:
-        """`auto`, `cpu`, `cuda` or `mps`, as it was asked for."""
-        return self._settings.device
-
-    @property
-    def number_format(self) -> str:
-        """`bf16`, `fp16` or `fp32`, or `auto` until it is measured."""
-        return self._settings.number_format
+    def compute(self) -> dict[str, Any]:
+        """What was asked of the device, or chosen by the run that is repeated: options of `models.choose_compute`."""
+        asked = {name: getattr(self._settings, name) for name in ("device", "number_format", "num_threads")}
+        earlier = self._settings.choices.get(_COMPUTE, {})
+        return {**earlier, **{name: value for name, value in asked.items() if value not in ("auto", None)}}
 
     @property
     def smoke(self) -> bool:
@@ -344,10 +346,16 @@ class Run:
             self.meter.set_synchronize(synchronize)
             self._account.operations_per_s = float(rate)
             self._account.device = getattr(value, "device", None)
-            chosen = str(getattr(value, "number_format", self.number_format))
-            if chosen != self.number_format:
-                self._settings.number_format = chosen
-                self._change_config(number_format=chosen)
+            chosen = dict(getattr(value, "choices", {}))
+            self._settings.number_format = str(chosen.get("number_format", self._settings.number_format))
+            self._settings.num_threads = chosen.get("num_threads", self._settings.num_threads)
+            if chosen != self._settings.choices.get(_COMPUTE):
+                self._settings.choices[_COMPUTE] = chosen
+                self._change_config(
+                    number_format=self._settings.number_format,
+                    num_threads=self._settings.num_threads,
+                    choices=records.to_json(self._settings.choices),
+                )
             getattr(value, "use_threads", lambda: None)()
 
     def _require_not_stopped(self) -> None:

@@ -31,6 +31,8 @@ class Settings:
     smoke: bool
     device: str
     number_format: str
+    num_threads: int | None
+    """Of the processor; None until it is known."""
     country: str | None
     carbon_intensity: float | None
     choices: dict[str, Any]
@@ -63,11 +65,12 @@ class Settings:
         """
         self.started_utc, self.run_id = past["started_utc"], past["run_id"]
         self.command, self.smoke = past["command"], past["smoke"]
-        for name in ("device", "number_format"):
-            if getattr(self, name) not in ("auto", past[name]):
+        for name in ("device", "number_format", "num_threads"):
+            before = past.get(name)
+            if getattr(self, name) not in ("auto", None, before):
                 flag = "--" + name.replace("_", "-")
-                raise InputError(f"the run began with {flag} {past[name]} and has to keep it: leave the flag out")
-            setattr(self, name, past[name])
+                raise InputError(f"the run began with {flag} {before} and has to keep it: leave the flag out")
+            setattr(self, name, before)
         if self.country is None and self.carbon_intensity is None:
             self.country, self.carbon_intensity = past["country"], past["carbon_intensity"]
         self.choices = past["choices"]
@@ -93,6 +96,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "smoke": settings.smoke,
         "device": settings.device,
         "number_format": settings.number_format,
+        "num_threads": settings.num_threads,
         "country": settings.country,
         "carbon_intensity": settings.carbon_intensity,
         "versions": environment.versions(),

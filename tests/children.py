@@ -23,6 +23,7 @@ from smallmodels.phases import Context
 from smallmodels.runs import Run
 
 NUM_ROWS, ROWS_PER_SHARD = 24, 10
+TWO_ROWS = dataclasses.replace(FP32, tokens_per_pass=40)
 
 
 def store(model, cache, *, killed_at_row=None, killed_at=None, wait_for=None, building=None, lock_wait_s=None):
@@ -40,7 +41,6 @@ def store(model, cache, *, killed_at_row=None, killed_at=None, wait_for=None, bu
     Returns: Error, exit code and sentence, or None three times; SHA-256 of each shard; rows computed; events.
     """
     teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
-    models.INFERENCE_TOKENS = 40
     if lock_wait_s is not None:
         entries._LOCK_WAIT_S = lock_wait_s
     teacher = classifier(model)
@@ -63,7 +63,7 @@ def store(model, cache, *, killed_at_row=None, killed_at=None, wait_for=None, bu
     events, failed = Events(), (None, None, None)
     rows = split(teacher.tokenizer, NUM_ROWS)
     try:
-        teachers.store_signals(teacher, rows, compute=FP32, cache=Path(cache), context=Context(event=events))
+        teachers.store_signals(teacher, rows, compute=TWO_ROWS, cache=Path(cache), context=Context(event=events))
     except SmallmodelsError as error:
         failed = (type(error).__name__, error.exit_code, str(error))
     return {"failed": failed, "shards": hashes(cache), "num_rows": seen, "events": events.kinds, "files": names(cache)}
@@ -103,7 +103,6 @@ def _kill_at(call, number, after):
 def store_in_run(model, cache, run, *, resume=False, killed_at_row=None):
     """The same as the only phase of a run; returns its cost by the journal and by the entry."""
     teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
-    models.INFERENCE_TOKENS = 40
     seen = 0
 
     def look(module, arguments, inputs):
@@ -117,7 +116,7 @@ def store_in_run(model, cache, run, *, resume=False, killed_at_row=None):
         teacher = classifier(model)
         teacher.model.register_forward_pre_hook(look, with_kwargs=True)
         rows = split(teacher.tokenizer, NUM_ROWS)
-        opened.phase("cache", teachers.store_signals, teacher, rows, compute=FP32, cache=Path(cache))
+        opened.phase("cache", teachers.store_signals, teacher, rows, compute=TWO_ROWS, cache=Path(cache))
         phase, segment = opened._account.totals().phases["cache"], opened.meter.phases["cache"]
         counts = opened._account.counts["cache"]
     (entry,) = Path(cache).glob("signals/*/entry.json")
@@ -235,7 +234,7 @@ def train_on_bad_disk(model, folder, kind):
         return cross_entropy(network, batch)
 
     def fit(loss, context):
-        return training.fit(base.copy(), train, loss, config, compute=FP32, context=context)
+        return training.fit(base.copy(), train, loss, config, compute=TWO_ROWS, context=context)
 
     phase = Path(folder) / "train"
     try:

@@ -35,6 +35,8 @@ class RunOptions:
     """Where models run."""
     number_format: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Of matrix products; auto measures what is fast here."""
+    num_threads: int | None = None
+    """Of the processor; one for each core if left out."""
     country: str | None = None
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None

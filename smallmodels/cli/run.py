@@ -109,6 +109,7 @@ def _open_run(request: Request, folder: Path) -> "Run":
         smoke=options.smoke,
         device=options.device,
         number_format=options.number_format,
+        num_threads=options.num_threads,
         country=options.country,
         carbon_intensity=options.carbon_intensity,
         choices=request.choices,

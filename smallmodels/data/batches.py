@@ -89,12 +89,19 @@ class Batch:
         inputs = {name: tensor[:, :max_length] for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, num_tokens=int(inputs["attention_mask"].sum()))
 
-    def to(self, device: "torch.device | str") -> "Batch":
-        """The same tensors on a device."""
-        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        labels = None if self._labels is None else self._labels.to(device)
-        teacher = None if self._teacher is None else self._teacher.to(device)
+    def to(self, device: str) -> "Batch":
+        """The same tensors on a device, which nobody waits for."""
+        labels = None if self._labels is None else to_device(self._labels, device)
+        teacher = None if self._teacher is None else to_device(self._teacher, device)
+        inputs = {name: to_device(tensor, device) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, _labels=labels, _teacher=teacher)
+
+
+def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
+    """The tensor on a device; towards a GPU from pinned memory, so that the copy runs beside what comes next."""
+    if device != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def plan_epoch(lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[Indices]:

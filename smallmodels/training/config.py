@@ -21,7 +21,7 @@ class TrainConfig:
     batch_size: int = 32
     """Examples per optimizer step."""
     micro_batch_size: int | None = None
-    """Examples per forward pass; smaller ones need less memory and give the same gradient."""
+    """Examples per forward pass, which give the gradient of the whole batch; as many as are fast here if left out."""
     warmup_fraction: float = 0.1
     """Share of the steps during which the learning rate rises, in [0, 1]."""
     weight_decay: float = 0.01

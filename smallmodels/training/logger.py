@@ -18,7 +18,7 @@ class StepLogger:
         self.num_tokens, self.since = 0, time.monotonic()
 
     def step(self, step: int, loss: float, norm: float, learning_rate: float) -> None:
-        """Note a step: its loss per target, the norm of its gradient before clipping, and the next learning rate."""
+        """Note a step: its loss per target, the norm of its gradient before clipping, and its learning rate."""
         self.losses.append(loss)
         elapsed = time.monotonic() - self.since
         if elapsed < _LOG_INTERVAL_S and step < self.num_steps:

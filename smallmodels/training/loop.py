@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
-from torch import nn
+from torch import Tensor, nn
 
 from smallmodels import checkpoints, files, memory, models, processes
 from smallmodels.data.batches import Batch, Indices, Plan, Steps
@@ -26,6 +26,7 @@ from smallmodels.training.checks import LossFn, per_target, require_frozen
 from smallmodels.training.config import TrainConfig, evaluation_steps, num_steps, schedule
 from smallmodels.training.logger import StepLogger
 from smallmodels.training.micro_batches import MicroBatches
+from smallmodels.training.outcome import StepOutcome
 from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
 
 Validate = Callable[[TextModel], Mapping[str, float]]
@@ -108,8 +109,14 @@ class Loop:
             loss_fn.to(compute.device)
         fused = compute.device in ("cpu", "cuda")
         groups = _weight_decay_groups(self.parameters, config.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        self.optimizer = self.accelerator.prepare_optimizer(self.adamw)
+        self.divides_in_optimizer = fused and self.accelerator.scaler is None
+        # A GPU goes on while what a step came to is on its way back; whatever has to know it at once waits.
+        is_judged_first = config.on_loss_spike != "continue" or processes.count() > 1
+        self.waits = compute.device != "cuda" or self.accelerator.scaler is not None or is_judged_first
+        self.pending: StepOutcome | None = None
+        self.operations = models.Operations.of(student.model)
         self.state = State(
             self.parameters,
             buffers_of(self.model, loss_fn),
@@ -119,7 +126,7 @@ class Loop:
             made_with=_made_with(compute),
         )
         self.checkpointer = Checkpointer(self.state, context)
-        self.micro_batches = MicroBatches(config.micro_batch_size, self.state, context)
+        self.micro_batches = MicroBatches(config.micro_batch_size, compute.tokens_per_pass, self.state, context)
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
         if config.dropout and processes.count() > 1:
@@ -143,14 +150,18 @@ class Loop:
                 self.train_step(batch)
                 step = self.progress.step
                 if validate and step in stops:
+                    self.settle()
                     self.evaluate(validate)
                 if self.should_stop():
+                    self.settle()
                     self.checkpointer.save()
                     raise RunInterruptedError(
                         f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
                     )
                 if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
+                    self.settle()
                     self.checkpointer.save()
+            self.settle()
 
     @contextlib.contextmanager
     def _having_workers(self, steps: Steps) -> Iterator[None]:
@@ -180,75 +191,138 @@ class Loop:
         """One optimizer update over the whole batch, of which this process has a share."""
         indices = self.plan.indices(self.progress.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        loss, targets = self.gradients(batch)
-        norm = self.divide_and_clip(targets)
-        self.require_finite(loss, norm, indices)
-        if not self.is_skipped(loss / targets, indices):
-            self.optimizer.step()
+            group["lr"] = self.learning_rate(self.progress.step + 1)
+        losses, targets = self.gradients(batch)
+        outcome = self.outcome(indices, losses, targets)
+        if not (self.waits and self.judge(outcome)):
+            self.update(outcome)
         elif self.accelerator.scaler is not None:
             self.accelerator.scaler.update()  # it was told of this step's gradients, and expects an end of it
         self.optimizer.zero_grad()
         self.progress.step += 1
         seen = [self.progress.examples_sha256, *(self.train.ids[i] for i in indices)]
         self.progress.examples_sha256 = files.sha256_json(seen)
-        self.logger.step(self.progress.step, loss / targets, norm, self.learning_rate())
+        if not self.waits:
+            self.settle()
+            self.pending = outcome
 
-    def learning_rate(self) -> float:
-        """Of the step that is next."""
-        return self.config.learning_rate * schedule(self.progress.step, self.num_steps, self.config.warmup_fraction)
+    def outcome(self, indices: Indices, losses: list[Tensor], targets: int) -> StepOutcome:
+        """What the gradients on the parameters are, refused where there are none."""
+        if targets == 0:
+            raise TrainingError("loss_fn should return one value per target, but a step had none: check the masking")
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients(self.optimizer)
+        gradients = self.summed_gradients()
+        if not gradients:
+            raise TrainingError("the loss should depend on the trained weights, but no gradient came: check loss_fn")
+        return StepOutcome(self.progress.step + 1, indices, losses, targets, gradients)
 
-    def gradients(self, batch: Batch | None) -> tuple[float, int]:
-        """Put the summed gradients of the whole step on the parameters; returns its summed loss and its targets.
+    def summed_gradients(self) -> list[Tensor]:
+        """Of all parameters that have one, not yet divided by the targets."""
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
+
+    def update(self, outcome: StepOutcome) -> None:
+        """Let the optimizer divide the gradients by the targets, clip them and take its step, in one pass over memory.
+
+        It leaves out a step that is not finite by itself, which on a GPU is known only later.
+        """
+        divisor = outcome.divisor(self.config.max_grad_norm)
+        if self.divides_in_optimizer:
+            adamw: Any = self.adamw  # takes these two from whoever scales gradients
+            adamw.grad_scale, adamw.found_inf = divisor, (~outcome.is_finite).float()
+        else:
+            torch._foreach_mul_(self.summed_gradients(), 1 / divisor)
+        self.optimizer.step()
+
+    def judge(self, outcome: StepOutcome) -> bool:
+        """Look at what a step came to; True if the optimizer shall not see it.
+
+        Raises: TrainingError if the training cannot or shall not go on.
+        """
+        loss, norm = outcome.read()
+        self.require_finite(loss, norm, outcome)
+        is_skipped = self.is_skipped(loss, outcome)
+        self.logger.step(outcome.step, loss, norm, self.learning_rate(outcome.step))
+        return is_skipped
+
+    def settle(self) -> None:
+        """Look at the step before, where that was put off: before anything is kept or told of it."""
+        if self.pending is not None:
+            outcome, self.pending = self.pending, None
+            self.judge(outcome)
+
+    def learning_rate(self, step: int) -> float:
+        """Of a step, counted from 1."""
+        return self.config.learning_rate * schedule(step - 1, self.num_steps, self.config.warmup_fraction)
+
+    def gradients(self, batch: Batch | None) -> tuple[list[Tensor], int]:
+        """Put the summed gradients of the whole step on the parameters; returns its losses and number of targets.
 
         Where the memory does not suffice, the step is repeated with micro-batches of half the size.
         """
-        done, buffers = np.zeros(6), {name: buffer.clone() for name, buffer in self.state.buffers.items()}
+        losses: list[Tensor] = []
+        targets, work = 0, (0, 0, 0, 0.0)
+        buffers = {name: buffer.clone() for name, buffer in self.state.buffers.items()}
         while batch is not None:
             assert batch.ids == self.ids(self.plan.indices(self.progress.step)[processes.rank() :: processes.count()])
-            micro_batches = self.micro_batches.of(batch)
             try:
-                done = np.array([*self.accumulate(micro_batches), *self.work(micro_batches)])
+                micro_batches = self.micro_batches.of(batch, self.values)
+                copy_into(self.state.buffers, buffers)
+                losses, targets = self.accumulate(micro_batches)
+                work = self.work(micro_batches)
                 break
             except (MemoryError, RuntimeError) as error:
                 if not memory.is_exhausted(error):
                     raise
                 reason = " ".join(str(error).split())[:200]
             # Outside of the handler, whose traceback holds the tensors of the failed pass.
+            losses = []
             self.release_memory()
             self.micro_batches.back_off(batch, reason, self.fits)
             copy_into(self.state.buffers, buffers)
         if processes.count() > 1:
-            done = self.add_up(done)
-        loss, targets, examples, tokens, processed, operations = (float(value) for value in done)
-        self.context.counts.add(
-            examples=int(examples), tokens=int(tokens), processed=int(processed), operations=operations
-        )
-        self.logger.num_tokens += int(tokens)
-        return loss, int(targets)
+            done = self.add_up(np.array([sum(float(loss) for loss in losses), targets, *work]))
+            losses, targets = [torch.tensor(done[0])], int(done[1])
+            work = (int(done[2]), int(done[3]), int(done[4]), float(done[5]))
+        examples, tokens, processed, operations = work
+        self.context.counts.add(examples=examples, tokens=tokens, processed=processed, operations=operations)
+        self.logger.num_tokens += tokens
+        return losses, targets
 
-    def accumulate(self, micro_batches: list[Batch]) -> tuple[float, int]:
-        """Add the gradients of these; returns the summed loss and the number of targets."""
+    def accumulate(self, micro_batches: list[Batch]) -> tuple[list[Tensor], int]:
+        """Add the gradients of these; returns the summed loss of each and the number of targets of all."""
+        self.seed_everything()
+        self.model.train(self.config.dropout)  # without dropout, a model in evaluation mode trains just as well
+        losses, targets = [], 0
+        with self.compute.autocast():  # around all of them, so that each weight is cast once
+            for batch in micro_batches:
+                values = per_target(self.loss_fn(self.model, batch.to(self.compute.device)))
+                loss = values.float().sum()
+                with torch.autocast(self.compute.device, enabled=False):
+                    self.accelerator.backward(loss)
+                losses.append(loss.detach())
+                targets += values.numel()
+        return losses, targets
+
+    def seed_everything(self) -> None:
+        """Draw whatever is random in a step from the seed and the step alone."""
         key = [self.seed, self.progress.step, *([processes.rank()] if processes.rank() else [])]
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         torch.manual_seed(seed)
         random.seed(seed)  # a loss may draw from any of the three
         np.random.seed(seed % 2**32)
-        self.model.train(self.config.dropout)  # without dropout, a model in evaluation mode trains just as well
-        total, targets = 0.0, 0
-        for batch in micro_batches:
-            batch = batch.to(self.compute.device)
-            with self.accelerator.autocast():
-                values = per_target(self.loss_fn(self.model, batch))
-            loss = values.float().sum()
-            self.accelerator.backward(loss)
-            total, targets = total + float(loss.detach()), targets + values.numel()
-        return total, targets
+
+    def values(self, batch: Batch) -> Tensor:
+        """The loss of each target, without gradients and dropout."""
+        self.seed_everything()
+        self.model.eval()
+        with torch.no_grad(), self.compute.autocast():
+            return self.loss_fn(self.model, batch.to(self.compute.device)).float()
 
     def work(self, micro_batches: list[Batch]) -> tuple[int, int, int, float]:
         """Examples, real tokens, processed tokens and operations of these."""
         lengths = np.concatenate([batch.inputs["attention_mask"].sum(1).numpy() for batch in micro_batches])
-        operations = 3 * models.num_operations(self.student.model, lengths)
+        operations = 3 * self.operations(lengths)
         processed = sum(batch.num_processed_tokens for batch in micro_batches)
         return len(lengths), int(lengths.sum()), processed, operations
 
@@ -290,45 +364,34 @@ class Loop:
             self.release_memory()
         return True
 
-    def divide_and_clip(self, targets: int) -> float:
-        """Divide the summed gradients once by the targets of the step, clip them, and return their norm before."""
-        if targets == 0:
-            raise TrainingError("loss_fn should return one value per target, but a step had none: check the masking")
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        if not gradients:
-            raise TrainingError("the loss should depend on the trained weights, but no gradient came: check loss_fn")
-        torch._foreach_div_(gradients, float(targets))
-        limit = self.config.max_grad_norm or float("inf")
-        return float(self.accelerator.clip_grad_norm_(list(self.parameters.values()), limit))
-
-    def require_finite(self, loss: float, norm: float, indices: Indices) -> None:
-        """Stop before the optimizer sees a loss or gradient that is not finite."""
+    def require_finite(self, loss: float, norm: float, outcome: StepOutcome) -> None:
+        """Stop at a loss or gradient that is not finite, which the optimizer has not seen or left out."""
         scaler = self.accelerator.scaler  # fp16: it skips such steps by itself, and halves its factor each time
         overflow_is_normal = scaler is not None and scaler.get_scale() >= 1
         if math.isfinite(loss) and (math.isfinite(norm) or overflow_is_normal):
             return
         self.optimizer.zero_grad()
         what = "loss" if not math.isfinite(loss) else "gradient"
-        self.context.event("not finite", f"{what} at step {self.progress.step + 1}", examples=self.ids(indices))
+        self.context.event("not finite", f"{what} at step {outcome.step}", examples=self.ids(outcome.indices))
         raise TrainingError(
-            f"the {what} must be finite, but is not at {self.where(indices)}: "
+            f"the {what} must be finite, but is not at {self.where(outcome)}: "
             "start anew (--fork) with a smaller --learning-rate or --number-format fp32"
         )
 
-    def is_skipped(self, loss: float, indices: Indices) -> bool:
+    def is_skipped(self, loss: float, outcome: StepOutcome) -> bool:
         """Note a loss far above the usual one; True if the optimizer shall not see this step.
 
         Raises: TrainingError if the run shall stop there.
         """
-        spike = spikes.note(loss, self.progress, self.config.on_loss_spike)
+        spike = spikes.note(loss, outcome.step, self.progress, self.config.on_loss_spike)
         if spike is None:
             return False
-        message = f"the loss is {loss:.3g} at step {self.progress.step + 1}, {spike}"
-        self.context.event("loss spike", message, examples=self.ids(indices), loss=loss, usual=spike.usual)
+        message = f"the loss is {loss:.3g} at step {outcome.step}, {spike}"
+        self.context.event("loss spike", message, examples=self.ids(outcome.indices), loss=loss, usual=spike.usual)
         if spike.policy == "stop":
             self.optimizer.zero_grad()
             raise TrainingError(
-                f"the loss should stay near {spike.usual:.3g}, but is {loss:.3g} at {self.where(indices)}: look at "
+                f"the loss should stay near {spike.usual:.3g}, but is {loss:.3g} at {self.where(outcome)}: look at "
                 "these examples, or start anew (--fork) with --on-loss-spike continue or a smaller --learning-rate"
             )
         return spike.policy == "skip"
@@ -337,11 +400,11 @@ class Loop:
         """Names of examples, as the data set has them."""
         return [self.train.ids[i] for i in indices]
 
-    def where(self, indices: Indices) -> str:
-        """The step under way with its examples and the checkpoint before it, for a message."""
-        ids, kept = self.ids(indices), checkpoints.find(self.context.folder)
+    def where(self, outcome: StepOutcome) -> str:
+        """A step with its examples and the last checkpoint, for a message."""
+        ids, kept = self.ids(outcome.indices), checkpoints.find(self.context.folder)
         named = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
-        return f"step {self.progress.step + 1} (examples {named}; last checkpoint: {kept[-1].name if kept else 'none'})"
+        return f"step {outcome.step} (examples {named}; last checkpoint: {kept[-1].name if kept else 'none'})"
 
     def evaluate(self, validate: Validate) -> None:
         """Validate, note the cost so far, and keep the weights if they are the best."""
@@ -390,8 +453,7 @@ def _accelerator(compute: Compute) -> Accelerator:
 
 def _made_with(compute: Compute) -> dict[str, Any]:
     """What the last bits of a sum depend on, beside the config."""
-    names = ("device", "number_format", "num_threads", "attention")
-    return {**{name: getattr(compute, name) for name in names}, "num_processes": processes.count()}
+    return {**compute.choices, "num_processes": processes.count()}
 
 
 def _unwrap(model: nn.Module) -> None:

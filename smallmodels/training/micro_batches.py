@@ -1,32 +1,56 @@
-"""How many examples go through the model at once: fewer after each time that the memory does not suffice."""
+"""How many examples go through the model at once: what is fast here, and less where the memory does not suffice."""
 
+import math
 from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from smallmodels.data.batches import Batch
 from smallmodels.errors import TrainingError
 from smallmodels.phases import Context
 from smallmodels.training.state import State
 
+_ROUNDING = 0.01
+"""Values of a loss that differ by less, in their mean, are the same but for the rounding of bf16."""
+
 
 class MicroBatches:
     """The size of a forward pass.
 
     Args:
-        asked: Examples that the config asks for; None is the whole batch.
+        asked: Examples that the config asks for; None leaves it to `tokens_per_pass`.
+        tokens_per_pass: Processed tokens that go through the model at once, where the loss allows it.
         state: Remembers a smaller size, so that a resumed training need not find it again.
         context: Is told of each change.
     """
 
-    def __init__(self, asked: int | None, state: State, context: Context) -> None:
-        self.asked, self.state, self.context = asked, state, context
+    def __init__(self, asked: int | None, tokens_per_pass: int, state: State, context: Context) -> None:
+        self.asked, self.tokens_per_pass, self.state, self.context = asked, tokens_per_pass, state, context
 
     def size(self, batch: Batch) -> int:
         """Examples per forward pass."""
-        sizes = (self.asked, self.state.progress.micro_batch_size, len(batch))
+        fast = self._fast_size(batch) if self.asked is None and self.state.progress.may_split else None
+        sizes = (self.asked, self.state.progress.micro_batch_size, fast, len(batch))
         return min(size for size in sizes if size is not None)
 
-    def of(self, batch: Batch) -> list[Batch]:
-        """The micro-batches of a batch."""
+    def _fast_size(self, batch: Batch) -> int:
+        """So many that passes of about equal size take no more tokens than is fast."""
+        num_passes = min(len(batch), math.ceil(batch.num_processed_tokens / self.tokens_per_pass))
+        return math.ceil(len(batch) / num_passes)
+
+    def of(self, batch: Batch, values: Callable[[Batch], Tensor]) -> list[Batch]:
+        """The micro-batches of a batch.
+
+        Args:
+            batch: Of one step.
+            values: The loss of each target of a batch, without gradients; called once in a training, to find out
+                whether the loss is that of each example alone or compares the examples of a batch with each other.
+        """
+        progress = self.state.progress
+        if self.asked is None and progress.may_split is None and (size := self._fast_size(batch)) < len(batch):
+            parts = torch.cat([values(part) for part in batch.split(size)])
+            progress.may_split = _are_equal(values(batch), parts)
         return batch.split(self.size(batch))
 
     def back_off(self, batch: Batch, reason: str, fits: Callable[[Batch], bool]) -> None:
@@ -71,3 +95,9 @@ def _too_large(batch: Batch, fits: Callable[[Batch], bool]) -> str:
     if fitting is None:
         return f"{what}, and neither do {lengths[-1] if lengths else 1} tokens: choose a smaller model"
     return f"{what}, while {fitting} tokens do: try --max-length {fitting}, or a smaller model"
+
+
+def _are_equal(values: Tensor, others: Tensor) -> bool:
+    if values.shape != others.shape:
+        return False
+    return bool((values - others).abs().mean() <= _ROUNDING * values.abs().mean())

@@ -32,11 +32,12 @@ class Spike:
         return f"where {self.usual:.3g} is usual: {done}"
 
 
-def note(loss: float, progress: Progress, policy: Policy) -> Spike | None:
-    """Note the loss of the step that is under way; None if it is as usual.
+def note(loss: float, step: int, progress: Progress, policy: Policy) -> Spike | None:
+    """Note the loss of a step; None if it is as usual.
 
     Args:
         loss: Per target.
+        step: Its number, counted from 1.
         progress: Remembers the losses before, and which steps were spikes.
         policy: What to do with a spike; too many in a row that were to be skipped stop the run.
     """
@@ -46,7 +47,6 @@ def note(loss: float, progress: Progress, policy: Policy) -> Spike | None:
     progress.losses = [*known, min(loss, limit)][-_SPIKE_WINDOW:]  # so that a new level becomes the usual one
     if loss <= limit:
         return None
-    step = progress.step + 1
     progress.spikes.append(step)
     if policy == "skip" and progress.spikes[-_MOST_SKIPPED:] == list(range(step - _MOST_SKIPPED + 1, step + 1)):
         policy = "stop"

@@ -31,6 +31,8 @@ class Progress:
     """Hash over the ids of all examples seen, in order: each step's with the hash before it."""
     micro_batch_size: int | None = None
     """Examples per forward pass, where memory allows fewer than the config asks for."""
+    may_split: bool | None = None
+    """Whether the loss of an example is the same in a smaller batch; None until a step was large enough to ask."""
     losses: list[float] = field(default_factory=list)
     """Of the last steps, to tell a spike by."""
     spikes: list[int] = field(default_factory=list)

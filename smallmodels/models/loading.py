@@ -1,19 +1,15 @@
-"""Load, run, count, adapt and save models. The only importer of peft.
+"""Load models from the hub, a package or a folder; safetensors only, and no code that comes with them.
 
-Legend: N examples, L tokens, C classes, D dimensions of an embedding.
+Legend: N examples, L tokens, D dimensions of an embedding.
 """
 
 import contextlib
-import dataclasses
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -27,15 +23,10 @@ from transformers import (
 )
 
 from smallmodels import files, sources
-from smallmodels.data import batches
-from smallmodels.data.splits import Tokens, tokenize, tokenizer_sha256
-from smallmodels.errors import DamagedError, InputError, RunInterruptedError
-from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.data.splits import Tokens, tokenizer_sha256
+from smallmodels.errors import DamagedError, InputError
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NOTES_NAME = "smallmodels.json"
-INFERENCE_TOKENS = 8192
-"""Processed tokens in one batch of a forward pass without gradients."""
 
 Model: TypeAlias = nn.Module
 """What `loss_fn` is given: call it with `model(**batch.inputs)`."""
@@ -357,235 +348,9 @@ def _reorder_head(model: nn.Module, order: list[int]) -> None:
             head.bias.copy_(head.bias[order])
 
 
-def add_lora(model: TextModel, *, rank: int, seed: int = 0) -> TextModel:
-    """A copy of a classifier with frozen weights and low-rank adapters on its linear layers; the head stays trainable.
-
-    Args:
-        model: A classifier.
-        rank: Of each adapter, ≥ 1.
-        seed: For the adapters' initial weights.
-
-    Source: Hu et al. 2021, arXiv:2106.09685.
-    """
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    if rank < 1:
-        raise InputError(f"the rank of LoRA must be at least 1, got {rank}")
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
-    )
-    with seeded(seed):
-        adapted = get_peft_model(model.copy().model, config)
-    return dataclasses.replace(model, model=adapted, notes={**model.notes, "lora_rank": rank})
-
-
-def merge_adapter(model: TextModel) -> TextModel:
-    """Fold adapters into the weights, so that the model loads with plain transformers."""
-    adapted: Any = model.model
-    if not hasattr(adapted, "merge_and_unload"):
-        return model
-    return dataclasses.replace(model, model=adapted.merge_and_unload())
-
-
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw torch's random numbers from a seed inside the block, and leave its state as it was outside."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-# Where and how models run
-
-
-@dataclass(frozen=True)
-class Compute:
-    """The device and number format of a run, chosen once and written down."""
-
-    device: str
-    """`cpu`, `cuda` or `mps`."""
-    number_format: str
-    """`bf16`, `fp16` or `fp32`: of the matrix products; weights and sums stay in fp32."""
-    num_threads: int
-    operations_per_s: float
-    """Matmul rate measured on this device in this number format."""
-    attention: str = "eager"
-    """Attention of transformers: `sdpa` on GPUs; on processors its bf16 backward pass is several times slower."""
-
-    def save(self, folder: Path) -> None:
-        """Write `compute.json`."""
-        files.write_json(folder / "compute.json", dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Compute":
-        """Read what `save` wrote."""
-        return cls(**files.read_json(folder / "compute.json"))
-
-    def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, with the attention that is fastest there."""
-        transformer: Any = model.transformer if isinstance(model, Embedder) else model
-        if hasattr(transformer, "set_attn_implementation"):
-            transformer.set_attn_implementation(self.attention)
-        return model.to(self.device)
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Run the block's matrix products in the number format."""
-        if self.number_format == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
-
-    def use_threads(self) -> None:
-        """Use as many threads as when this was chosen: a sum over other threads has other last bits."""
-        if torch.get_num_threads() != self.num_threads:
-            torch.set_num_threads(self.num_threads)
-
-    def synchronize(self) -> None:
-        """Wait until the device has done what was asked of it."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        elif self.device == "mps":
-            torch.mps.synchronize()
-
-
-def pick_device(name: str = "auto") -> str:
-    """`cuda`, `mps` or `cpu`: the named one, or with `auto` the fastest that is there.
-
-    Raises: InputError if the named one is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, there in available.items() if there)
-    if not available.get(name, False):
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise InputError(f"--device {name} is not available here: choose auto or one of {there}")
-    return name
-
-
-def choose_compute(device: str = "auto", number_format: str = "auto") -> Compute:
-    """Choose device and number format for this machine; `auto` measures and takes what is clearly faster.
-
-    On a processor, bf16 is taken where its measured matmul rate is at least 1.5 times that of fp32: processors
-    without bf16 units emulate it, a hundred times slower. GPUs use bf16 where they have it, else fp16 (CUDA) or fp32.
-    """
-    chosen = pick_device(device)
-    rates = {"fp32": matmul_rate(chosen, "fp32")}
-    if number_format == "auto" and chosen == "cuda":
-        number_format = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    elif number_format == "auto" and chosen == "mps":
-        number_format = "fp32"
-    elif number_format == "auto":
-        rates["bf16"] = matmul_rate(chosen, "bf16")
-        number_format = "bf16" if rates["bf16"] >= 1.5 * rates["fp32"] else "fp32"
-    if number_format not in _DTYPES:
-        raise InputError(f"--number-format must be auto, bf16, fp16 or fp32, got {number_format}")
-    rate = rates.get(number_format) or matmul_rate(chosen, number_format)
-    attention = "eager" if chosen == "cpu" else "sdpa"
-    return Compute(chosen, number_format, torch.get_num_threads(), rate, attention)
-
-
-def matmul_rate(device: str, number_format: str) -> float:
-    """Floating-point operations per second of a linear layer of a small model, best of several short repeats."""
-    rows, width, dtype = (512 if device == "cpu" else 8192), 768, _DTYPES[number_format]
-    x, w = (torch.randn(n, width, device=device, dtype=dtype) for n in (rows, width))
-    compute = Compute(device, number_format, 1, 0.0)
-    best, deadline = float("inf"), time.perf_counter() + 0.15
-    while True:
-        compute.synchronize()
-        begin = time.perf_counter()
-        nn.functional.linear(x, w)
-        compute.synchronize()
-        best = min(best, time.perf_counter() - begin)
-        if time.perf_counter() > deadline:
-            return 2 * rows * width * width / best
-
-
-def forward_all(
-    model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
-) -> npt.NDArray[np.float32]:
-    """Logits (N, C) of a classifier or embeddings (N, D) of an embedder for every text; no gradients.
-
-    Args:
-        model: Put into evaluation mode and on the device.
-        tokens: Of all texts.
-        compute: Device and number format; chosen for this machine if None.
-        context: Counts the work and may ask to stop.
-
-    Raises: InputError if another tokenizer than the model's made the tokens.
-    """
-    require_own_tokens(model, tokens)
-    compute = compute or choose_compute()
-    network = compute.place(model.model).eval()
-    plan = batches.plan_inference(tokens.lengths, max_tokens=INFERENCE_TOKENS)
-    rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
-    with torch.inference_mode(), compute.autocast():
-        for indices in plan:
-            if context.should_stop():
-                raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
-            inputs = {k: v.to(compute.device) for k, v in batches.pad(tokens, indices).items()}
-            output = network(**inputs)
-            values = output if isinstance(output, Tensor) else output.logits
-            rows.append((indices, values.float().cpu().numpy()))
-            lengths = tokens.lengths[indices]
-            context.counts.add(
-                examples=len(indices),
-                tokens=int(lengths.sum()),
-                processed=inputs["input_ids"].numel(),
-                operations=num_operations(network, lengths),
-            )
-    width = rows[0][1].shape[1:] if rows else (0,)
-    result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
-    for indices, values_NC in rows:
-        result[indices] = values_NC
-    return result
-
-
-def forward_texts(
-    model: TextModel, texts: Sequence[str], *, compute: Compute | None = None, context: Context = NO_CONTEXT
-) -> npt.NDArray[np.float32]:
-    """`forward_all` for texts that are not tokenised yet."""
-    tokens = tokenize(texts, model.tokenizer, max_length=model.max_length)
-    return forward_all(model, tokens, compute=compute, context=context)
-
-
-# What a model is
-
-
-def num_parameters(model: nn.Module) -> int:
-    """All parameters, embeddings included."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def size_bytes(model: nn.Module) -> int:
-    """Bytes of the weights as they are saved."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
-
-
-def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
-    """Facts about a trained model for the record: base model, layers, parameters, number format, how to load it."""
-    config: Any = model.model.config
-    loader = "SentenceTransformer" if isinstance(model.model, Embedder) else "AutoModelForSequenceClassification"
-    return {
-        **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
-        "num_layers": int(config.num_hidden_layers),
-        "hidden_size": int(config.hidden_size),
-        "num_parameters": num_parameters(model.model),
-        "size_bytes": size_bytes(model.model),
-        "max_length": model.max_length,
-        "device": compute.device,
-        "number_format": compute.number_format,
-        "weights_sha256": model.weights_sha256(),
-        "loader": loader,
-    }
-
-
-def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:
-    """Floating-point operations of one forward pass over texts of these lengths, padding not counted.
-
-    Two for each weight of a linear layer and token, plus the two products of self-attention; additions,
-    normalisation and look-ups are left out. A pass with gradients takes three times as many.
-    """
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    config: Any = model.config
-    attention = 4 * int(getattr(config, "hidden_size", 0)) * int(getattr(config, "num_hidden_layers", 0))
-    counts = np.asarray(lengths, dtype=np.float64)
-    return float(2 * linear * counts.sum() + attention * (counts**2).sum())

@@ -1,0 +1,44 @@
+"""Load, run, count, adapt and save models.
+
+`loading` reads and writes them, `compute` chooses where and how they run, `forward` runs them without gradients,
+`first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
+"""
+
+from smallmodels.models.adapters import add_lora, merge_adapter
+from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
+from smallmodels.models.facts import Operations, describe, num_operations, num_parameters, size_bytes
+from smallmodels.models.forward import forward_all, forward_texts
+from smallmodels.models.loading import (
+    Embedder,
+    Model,
+    TextModel,
+    embedding_width,
+    load_classifier,
+    load_embedder,
+    require_own_tokens,
+    seeded,
+)
+
+__all__ = [
+    "Compute",
+    "Embedder",
+    "Model",
+    "Operations",
+    "TextModel",
+    "add_lora",
+    "choose_compute",
+    "describe",
+    "embedding_width",
+    "forward_all",
+    "forward_texts",
+    "load_classifier",
+    "load_embedder",
+    "matmul_rate",
+    "merge_adapter",
+    "num_operations",
+    "num_parameters",
+    "pick_device",
+    "require_own_tokens",
+    "seeded",
+    "size_bytes",
+]

@@ -1,0 +1,251 @@
+"""Where and how models run: the device, and the choices that are measured on it once and written down."""
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallmodels import files, memory
+from smallmodels.data import batches
+from smallmodels.data.splits import Tokens
+from smallmodels.errors import InputError
+from smallmodels.models import first_token
+from smallmodels.models.loading import Embedder, TextModel
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+_ATTENTIONS = ("eager", "sdpa")
+"""Implementations of transformers that every architecture has; which one is faster depends on device and length."""
+_TOKENS_PER_PASS = {"cpu": (512, 1024, 2048, 4096), "cuda": (4096, 8192, 16384, 32768), "mps": (2048, 4096, 8192)}
+"""Candidates, the second being tried first. Large passes fill a GPU; on a processor they leave its cache."""
+_WORTH_IT = 0.97
+"""A choice is left for another one that takes at most this share of its time: less is noise."""
+_MEASURE_S = 8.0
+"""After so long the best choice so far is kept."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device of a run and how models run on it, chosen once and written down."""
+
+    device: str
+    """`cpu`, `cuda` or `mps`."""
+    number_format: str
+    """`bf16`, `fp16` or `fp32`: of the matrix products; weights and sums stay in fp32."""
+    num_threads: int
+    operations_per_s: float
+    """Matmul rate measured on this device in this number format."""
+    attention: str = "sdpa"
+    """Attention of transformers: `eager` or `sdpa`."""
+    tokens_per_pass: int = 1024
+    """Processed tokens that go through a model at once, one example at least."""
+
+    def save(self, folder: Path) -> None:
+        """Write `compute.json`."""
+        files.write_json(folder / "compute.json", dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Compute":
+        """Read what `save` wrote."""
+        return cls(**files.read_json(folder / "compute.json"))
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What a repeat of the run takes over: all that moves the last bits of a sum."""
+        names = ("device", "number_format", "num_threads", "attention", "tokens_per_pass")
+        return {name: getattr(self, name) for name in names}
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, with the chosen attention, and a last layer that computes what the head reads."""
+        transformer: Any = model.transformer if isinstance(model, Embedder) else model
+        if hasattr(transformer, "set_attn_implementation"):
+            transformer.set_attn_implementation(self.attention)
+        first_token.shorten(model)
+        return model.to(self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Run the block's matrix products in the number format; each weight is cast once in the outermost block."""
+        if self.number_format == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
+
+    def use_threads(self) -> None:
+        """Use as many threads as when this was chosen: a sum over other threads has other last bits."""
+        if torch.get_num_threads() != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what was asked of it."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
+
+def pick_device(name: str = "auto") -> str:
+    """`cuda`, `mps` or `cpu`: the named one, or with `auto` the fastest that is there.
+
+    Raises: InputError if the named one is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, there in available.items() if there)
+    if not available.get(name, False):
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise InputError(f"--device {name} is not available here: choose auto or one of {there}")
+    return name
+
+
+def choose_compute(
+    device: str = "auto",
+    number_format: str = "auto",
+    *,
+    num_threads: int | None = None,
+    attention: str = "auto",
+    tokens_per_pass: int | None = None,
+    model: TextModel | None = None,
+    tokens: Tokens | None = None,
+) -> Compute:
+    """Choose device, number format, attention and size of a pass for this machine; what is given is taken as it is.
+
+    On a processor, bf16 is taken where its measured matmul rate is at least 1.5 times that of fp32: processors
+    without bf16 units emulate it, a hundred times slower. GPUs use bf16 where they have it, else fp16 (CUDA) or fp32.
+    Attention and size of a pass are those with which the model trains fastest on typical texts.
+
+    Args:
+        device: `cpu`, `cuda`, `mps` or `auto`.
+        number_format: `bf16`, `fp16`, `fp32` or `auto`.
+        num_threads: Of a processor; those that torch would take if None, one for each core.
+        attention: `eager`, `sdpa` or `auto`.
+        tokens_per_pass: Processed tokens that go through a model at once; measured if None.
+        model: What shall be trained; without it, attention and size of a pass are usual ones.
+        tokens: Of the texts to train on.
+
+    Raises: InputError if the device is not there, or a number format or attention does not exist.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    chosen = pick_device(device)
+    number_format, rate = _format_and_rate(chosen, number_format)
+    if attention not in ("auto", *_ATTENTIONS):
+        raise InputError(f"the attention must be auto, {' or '.join(_ATTENTIONS)}, got {attention}")
+    attentions = _ATTENTIONS if attention == "auto" else (attention,)
+    sizes = _TOKENS_PER_PASS[chosen] if tokens_per_pass is None else (tokens_per_pass,)
+    usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1])
+    if model is None or tokens is None or len(attentions) == len(sizes) == 1:
+        return usual
+    return fastest(usual, attentions, sizes, _Passes(model, tokens))
+
+
+def _format_and_rate(device: str, number_format: str) -> tuple[str, float]:
+    """The number format, `auto` resolved, and its matmul rate on the device."""
+    rates = {"fp32": matmul_rate(device, "fp32")}
+    if number_format == "auto" and device == "cuda":
+        number_format = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif number_format == "auto" and device == "mps":
+        number_format = "fp32"
+    elif number_format == "auto":
+        rates["bf16"] = matmul_rate(device, "bf16")
+        number_format = "bf16" if rates["bf16"] >= 1.5 * rates["fp32"] else "fp32"
+    if number_format not in _DTYPES:
+        raise InputError(f"--number-format must be auto, bf16, fp16 or fp32, got {number_format}")
+    return number_format, rates.get(number_format) or matmul_rate(device, number_format)
+
+
+def matmul_rate(device: str, number_format: str) -> float:
+    """Floating-point operations per second of a linear layer of a small model, best of several short repeats."""
+    rows, width, dtype = (512 if device == "cpu" else 8192), 768, _DTYPES[number_format]
+    x, w = (torch.randn(n, width, device=device, dtype=dtype) for n in (rows, width))
+    compute = Compute(device, number_format, 1, 0.0)
+    best, deadline = float("inf"), time.perf_counter() + 0.15
+    while True:
+        compute.synchronize()
+        begin = time.perf_counter()
+        nn.functional.linear(x, w)
+        compute.synchronize()
+        best = min(best, time.perf_counter() - begin)
+        if time.perf_counter() > deadline:
+            return 2 * rows * width * width / best
+
+
+def fastest(
+    compute: Compute,
+    attentions: Sequence[str],
+    sizes: Sequence[int],
+    seconds_per_token: Callable[[Compute], float],
+    *,
+    limit_s: float = _MEASURE_S,
+) -> Compute:
+    """The attention and size of a pass that take the least time per token: first the one, then the other.
+
+    Args:
+        compute: With the size to begin with.
+        attentions: To choose from; tried in turn, twice, so that a machine that slows down slows all of them.
+        sizes: To choose from, in rising order; tried from the first one upwards as long as it pays, else downwards.
+        seconds_per_token: Runs a pass as it is told; infinite where the memory does not suffice.
+        limit_s: After so long the best so far is taken.
+    """
+    deadline, best_s = time.monotonic() + limit_s, {compute: float("inf")}
+
+    def try_out(candidates: Sequence[Compute]) -> None:
+        for candidate in candidates:
+            if time.monotonic() < deadline:
+                best_s[candidate] = min(seconds_per_token(candidate), best_s.get(candidate, float("inf")))
+
+    with_attention = [dataclasses.replace(compute, attention=attention) for attention in attentions]
+    try_out([*with_attention, *reversed(with_attention)])
+    best = min(best_s, key=best_s.__getitem__)
+    larger = [size for size in sizes if size > best.tokens_per_pass]
+    smaller = [size for size in reversed(sizes) if size < best.tokens_per_pass]
+    for direction in (larger, smaller):
+        for size in direction:
+            other = dataclasses.replace(best, tokens_per_pass=size)
+            try_out([other, best, other])
+            if best_s.get(other, float("inf")) > _WORTH_IT * best_s[best]:
+                break
+            best = other
+    return best
+
+
+class _Passes:
+    """Passes with gradients over typical texts, to time; the model itself stays as it is."""
+
+    def __init__(self, model: TextModel, tokens: Tokens) -> None:
+        self.network, self.tokens = copy.deepcopy(model.model).train(False).requires_grad_(True), tokens
+        by_length = np.argsort(tokens.lengths, kind="stable")
+        middle = int(np.searchsorted(np.cumsum(tokens.lengths[by_length]), tokens.lengths.sum() / 2))
+        self.typical_first = np.roll(by_length, -middle)
+
+    def __call__(self, compute: Compute) -> float:
+        """Seconds per processed token; infinite where the memory does not suffice."""
+        inputs = self._inputs(compute)
+        try:
+            network = compute.place(self.network)
+            compute.synchronize()
+            begin = time.perf_counter()
+            with compute.autocast():
+                output = network(**inputs)
+            (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
+            compute.synchronize()
+            return (time.perf_counter() - begin) / inputs["input_ids"].numel()
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            return float("inf")
+        finally:
+            self.network.zero_grad(set_to_none=True)
+
+    def _inputs(self, compute: Compute) -> dict[str, Tensor]:
+        """So many of the typical texts as a pass takes, again and again where there are too few."""
+        length = max(1, int(self.tokens.lengths[self.typical_first[0]]))
+        rows = np.resize(self.typical_first, max(1, compute.tokens_per_pass // length))
+        texts = rows[: max(1, compute.tokens_per_pass // max(1, int(self.tokens.lengths[rows].max())))]
+        return {name: tensor.to(compute.device) for name, tensor in batches.pad(self.tokens, texts).items()}

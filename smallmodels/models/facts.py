@@ -1,0 +1,83 @@
+"""What a model is: its size, what a pass of it takes, and what the record says of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from smallmodels.models import first_token
+from smallmodels.models.compute import Compute
+from smallmodels.models.loading import Embedder, TextModel
+
+_ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier")
+"""Parts of a classifier that see one vector for each text."""
+
+
+def num_parameters(model: nn.Module) -> int:
+    """All parameters, embeddings included."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Bytes of the weights as they are saved."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
+    """Facts about a trained model for the record: base model, layers, parameters, number format, how to load it."""
+    config: Any = model.model.config
+    loader = "SentenceTransformer" if isinstance(model.model, Embedder) else "AutoModelForSequenceClassification"
+    return {
+        **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
+        "num_layers": int(config.num_hidden_layers),
+        "hidden_size": int(config.hidden_size),
+        "num_parameters": num_parameters(model.model),
+        "size_bytes": size_bytes(model.model),
+        "max_length": model.max_length,
+        "device": compute.device,
+        "number_format": compute.number_format,
+        "weights_sha256": model.weights_sha256(),
+        "loader": loader,
+    }
+
+
+def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:
+    """Floating-point operations of one forward pass over texts of these lengths, padding not counted.
+
+    Two for each weight of a linear layer and token, plus the two products of self-attention; additions,
+    normalisation and look-ups are left out, and so is what the last layer leaves out (see `first_token`). A pass with
+    gradients takes three times as many.
+    """
+    return Operations.of(model)(lengths)
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of a forward pass, as `num_operations` counts them; called with lengths of texts."""
+
+    per_text: float
+    per_token: float
+    per_pair: float
+    """Of tokens that attend to each other; so many for each token of a text and each token."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Operations":
+        """Those of a model, which `Compute.place` may have shortened."""
+        config: Any = model.config
+        width, num_layers = int(getattr(config, "hidden_size", 0)), int(getattr(config, "num_hidden_layers", 0))
+        per_text = {m for name, m in model.named_modules() if set(name.split(".")) & set(_ONCE_PER_TEXT)}
+        num_short = 0
+        if first_token.is_shortened(model):
+            last, num_short = first_token.last_layer(model), 1
+            per_text |= set(last.modules()) - set(first_token.for_all_tokens(last))
+        weights = {m: m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)}
+        of_texts = sum(number for module, number in weights.items() if module in per_text)
+        of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each
+        return cls(2.0 * of_texts, 2.0 * of_tokens, 4.0 * width * (num_layers - num_short))
+
+    def __call__(self, lengths: npt.NDArray[np.int64]) -> float:
+        """Of one pass over texts of these lengths."""
+        counts = np.asarray(lengths, dtype=np.float64)
+        return float(self.per_text * len(counts) + self.per_token * counts.sum() + self.per_pair * (counts**2).sum())

@@ -1,0 +1,66 @@
+"""Passes of a model without gradients, over texts of any number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from smallmodels.data import batches
+from smallmodels.data.splits import Tokens, tokenize
+from smallmodels.errors import RunInterruptedError
+from smallmodels.models.compute import Compute, choose_compute
+from smallmodels.models.facts import Operations
+from smallmodels.models.loading import TextModel, require_own_tokens
+from smallmodels.phases import NO_CONTEXT, Context
+
+
+def forward_all(
+    model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> npt.NDArray[np.float32]:
+    """Logits (N, C) of a classifier or embeddings (N, D) of an embedder for every text; no gradients.
+
+    Args:
+        model: Put into evaluation mode and on the device.
+        tokens: Of all texts.
+        compute: Device, number format and size of a pass; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+
+    Raises: InputError if another tokenizer than the model's made the tokens.
+    """
+    require_own_tokens(model, tokens)
+    compute = compute or choose_compute()
+    network = compute.place(model.model).eval()
+    operations = Operations.of(network)
+    plan = batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass)
+    rows: list[tuple[npt.NDArray[np.int64], Tensor]] = []
+    with torch.inference_mode(), compute.autocast():
+        for indices in plan:
+            if context.should_stop():
+                raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
+            padded = batches.pad(tokens, indices)
+            inputs = {name: batches.to_device(tensor, compute.device) for name, tensor in padded.items()}
+            output = network(**inputs)
+            values = output if isinstance(output, Tensor) else output.logits
+            rows.append((indices, values.float()))  # on the device, whose work goes on meanwhile
+            lengths = tokens.lengths[indices]
+            context.counts.add(
+                examples=len(indices),
+                tokens=int(lengths.sum()),
+                processed=inputs["input_ids"].numel(),
+                operations=operations(lengths),
+            )
+    width = rows[0][1].shape[1:] if rows else (0,)
+    result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
+    for indices, values_NC in rows:
+        result[indices] = values_NC.cpu().numpy()
+    return result
+
+
+def forward_texts(
+    model: TextModel, texts: Sequence[str], *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> npt.NDArray[np.float32]:
+    """`forward_all` for texts that are not tokenised yet."""
+    tokens = tokenize(texts, model.tokenizer, max_length=model.max_length)
+    return forward_all(model, tokens, compute=compute, context=context)
