@@ -234,7 +234,7 @@ def train_on_bad_disk(model, folder, kind):
         return cross_entropy(network, batch)
 
     def fit(loss, context):
-        return training.fit(base.copy(), train, loss, config, compute=TWO_ROWS, context=context)
+        return training.fit(base.copy(), train, loss, config, compute=FP32, context=context)
 
     phase = Path(folder) / "train"
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import serving
 
-from smallmodels import models, sources
+from smallmodels import errors, models, sources
 from smallmodels.errors import DamagedError, InputError, PolicyError
 from smallmodels.models import TextModel
 
@@ -276,7 +276,7 @@ def test_saved_model_is_held_to_the_same_rules_when_it_is_read_back(tiny_model_f
 
 # M2, M4, S2: what the package's own code never does
 
-SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in Path(models.__file__).parent.rglob("*.py")}
+SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in Path(errors.__file__).parent.rglob("*.py")}
 
 
 def calls(name):

@@ -430,7 +430,7 @@ def test_choose_compute_refuses_an_unknown_format():
 @pytest.mark.parametrize(("bf16_rate", "expected"), [(1.4e9, "fp32"), (1.6e9, "bf16")])
 def test_choose_compute_takes_bf16_where_it_is_clearly_faster(monkeypatch, bf16_rate, expected):
     monkeypatch.setattr(
-        models, "matmul_rate", lambda device, number_format: {"fp32": 1e9, "bf16": bf16_rate}[number_format]
+        models.compute, "matmul_rate", lambda device, number_format: {"fp32": 1e9, "bf16": bf16_rate}[number_format]
     )
     compute = models.choose_compute("cpu")
     assert compute.number_format == expected
@@ -516,10 +516,22 @@ def test_r4_forward_all_stops_when_asked(tiny_model_folder):
 def test_num_operations_counts_two_per_weight_and_token_and_two_products_of_attention(tiny_model_folder):
     model = classifier(tiny_model_folder).model
     layer = 4 * 32 * 32 + 2 * 32 * 64
-    linear = 4 * layer + 32 * 32 + 32 * 3
+    head = 32 * 32 + 32 * 3
     lengths = np.array([3, 5])
-    attention = sum(4 * (2 * 2 * length * length * 32) for length in (3, 5))
-    assert models.num_operations(model, lengths) == 2 * linear * 8 + attention
+    attention = sum(2 * 2 * length * length * 32 for length in (3, 5))
+    assert models.num_operations(model, lengths) == 2 * 4 * layer * 8 + 2 * head * 2 + 4 * attention
+
+
+def test_num_operations_leaves_out_what_the_last_layer_leaves_out(tiny_model_folder):
+    model = FP32.place(classifier(tiny_model_folder).model)
+    layer, keys_and_values = 4 * 32 * 32 + 2 * 32 * 64, 2 * 32 * 32
+    head = 32 * 32 + 32 * 3
+    lengths = np.array([3, 5])
+    attention = sum(2 * 2 * length * length * 32 for length in (3, 5))
+    of_tokens, of_texts = 3 * layer + keys_and_values, layer - keys_and_values + head
+    last_attention = 2 * 2 * 32 * 8  # one token attends to each
+    expected = 2 * of_tokens * 8 + 2 * of_texts * 2 + 3 * attention + last_attention
+    assert models.num_operations(model, lengths) == expected
 
 
 def test_num_parameters_and_size(tiny_model_folder):

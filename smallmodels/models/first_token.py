@@ -78,7 +78,7 @@ def _forward(layer: Any, hidden_NLD: Tensor, attention_mask: Tensor | None = Non
     """In place of the layer's own: shape (N, 1, D) in a call of the whole model, else as ever."""
     if not layer.first_token_alone:
         return type(layer).forward(layer, hidden_NLD, attention_mask, *rest, **options)
-    first_N1D = hidden_NLD[:, :1]
+    first_N1D = hidden_NLD[:, :1].contiguous()  # else torch takes another way, with other last bits
     if hasattr(layer, "ffn"):  # DistilBERT
         own = layer.attention
         mixed_N1D = _mix(own, (own.q_lin(first_N1D), own.k_lin(hidden_NLD), own.v_lin(hidden_NLD)), attention_mask)
