@@ -299,7 +299,7 @@ class Run:
             if self._leads:
                 kept.save(folder, Kept(value, counts, memory.peak_mb, self._sources[num_sources:]))
         self._announce()
-        self._log.display.end(measured.reading)
+        self._log.display.end(self._account.finished_phase(name, measured.reading))
         return value
 
     def _announce(self) -> None:

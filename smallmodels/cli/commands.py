@@ -60,7 +60,7 @@ def _show_command(arguments: list[str]) -> int:
     parser = _Parser("show", "Print the record of a run.")
     parser.add_argument("run", metavar="RUN", help="run folder or record.json")
     record = records.read_run(Path(parser.parse(arguments).run))
-    show(record)
+    show(record, phases=True)
     return 0
 
 
