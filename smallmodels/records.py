@@ -256,6 +256,17 @@ class Carbon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What a sweep declares before its first run, and the record of each of its runs repeats."""
+
+    sweep_id: str
+    metric: str
+    """See `RunRecord.metric`."""
+    margin: float
+    """See `RunRecord.margin`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One complete run. Written last; its presence means that the run is complete."""
 
@@ -270,6 +281,7 @@ class RunRecord:
     started_utc: str
     ended_utc: str
     sweep_id: str | None = None
+    """The same in all runs of a sweep; None in a run that belongs to none."""
     margin: float | None = None
     """Difference in the metric below which two models count as equal, where declared before the run."""
     stopped_by: Literal["end", "budget", "gain"] = "end"

@@ -253,7 +253,7 @@ def test_help_and_list_name_every_command_and_recipe(capsys):
     assert max(map(len, out.splitlines()), default=0) <= 80
 
 
-@pytest.mark.parametrize("command", ["list", "show", "report", "predict", "search", "verify", "push"])
+@pytest.mark.parametrize("command", ["list", "sweep", "show", "report", "predict", "search", "verify", "push"])
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert f"smallmodels {command}" in capsys.readouterr().out
@@ -392,6 +392,9 @@ def test_nonsense_is_refused_before_anything_is_fetched_c2(tmp_path, monkeypatch
         (["show", "nowhere"], "nowhere should be a run folder with a record.json, but has none"),
         (["show"], "`smallmodels show` needs RUN as well"),
         (["show", "x", "--jsno"], "--jsno is not a part of `smallmodels show`"),
+        (["sweep", "nowhere.py"], "there is no sweep file nowhere.py: check the path"),
+        (["sweep", "x", "--olny", "y"], "--olny is not a part of `smallmodels sweep`: did you mean --only?"),
+        (["run", "toy.py", "--sweep", "no.json"], "no.json should be the file that a sweep wrote for its runs"),
         (["report", "nowhere", "--out", "x"], "nowhere should be a run folder"),
         (["report", "nowhere", "--otu", "x"], "--out"),
         (["predict", "nowhere", "text"], "nowhere should be the folder of a complete run, but holds no model"),
