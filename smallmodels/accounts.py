@@ -81,12 +81,39 @@ class Account:
 
     def phase_lines(self, totals: energy.JournalTotals) -> list[records.Phase]:
         """One record per phase, in the journal's order; a phase without counts gets None everywhere."""
-        return [
-            _phase_line(
-                name, reading, self.counts.get(name), self._peaks_mb.get(name), self.operations_per_s, self.device
-            )
-            for name, reading in totals.phases.items()
-        ]
+        return [self._phase_line(name, reading) for name, reading in totals.phases.items()]
+
+    def finished_phase(self, name: str, reading: energy.EnergyReading) -> records.Phase:
+        """The record of a phase that has just finished.
+
+        Args:
+            name: Of the phase, whose work has been added.
+            reading: What it cost in this segment; what it cost before an interruption is added.
+        """
+        before = self.past.phases.get(name) if self.past else None
+        return self._phase_line(name, before + reading if before else reading)
+
+    def _phase_line(self, name: str, reading: energy.EnergyReading) -> records.Phase:
+        work = self.counts.get(name, Counts())
+        return records.Phase(
+            name=name,
+            duration_s=reading.duration_s,
+            cpu_s=reading.cpu_s,
+            energy_j=reading.energy_j,
+            label=reading.label,
+            components=dict(reading.components),
+            num_examples=work.num_examples,
+            num_tokens=work.num_tokens,
+            num_processed_tokens=work.num_processed_tokens,
+            num_operations=work.num_operations,
+            utilisation=_ratio(_ratio(work.num_operations, reading.duration_s), self.operations_per_s),
+            peak_memory_mb=self._peaks_mb.get(name),
+            shared_energy_j=work.shared_energy_j,
+            shared_cpu_s=work.shared_cpu_s,
+            device=self.device if work.num_operations is not None else "cpu",
+            tokens_per_s=_ratio(work.num_tokens, reading.duration_s),
+            real_token_fraction=_ratio(work.num_tokens, work.num_processed_tokens),
+        )
 
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What some finished phases cost over what others did, shares of caches included.
@@ -107,41 +134,16 @@ class Account:
         return cpu_s / max(other_cpu_s, 1e-9)
 
 
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    """None where one of them is unknown, or there is nothing to relate."""
+    return part / whole if part and whole else None
+
+
 def _tells(event: records.Event, loss: dict[str, Any]) -> bool:
     """Whether an event of before tells of all that was lost."""
     told = event.details
     is_same = event.kind == energy.LOSS and told.get("num_lines") == loss["num_lines"]
     return is_same and set(loss["phases"]) <= set(told.get("phases", []))
-
-
-def _phase_line(
-    name: str,
-    reading: energy.EnergyReading,
-    counts: Counts | None,
-    peak_mb: float | None,
-    rate: float | None,
-    device: str | None,
-) -> records.Phase:
-    work = counts or Counts()
-    operations = work.num_operations
-    known = operations is not None and rate and reading.duration_s > 0
-    return records.Phase(
-        name=name,
-        duration_s=reading.duration_s,
-        cpu_s=reading.cpu_s,
-        energy_j=reading.energy_j,
-        label=reading.label,
-        components=dict(reading.components),
-        num_examples=work.num_examples,
-        num_tokens=work.num_tokens,
-        num_processed_tokens=work.num_processed_tokens,
-        num_operations=operations,
-        utilisation=operations / reading.duration_s / rate if known and operations and rate else None,
-        peak_memory_mb=peak_mb,
-        shared_energy_j=work.shared_energy_j,
-        shared_cpu_s=work.shared_cpu_s,
-        device=device if operations is not None else "cpu",
-    )
 
 
 def payback(record: records.RunRecord, *, replaces: str, role: str = "student") -> records.Payback | None:

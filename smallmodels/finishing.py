@@ -18,6 +18,7 @@ from smallmodels import (
     privacy,
     records,
 )
+from smallmodels.errors import InputError
 from smallmodels.folders import LOCK_NAME
 from smallmodels.settings import Settings
 
@@ -96,8 +97,30 @@ def new_record(
         carbon=energy.carbon(total.energy_j, country=settings.country, intensity_g_per_kwh=settings.carbon_intensity),
         payback=None,
         events=[_published(event, folder) for event in events],
-        **about,
+        **_as_declared(about, settings.sweep),
     )
+
+
+def _as_declared(about: Mapping[str, Any], sweep: records.Declaration | None) -> dict[str, Any]:
+    """What the recipe says of the run, with what its sweep declared in place of the recipe's own."""
+    if sweep is None:
+        return dict(about)
+    # The curve holds values of the recipe's metric, and would be taken for one of the sweep's.
+    curve = about["curve"] if about["metric"] == sweep.metric else []
+    return {**about, **records.to_json(sweep), "curve": curve}
+
+
+def require_declared_metric(results: Sequence[records.Result], sweep: records.Declaration | None) -> None:
+    """Refuse results that lack what their sweep ranks by.
+
+    Raises: InputError that names the metrics that there are.
+    """
+    known = list(dict.fromkeys(name for result in results for name in result.metrics))
+    if sweep is not None and sweep.metric not in known:
+        raise InputError(
+            f"the sweep ranks by {sweep.metric}, but the recipe's results have {', '.join(known) or 'no metric'}: "
+            "declare a metric that they have, and start the sweep anew with another --out"
+        )
 
 
 def _published(line: T, folder: Path) -> T:

@@ -107,6 +107,11 @@ class FolderLock:
         json.dump({"pid": os.getpid(), "host": platform.node()}, self._file)
         self._file.flush()
 
+    def fileno(self) -> int:
+        """Of the held lock; a child that inherits it keeps it even if this process is killed."""
+        assert self._file is not None, "acquire the lock first"
+        return self._file.fileno()
+
     def release(self) -> None:
         """Give the lock back and remove its file; harmless if it is not held."""
         if self._file is None or self._file.closed:

@@ -23,8 +23,8 @@ _FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s'\",;:()<>|
 """The folders of an absolute path inside a sentence; what follows the last slash stays."""
 _FOLDER_VARIABLES = ("SMALLMODELS_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "XDG_CACHE_HOME")
 """Name folders that messages of ours and of other libraries speak of."""
-_LOCATION_FLAGS = frozenset({"--out", "--config", "--resume"})
-"""Where a run is kept or comes from says nothing about what it did."""
+_LOCATION_FLAGS = frozenset({"--out", "--config", "--resume", "--sweep"})
+"""Where a run is kept, comes from or belongs to says nothing about what it did."""
 
 
 def without_secrets(text: str) -> str:

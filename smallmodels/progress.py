@@ -10,13 +10,16 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from smallmodels import energy
-from smallmodels.text import printable
+from smallmodels import energy, records
+from smallmodels.text import printable, shorten
 
 LIVE_INTERVAL_S = 0.2
 """The live bar is drawn when work reports progress, at most this often: a drawing thread would cost energy."""
 LINE_INTERVAL_S = 15.0
 """Plain lines come at most this often."""
+
+PHASE_HEAD = f"  {'phase':<21}{'time':>10}{'energy':>11}{'tokens/s':>10}{'utilised':>10}{'real':>7}{'memory':>9}"
+"""Names the columns of `phase_row`, in 80 columns; `real` is the share of tokens that are not padding."""
 
 
 class Display:
@@ -36,6 +39,7 @@ class Display:
         self._phase = ""
         self._started = self._last = 0.0
         self._first: tuple[float, float] | None = None
+        self._has_head = False
 
     @property
     def is_live(self) -> bool:
@@ -81,24 +85,33 @@ class Display:
             parts = [share, *facts, *([f"{clock(left_s)} left"] if left_s is not None else [])]
             self.say(f"{self._phase}: {', '.join(parts)}")
 
-    def end(self, reading: energy.EnergyReading | None, *, failed: bool = False, quiet: bool = False) -> None:
-        """Close the phase with one line, its time and joules, or without a word."""
+    def end(self, phase: records.Phase | None = None, *, failed: bool = False, quiet: bool = False) -> None:
+        """Close the phase with one line, or without a word.
+
+        Args:
+            phase: What it took, as the record will say it; None where it did not finish.
+            failed: Whether an error ended it.
+            quiet: Whether to say nothing.
+        """
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if not self._phase or quiet:
-            self._phase = ""
-            return
-        duration_s = reading.duration_s if reading is not None else time.monotonic() - self._started
-        parts = [f"{'✗' if failed else '✓'} {self._phase:<18}", f"{clock(duration_s):>10}"]
-        if reading is not None and reading.energy_j is not None:
-            parts.append(f"{joules(reading.energy_j, reading.label):>16}")
-        self._console.print(Text("".join(parts), style="red" if failed else ""))
+        if self._phase and not quiet:
+            duration_s = time.monotonic() - self._started
+            row = phase_row(phase) if phase else f"{self._phase:<21}{clock(duration_s):>10}"
+            self._say_row(f"{'✗' if failed else '✓'} {row}", style="red" if failed else "")
         self._phase = ""
 
     def kept(self, phase: str) -> None:
         """Say that a phase was finished before the run was interrupted."""
-        self._console.print(Text(f"✓ {phase:<18}{'kept':>10}", style="dim"))
+        self._say_row(f"✓ {phase:<21}{'kept':>10}", style="dim")
+
+    def _say_row(self, row: str, *, style: str) -> None:
+        """Print a row of the table of phases, whose head comes before its first."""
+        if not self._has_head:
+            self._console.print(Text(PHASE_HEAD, style="dim"))
+            self._has_head = True
+        self._console.print(Text(row, style=style))
 
     def _time_left(self, now: float, done: float, total: float | None) -> float | None:
         """Seconds left at the pace since the first report; a resumed phase starts in the middle."""
@@ -145,9 +158,7 @@ def _energy_fact(reading: energy.EnergyReading | None) -> list[str]:
 
 def _about(label: str) -> str:
     """A tilde before joules that are an estimate, not a measurement."""
-    from smallmodels.records import COUNTED_LABELS
-
-    return "" if label in COUNTED_LABELS else "~"
+    return "" if label in records.COUNTED_LABELS else "~"
 
 
 def joules(energy_j: float, label: str) -> str:
@@ -155,6 +166,24 @@ def joules(energy_j: float, label: str) -> str:
     if energy_j >= 10_000:
         return f"{_about(label)}{energy_j / 1000:.1f} kJ"
     return f"{_about(label)}{energy_j:.1f} J"
+
+
+def phase_row(phase: records.Phase) -> str:
+    """What a phase took and how well it used the machine, under `PHASE_HEAD`; blank where that is not known."""
+    facts = [
+        (10, clock(phase.duration_s)),
+        (11, "" if phase.energy_j is None else joules(phase.energy_j, phase.label)),
+        (10, "" if phase.tokens_per_s is None else short_number(phase.tokens_per_s)),
+        (10, "" if phase.utilisation is None else f"{100 * phase.utilisation:.0f} %"),
+        (7, "" if phase.real_token_fraction is None else f"{100 * phase.real_token_fraction:.0f} %"),
+        (9, "" if phase.peak_memory_mb is None else _memory(phase.peak_memory_mb)),
+    ]
+    return f"{shorten(phase.name, 21):<21}{''.join(f'{text:>{width}}' for width, text in facts)}".rstrip()
+
+
+def _memory(memory_mb: float) -> str:
+    """`840 MB`, `1.24 GB`."""
+    return f"{memory_mb:.0f} MB" if memory_mb < 999.5 else f"{memory_mb / 1000:.2f} GB"
 
 
 def short_number(value: float) -> str:

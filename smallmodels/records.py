@@ -130,6 +130,10 @@ class Phase:
     """CPU-seconds in the same sense."""
     device: str | None = None
     """Where the phase's models ran: `cpu`, `cuda` or `mps`; a phase without models runs on the processor."""
+    tokens_per_s: float | None = None
+    """Real tokens over the whole time of the phase; None where no model worked, and in older records."""
+    real_token_fraction: float | None = None
+    """Real tokens over processed ones, the rest being padding; None as above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +256,17 @@ class Carbon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What a sweep declares before its first run, and the record of each of its runs repeats."""
+
+    sweep_id: str
+    metric: str
+    """See `RunRecord.metric`."""
+    margin: float
+    """See `RunRecord.margin`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One complete run. Written last; its presence means that the run is complete."""
 
@@ -266,6 +281,7 @@ class RunRecord:
     started_utc: str
     ended_utc: str
     sweep_id: str | None = None
+    """The same in all runs of a sweep; None in a run that belongs to none."""
     margin: float | None = None
     """Difference in the metric below which two models count as equal, where declared before the run."""
     stopped_by: Literal["end", "budget", "gain"] = "end"
@@ -365,7 +381,12 @@ def statement(record: RunRecord) -> RunRecord:
 
 def statement_sha256(record: RunRecord) -> str:
     """SHA-256 of all that a record says but for its hashes; card and page carry it. The same for equal `as_read`."""
-    return files.sha256_json(to_json(statement(record)))
+    return written_statement_sha256(to_json(record))
+
+
+def written_statement_sha256(value: Mapping[str, Any]) -> str:
+    """The same of a `record.json` as it stands, where another version may have written fewer fields than there are."""
+    return files.sha256_json({**value, "files": {}, "record_sha256": None})
 
 
 def sealed(record: RunRecord) -> RunRecord:

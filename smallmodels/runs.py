@@ -67,6 +67,7 @@ class Run:
         choices: Measured choices of an earlier run that shall be used again.
         accept_licenses: Ids of licences that would be refused (see `licenses`) and that the user accepts; a resumed run
             has those of before as well.
+        sweep: What was declared by the sweep that the run belongs to; None is none, or that of the run that is resumed.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -90,6 +91,7 @@ class Run:
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
         accept_licenses: Sequence[str] = (),
+        sweep: records.Declaration | None = None,
     ) -> None:
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
@@ -105,6 +107,7 @@ class Run:
             carbon_intensity=carbon_intensity,
             choices=dict(choices or {}),
             accepted_licenses=list(dict.fromkeys(accept_licenses)),
+            sweep=sweep,
         )
         self._run_folder = RunFolder(self.folder, resumed=resume)
         self._stop_signals = StopSignals()
@@ -301,7 +304,7 @@ class Run:
             if self._leads:
                 kept.save(folder, Kept(value, counts, memory.peak_mb, self._sources[num_sources:]))
         self._announce()
-        self._log.display.end(measured.reading)
+        self._log.display.end(self._account.finished_phase(name, measured.reading))
         return value
 
     def _announce(self) -> None:
@@ -476,8 +479,8 @@ class Run:
             student: Saved as `model/`.
             title: One line: what was made of what.
             task: Pipeline tag of the hub.
-            metric: Key of the results' metrics that ranks; higher is better.
-            margin: Difference in it below which two models count as equal, where declared before the run.
+            metric: Key of the results' metrics that ranks; higher is better. What a sweep has declared takes its place.
+            margin: Difference in it below which two models count as equal, where declared before the run; likewise.
             replaces: Role that the student replaces, for the point of payback.
             results: Quality by role and split.
             inference: Cost of use by role.
@@ -488,7 +491,10 @@ class Run:
             languages: Two-letter codes as declared by the data.
             limits: Sentences on what the model is not for and what was not tested.
             label_names: Names of the classes, for the card.
+
+        Raises: InputError if the results lack the metric that the sweep of the run ranks by.
         """
+        finishing.require_declared_metric(results, self._settings.sweep)
         about = {
             "title": title,
             "task": task,

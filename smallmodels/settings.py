@@ -38,6 +38,8 @@ class Settings:
     choices: dict[str, Any]
     """Measured once, by name."""
     accepted_licenses: list[str]
+    sweep: records.Declaration | None = None
+    """Of the sweep that the run belongs to."""
     started_utc: str = field(default_factory=records.now)
     run_id: str = ""
     recipe: str = ""
@@ -61,7 +63,7 @@ class Settings:
         Args:
             past: Its `config.json`, from `read`.
 
-        Raises: InputError if another device or number format was asked for.
+        Raises: InputError if another device, number format or sweep was asked for.
         """
         self.started_utc, self.run_id = past["started_utc"], past["run_id"]
         self.command, self.smoke = past["command"], past["smoke"]
@@ -71,6 +73,9 @@ class Settings:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"the run began with {flag} {before} and has to keep it: leave the flag out")
             setattr(self, name, before)
+        if self.sweep is not None and records.to_json(self.sweep) != past.get("sweep"):
+            raise InputError("the run began under another --sweep or none and has to keep that: leave the flag out")
+        self.sweep = records.from_json(records.Declaration, past["sweep"]) if past.get("sweep") else None
         if self.country is None and self.carbon_intensity is None:
             self.country, self.carbon_intensity = past["country"], past["carbon_intensity"]
         self.choices = past["choices"]
@@ -102,6 +107,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "versions": environment.versions(),
         "choices": settings.choices,
         "accepted_licenses": settings.accepted_licenses,
+        "sweep": records.to_json(settings.sweep),
         "config": records.to_json(settings.config),
     }
     files.write_json(folder / CONFIG_NAME, {**content, "config_sha256": files.sha256_json(content["config"])})

@@ -6,14 +6,20 @@ Standard library only.
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 
 class StopSignals:
-    """Takes SIGTERM and SIGINT while a run works, and remembers that somebody asked it to stop."""
+    """Takes SIGTERM and SIGINT while a run works, and remembers that somebody asked it to stop.
 
-    def __init__(self) -> None:
+    Args:
+        pass_on: Where another process does the work: gives it each signal. That process says and does all else.
+    """
+
+    def __init__(self, pass_on: Callable[[int], None] | None = None) -> None:
+        self._pass_on = pass_on
         self._asked = threading.Event()
         self._num_interrupts = 0
         self._pid = os.getpid()
@@ -40,9 +46,12 @@ class StopSignals:
         if os.getpid() != self._pid:  # a forked worker inherits this handler, and has to end when its pool says so
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        self._asked.set()
+        if self._pass_on is not None:
+            self._pass_on(number)
+            return
         if number == signal.SIGINT:
             self._num_interrupts += 1
-        self._asked.set()
         if self._num_interrupts > 1:
             raise KeyboardInterrupt
         hint = " (press Ctrl-C again to stop at once)" if number == signal.SIGINT else ""

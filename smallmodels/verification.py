@@ -133,7 +133,8 @@ def _file_words(path: Path | None, expected: str | None) -> str:
 
 def _page_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
     """What card and page say that the record does not."""
-    says, digest = records.statement(record), records.statement_sha256(record)
+    says = records.statement(record)
+    digest = records.written_statement_sha256(files.read_json(folder / records.RECORD_NAME))
     card = Path(records.CARD_NAME).name if record.published_as else records.CARD_NAME
     if absent := [name for name in (card, records.PAGE_NAME) if name not in record.files]:
         yield from (Problem(name, f"should be there and listed in {records.RECORD_NAME}") for name in absent)

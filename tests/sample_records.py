@@ -50,7 +50,11 @@ def phase(name: str, duration_s: float, **changes: Any) -> Phase:
         "shared_cpu_s": 0.0,
         "device": None,
     }
-    return Phase(**(values | changes))
+    values |= changes
+    real, processed = values["num_tokens"], values["num_processed_tokens"]
+    if real is not None:
+        values |= {"tokens_per_s": real / duration_s, "real_token_fraction": real / processed}
+    return Phase(**values)
 
 
 def inference(

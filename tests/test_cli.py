@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from sample_records import classifier_record, phase
 
 from smallmodels import cli, configs, progress, records, text, usage
 from smallmodels.energy import EnergyReading
@@ -252,7 +253,7 @@ def test_help_and_list_name_every_command_and_recipe(capsys):
     assert max(map(len, out.splitlines()), default=0) <= 80
 
 
-@pytest.mark.parametrize("command", ["list", "show", "report", "predict", "search", "verify", "push"])
+@pytest.mark.parametrize("command", ["list", "sweep", "show", "report", "predict", "search", "verify", "push"])
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert f"smallmodels {command}" in capsys.readouterr().out
@@ -391,6 +392,9 @@ def test_nonsense_is_refused_before_anything_is_fetched_c2(tmp_path, monkeypatch
         (["show", "nowhere"], "nowhere should be a run folder with a record.json, but has none"),
         (["show"], "`smallmodels show` needs RUN as well"),
         (["show", "x", "--jsno"], "--jsno is not a part of `smallmodels show`"),
+        (["sweep", "nowhere.py"], "there is no sweep file nowhere.py: check the path"),
+        (["sweep", "x", "--olny", "y"], "--olny is not a part of `smallmodels sweep`: did you mean --only?"),
+        (["run", "toy.py", "--sweep", "no.json"], "no.json should be the file that a sweep wrote for its runs"),
         (["report", "nowhere", "--out", "x"], "nowhere should be a run folder"),
         (["report", "nowhere", "--otu", "x"], "--out"),
         (["predict", "nowhere", "text"], "nowhere should be the folder of a complete run, but holds no model"),
@@ -616,6 +620,28 @@ def test_show_and_report_read_a_run(toy, capsys):
     assert all(path.is_file() for path in written)
 
 
+def test_show_says_what_each_phase_took_within_80_columns(tmp_path, capsys):
+    records.write_record(tmp_path, classifier_record())
+    assert cli.main(["show", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = lines.index(progress.PHASE_HEAD)
+    assert lines[head + 4].split() == [
+        "train",
+        "1:24",
+        "min",
+        "~2352.0",
+        "J",
+        "8.0k",
+        "24",
+        "%",
+        "98",
+        "%",
+        "1.24",
+        "GB",
+    ]
+    assert max(map(len, lines[head : head + 10])) <= 80
+
+
 def test_show_of_an_unfinished_run_says_how_to_go_on(toy, capsys):
     cli.main(["run", "toy.py", "--fail", "training"])
     folder = only_run(toy.parent)
@@ -798,12 +824,36 @@ def test_plain_lines_come_seldom(monkeypatch):
     for step in range(1, 61):
         now[0] = float(step)
         shown.update(step, 60, loss=0.5)
-    shown.end(EnergyReading(60.0, 60.0, {"cpu": Component(energy_j=100.0, label="counter")}))
+    shown.end(dataclasses.replace(phase("train", 60.0), energy_j=100.0, label="counter", peak_memory_mb=None))
     lines = buffer.getvalue().splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert lines[1] == "train: 30 of 60, loss 0.5, ~12.34 Wh, 30.0 s left"
+    assert lines[-2] == progress.PHASE_HEAD
     assert "1:00 min" in lines[-1]
     assert lines[-1].endswith(" 100.0 J")
+
+
+def test_end_of_a_phase_is_one_line_in_80_columns_with_what_models_did():
+    shown, buffer = display(80, live=False)
+    work = {"num_tokens": 10_000_000, "num_processed_tokens": 10_010_000, "utilisation": 1.04, "peak_memory_mb": 98_760}
+    for name, duration_s, joules, more in (
+        ("setup", 1.0, None, {"peak_memory_mb": 840.4}),
+        ("label_only_full_cost", 36_123.0, 987_654.0, work),
+        ("cache", 59.0, 12.0, {"num_tokens": 590, "num_processed_tokens": 1180}),
+    ):
+        shown.start(name)
+        shown.end(dataclasses.replace(phase(name, duration_s, **more), energy_j=joules))
+    shown.kept("train")
+    lines = buffer.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines] == [
+        ["phase", "time", "energy", "tokens/s", "utilised", "real", "memory"],
+        ["✓", "setup", "1.0", "s", "840", "MB"],
+        ["✓", "label_only_full_cost", "10:02:03", "h", "~987.7", "kJ", "277", "104", "%", "100", "%", "98.76", "GB"],
+        ["✓", "cache", "59.0", "s", "~12.0", "J", "10", "50", "%", "1.24", "GB"],
+        ["✓", "train", "kept"],
+    ]
+    assert {len(line) for line in lines[:-1]} == {80}
 
 
 # With a real, tiny model

@@ -233,7 +233,6 @@ def test_phases_table_shares_and_totals() -> None:
     assert shares["train"] == "27\u00a0%"
     assert [row[0] for row in table.rows] == [*[p.name for p in record.phases], "Whole run"]
     assert cells(table, "CPU-s")["Whole run"] == "596"
-    assert cells(table, "tokens, real / processed")["train"] == "675,000 / 691,000"
 
 
 def test_labels_table_gives_the_share_of_joules_under_each_label() -> None:
@@ -330,9 +329,11 @@ def test_e6_counted_processor_with_assumed_memory_is_ranked_and_called_partly_es
     assert (fact.value, fact.notes[0]) == ("2.44\u00a0Wh", "partly estimated")
 
 
-def test_phases_table_says_which_device_did_the_work() -> None:
-    ran_on = cells(table_of(single.page(classifier_record()), "Cost of each phase"), "ran on")
-    assert (ran_on["train"], ran_on["baseline"]) == ("cpu", "–")
+def test_work_table_says_where_and_how_fast_models_worked() -> None:
+    table = table_of(single.page(classifier_record()), "Work of each phase")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["train"] == ["cpu", "675,000", "98\u00a0%", "8,040", "24\u00a0%", "1.24\u00a0GB"]
+    assert rows["baseline"] == ["–", "–", "–", "–", "–", "1.24\u00a0GB"]
 
 
 def test_an_almost_empty_record_still_has_a_page() -> None:

@@ -184,6 +184,33 @@ def test_utilisation_is_operations_over_the_rate_of_the_compute_that_a_phase_ret
     assert waited[:2] == [100.0, 104.0]  # the device was waited for at both ends of the next phase
 
 
+def test_phase_with_work_says_its_tokens_per_second_and_their_real_share_before_and_after_a_stop(tmp_path, capsys):
+    folder, clock = tmp_path / "r", Clock()
+
+    def work(context, *, stop):
+        clock.now += 2.0
+        context.counts.num_tokens, context.counts.num_processed_tokens = 1000, 1250  # as a checkpoint gives them back
+        if stop:
+            raise RunInterruptedError("stopped")
+
+    def attempt(*, stop):
+        with Run(folder, meter=scripted(folder, clock), resume=not stop) as run:
+            run.begin("toy", Config())
+            run.phase("train", work, stop=stop)
+            run.phase("idle", lambda: None)
+            return finish(run)
+
+    with pytest.raises(RunInterruptedError):
+        attempt(stop=True)
+    capsys.readouterr()
+    record = attempt(stop=False)
+    train, idle = record.phase("train"), record.phase("idle")
+    assert (train.tokens_per_s, train.real_token_fraction) == (pytest.approx(250.0), pytest.approx(0.8))
+    assert (idle.tokens_per_s, idle.real_token_fraction) == (None, None)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("✓ train")]
+    assert [line.split()[2:8] for line in said] == [["4.0", "s", "40.0", "J", "250", "80"]]
+
+
 def test_log_writes_lines_with_the_cost_of_the_phase_so_far(tmp_path):
     clock = Clock()
     with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:

@@ -369,6 +369,22 @@ def test_card_and_page_by_another_version_are_held_to_the_hash_of_what_the_recor
     assert "does not say what record.json says" in refuse(folder)
 
 
+def test_run_of_a_version_whose_records_had_fewer_fields_is_verified(folder):
+    record = json.loads((folder / "record.json").read_text())
+    digest = records.statement_sha256(records.read_record(folder))
+    for phase in record["phases"]:
+        del phase["tokens_per_s"], phase["real_token_fraction"]
+    before = records.written_statement_sha256(record)
+    for name in ("report.html", "model/README.md"):
+        text = (folder / name).read_text().replace(digest, before)
+        (folder / name).write_text(text.replace(report.writer(), "smallmodels 0.0.1 (0123456789ab)"))
+        record["files"][name] = files.sha256_file(folder / name)
+    reseal(folder, lambda value: value.update(record))
+    verification.verify(folder)
+    reseal(folder, lambda value: value.update(energy_j=1.0))
+    assert "does not say what record.json says" in refuse(folder)
+
+
 def test_s9_success_says_that_card_and_page_by_another_version_were_not_compared(folder, capsys):
     page = folder / "report.html"
     text = page.read_text()

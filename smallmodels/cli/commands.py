@@ -15,6 +15,7 @@ from smallmodels.errors import InputError
 COMMANDS = {
     "list": ("", "the shipped recipes, one line each"),
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
@@ -56,11 +57,31 @@ def _list_command(arguments: list[str]) -> int:
     return 0
 
 
+def _sweep_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "sweep",
+        "Run the cells of a benchmark, one at a time, each in a process of its own. Cells that are done are skipped, "
+        "and what was interrupted goes on. Exits with 1 if a cell failed, whatever the exit code of the cell.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="Python file that holds SWEEP, or SWEEPS by name")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder for all runs (default: runs/sweeps/ and the file's name)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check and list the cells, and run none")
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", action="extend", default=[], help="of SWEEPS, take these alone"
+    )
+    options = parser.parse(arguments)
+    from smallmodels.cli import sweep
+
+    return sweep.run_sweeps(options.file, options.out, only=options.only, dry_run=options.dry_run, debug=options.debug)
+
+
 def _show_command(arguments: list[str]) -> int:
     parser = _Parser("show", "Print the record of a run.")
     parser.add_argument("run", metavar="RUN", help="run folder or record.json")
     record = records.read_run(Path(parser.parse(arguments).run))
-    show(record)
+    show(record, phases=True)
     return 0
 
 
@@ -188,6 +209,7 @@ class _Parser(argparse.ArgumentParser):
 _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "list": _list_command,
     "run": run_command,
+    "sweep": _sweep_command,
     "show": _show_command,
     "report": _report_command,
     "predict": _predict_command,

@@ -43,6 +43,8 @@ class RunOptions:
     """Grams of CO2e per kWh, instead of --country."""
     accept_license: tuple[str, ...] = ()
     """Ids of licences that would be refused and that you may use, as the refusal names them."""
+    sweep: Path | None = None
+    """File of the sweep that the run belongs to; `smallmodels sweep` writes it."""
     debug: bool = False
     """Show the traceback of an error."""
 

@@ -76,7 +76,15 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
     Raises: InputError if there is no such recipe, or the file is not one.
     """
     path = find_recipe(str(path_or_name))
-    name = f"smallmodels_recipe_{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}"
+    return _recipe_from(load_file(path, "recipe"), path)
+
+
+def load_file(path: Path, kind: str) -> Any:
+    """Run a Python file as a module of its own, named after the kind of file.
+
+    Raises: InputError if it is not Python.
+    """
+    name = f"smallmodels_{kind}_{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -86,7 +94,7 @@ def load_recipe(path_or_name: str | Path) -> Recipe:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{path} should be Python, but line {error.lineno} is not: {error.msg}") from error
-    return _recipe_from(module, path)
+    return module
 
 
 def _recipe_from(module: Any, path: Path) -> Recipe:

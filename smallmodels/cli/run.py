@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from smallmodels import folders, privacy, processes, records
+from smallmodels import folders, privacy, processes, records, sweeps
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.recipes import Recipe
 from smallmodels.cli.request import Request, read_request, value_after
@@ -114,6 +114,7 @@ def _open_run(request: Request, folder: Path) -> "Run":
         carbon_intensity=options.carbon_intensity,
         choices=request.choices,
         accept_licenses=options.accept_license,
+        sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
     )
 
 

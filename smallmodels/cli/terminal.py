@@ -41,9 +41,14 @@ def _first_line(path: Path) -> str:
         return "(cannot be read)"
 
 
-def show(record: records.RunRecord) -> None:
-    """Print a record: its table, its summary, and the first of its examples."""
-    from smallmodels import report
+def show(record: records.RunRecord, *, phases: bool = False) -> None:
+    """Print a record: its table, its summary, and the first of its examples.
+
+    Args:
+        record: Of a complete run.
+        phases: Whether to print what each phase took as well, which a run says as it goes.
+    """
+    from smallmodels import progress, report
 
     console = plain_console()
     console.print()
@@ -51,6 +56,10 @@ def show(record: records.RunRecord) -> None:
     console.print(report.summary(record))
     if record.smoke:
         console.print("A smoke run of a few steps shows that everything works; its numbers mean nothing.")
+    if phases and record.phases:
+        console.print()
+        for line in (progress.PHASE_HEAD, *(f"  {progress.phase_row(phase)}" for phase in record.phases)):
+            console.print(line, markup=False, soft_wrap=True)
     for example in record.examples[:SHOWN_EXAMPLES]:
         console.print()
         for line in example_lines(example):

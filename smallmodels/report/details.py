@@ -40,19 +40,17 @@ def _phases_section(record: RunRecord) -> Section | None:
         [p.name, _share(p.energy_j if counted else p.cpu_s, total), *_phase_cells(p)] for p in record.phases
     ]
     totals = [formats.duration(record.duration_s), number(record.cpu_s), number(record.energy_j), record.energy_label]
-    rows.append(["Whole run", "", *totals, "", "", "", "", ""])
+    rows.append(["Whole run", "", *totals, ""])
     table = Table(
         caption="Cost of each phase",
         head=["Phase", "share of joules" if counted else "share of CPU-s", "time", "CPU-s",
-              "J" if counted else "estimated J", "joules are", "owed to caches",
-              "tokens, real / processed", "ran on", "utilisation", "peak memory"],
+              "J" if counted else "estimated J", "joules are", "owed to caches"],
         rows=rows,
         text_columns=(5,),
         strong=(len(rows) - 1,),
-        note="Owed to caches: what an earlier run paid for work that this one took over. Utilisation: operations per "
-        "second over the rate of matrix products measured on this machine.",
+        note="Owed to caches: what an earlier run paid for work that this one took over.",
     )  # fmt: skip
-    blocks: list[Block] = [table]
+    blocks: list[Block] = [table, _work_table(record)]
     if any(p.components for p in record.phases):
         blocks.append(_labels_table(record))
     if record.carbon is not None:
@@ -74,15 +72,32 @@ def _phase_cells(phase: Phase) -> list[str]:
     elif phase.shared_energy_j is not None:
         owed = formats.energy(phase.shared_energy_j)
         owed += f", {formats.cpu_seconds(phase.shared_cpu_s)}" if phase.shared_cpu_s is not None else ""
-    tokens = MISSING
-    if phase.num_tokens is not None:
-        tokens = f"{formats.large(phase.num_tokens)} / {formats.large(phase.num_processed_tokens)}"
-    return [
-        formats.duration(phase.duration_s), number(phase.cpu_s), number(phase.energy_j), phase.label, owed, tokens,
-        phase.device or MISSING,
-        MISSING if phase.utilisation is None else f"{100 * phase.utilisation:.0f}\u00a0%",
-        MISSING if phase.peak_memory_mb is None else formats.size(phase.peak_memory_mb * 1e6),
+    return [formats.duration(phase.duration_s), number(phase.cpu_s), number(phase.energy_j), phase.label, owed]
+
+
+def _work_table(record: RunRecord) -> Table:
+    """What models did in each phase, and how well they used the machine."""
+    rows: list[Row] = [
+        [
+            p.name, p.device or MISSING, formats.large(p.num_tokens), _percent(p.real_token_fraction),
+            number(p.tokens_per_s), _percent(p.utilisation),
+            MISSING if p.peak_memory_mb is None else formats.size(p.peak_memory_mb * 1e6),
+        ]
+        for p in record.phases
     ]  # fmt: skip
+    return Table(
+        caption="Work of each phase",
+        head=["Phase", "ran on", "real tokens", "of processed ones", "real tokens per second", "utilisation",
+              "peak memory"],
+        rows=rows,
+        note="Processed tokens are the real ones and padding. Utilisation: operations per second over the rate of "
+        "matrix products measured on this machine. The time of validations during training counts in both rates, "
+        "their work does not. Peak memory: of the process, with all that it had loaded before.",
+    )  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * share:.0f}\u00a0%" if share is not None and formats.is_number(share) else MISSING
 
 
 def _labels_table(record: RunRecord) -> Table:

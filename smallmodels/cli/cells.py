@@ -1,0 +1,52 @@
+"""Check the cells of a sweep against the configs of their recipes, in a process of its own: recipes import torch.
+
+Reads a list of `{"recipe": file, "values": {…}, "flags": […]}` from standard input. The last line of standard output is
+the list of their configs; of what is wrong, the first is said as every command says it, with its exit code.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smallmodels import configs, records
+from smallmodels.cli.exits import guarded
+from smallmodels.cli.flags import parse_flags
+from smallmodels.cli.recipes import Recipe, load_recipe
+from smallmodels.errors import InputError
+
+
+def _check() -> int:
+    cells = json.load(sys.stdin)
+    recipes = {name: load_recipe(name) for name in dict.fromkeys(cell["recipe"] for cell in cells)}
+    found = [_config(recipes[cell["recipe"]], cell["values"], cell["flags"]) for cell in cells]
+    print("\n" + json.dumps(found))
+    return 0
+
+
+def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> Any:
+    """The config that `smallmodels run` would make of these flags, as `config.json` holds it.
+
+    Raises: InputError that names the recipe and the axis.
+    """
+    known = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
+    for axis in values:
+        if axis not in known:
+            hint = configs.suggestion(axis, known) or f": `smallmodels run {recipe.path} --help` lists what it has"
+            raise InputError(f"the axis {axis} should be a setting of {recipe.name}, but is none{hint}")
+    try:
+        changes, _ = parse_flags(recipe, flags)
+        config = configs.replace(recipe.Config(), changes)
+        configs.require_finite(config)
+    except InputError as error:
+        place = ", ".join(f"{axis} {value}" for axis, value in values.items()) or "its defaults"
+        raise InputError(f"{recipe.name} cannot run with {place}: {error}") from error
+    for axis, value in values.items():
+        if records.to_json(configs.get(config, known[axis].path)) != value:
+            expected = configs.describe(known[axis].kind)
+            raise InputError(f"the axis {axis} should be {expected} for {recipe.name}, got {json.dumps(value)}")
+    return records.to_json(config)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(_check, debug="--debug" in sys.argv))

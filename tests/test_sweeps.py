@@ -1,0 +1,512 @@
+"""Sweeps: which cells in which order, what is refused before the first, and what a stop or a kill leaves to be done."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sample_records import classifier_record
+from test_imports import HEAVY, run_fresh
+from test_runs import finish, metric, result
+
+from smallmodels import cli, files, folders, records, sweeps
+from smallmodels.cli import cells, sweep
+from smallmodels.cli.flags import parse_flags
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
+from smallmodels.runs import Run
+from smallmodels.sweeps import Cell, Sweep
+
+RECIPE = '''
+    """Does what files in the working folder tell it; needs no torch."""
+    import time
+    from dataclasses import dataclass
+    from pathlib import Path
+
+    from smallmodels import records
+    from smallmodels.errors import RunInterruptedError, TrainingError
+
+    @dataclass(frozen=True, kw_only=True)
+    class TrainConfig:
+        learning_rate: float = 0.1
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        temperature: float = 2.0
+        """Softens; > 0."""
+        dropout: bool = True
+        layers: tuple[int, ...] = (0, 2)
+        name: str | None = None
+        seed: int = 0
+        margin: float = 0.5
+        train: TrainConfig = TrainConfig()
+
+        def __post_init__(self):
+            if self.temperature <= 0:
+                raise ValueError(f"temperature must be > 0, got {self.temperature}")
+
+    class Student:
+        def save(self, folder):
+            (folder / "weights.bin").write_bytes(b"w")
+
+    def train(config, context):
+        me = f"{Path(__file__).stem}{config.seed}"
+        Path(f"began-{me}").touch()
+        while Path(f"hold-{me}").exists():
+            time.sleep(0.02)
+            if context.should_stop():
+                raise RunInterruptedError("training stopped, has saved its work, and can resume")
+        if Path(f"fail-{me}").exists():
+            raise TrainingError("the loss must be finite, but is not: lower the learning rate")
+        return 1
+
+    def main(config, run):
+        run.phase("train", train, config)
+        found = records.Metric(value=0.5 + config.seed / 10, low=0.4, high=0.9, n=10)
+        result = records.Result(role="student", split="test", metrics={"accuracy": found, "macro_f1": found},
+                                per_class=[], agreement=None, calibration_error=None, built_by=["train"],
+                                teacher_phases=[])
+        run.finish(Student(), title="A toy", task="text-classification", metric="accuracy", margin=config.margin,
+                   results=[result], curve=[records.CurvePoint(step=1, energy_j=1.0, cpu_s=1.0, value=0.4)])
+'''
+DECLARED = records.Declaration(sweep_id="s-1", metric="accuracy", margin=0.01)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch) -> Path:
+    """A working folder with the recipes `a` and `b`, and a sweep of them over two seeds."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipes", "benchmarks"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "recipes" / f"{name}.py").write_text(textwrap.dedent(RECIPE))
+    write_sweep(tmp_path)
+    return tmp_path
+
+
+def write_sweep(
+    folder: Path, *, recipes=("recipes/a.py", "recipes/b.py"), axes=None, more: str = "margin=0.01"
+) -> None:
+    axes = {"seed": (0, 1)} if axes is None else axes
+    text = f"Sweep(recipes={recipes!r}, axes={axes!r}, metric='accuracy', {more})"
+    (folder / "benchmarks" / "pair.py").write_text(f"from smallmodels.sweeps import Sweep\nSWEEP = {text}\n")
+
+
+def run_cell(bench: Path, name: str, declared: records.Declaration = DECLARED, **config) -> Path:
+    """A run of a cell of the sweep without the sweep."""
+    out, recipe = bench / "runs/sweeps/pair", cli.load_recipe(f"recipes/{name[0]}.py")
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_json(out / "sweep.json", records.to_json(declared))
+    folder = out / name / recipe.name / "20260301T000000Z-s0"
+    with contextlib.suppress(TrainingError), Run(folder, meter="none", sweep=declared) as run:
+        recipe.main(recipe.Config(**config), run)
+    return folder
+
+
+def refuse(capfd, *arguments: str, code: int = 2) -> str:
+    """The one sentence of a refusal, which may be that of a child; no run was begun."""
+    assert cli.main(["sweep", "benchmarks/pair.py", *arguments]) == code
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.err
+    lines = [line for line in captured.err.splitlines() if line.startswith("smallmodels: ")]
+    assert len(lines) == 1
+    assert "Running cell" not in captured.out
+    return lines[0].removeprefix("smallmodels: ")
+
+
+# Cells
+
+
+def names(found: Sweep) -> list[str]:
+    return [" ".join([cell.name, *cell.settings]) for cell in found.cells()]
+
+
+def test_cells_alternate_between_recipes_and_turn_round_every_time():
+    found = Sweep(recipes=("a", "x/b.py", "c"), axes={"seed": (0, 1, 2)}, metric="accuracy", margin=0.0)
+    by_round = ["a 0", "b 0", "c 0", "c 1", "b 1", "a 1", "a 2", "b 2", "c 2"]
+    assert names(found) == [text.replace(" ", " seed=") for text in by_round]
+    blocks = dataclasses.replace(found, order="blocks")
+    assert names(blocks) == sorted(names(found))
+
+
+def test_cells_take_every_combination_and_the_last_axis_changes_first():
+    axes = {"temperature": (1.0, 2.0), "seed": (0, 1)}
+    found = Sweep(recipes=("a",), axes=axes, metric="accuracy", margin=0.0)
+    assert names(found) == [f"a temperature={t} seed={s}" for t in (1.0, 2.0) for s in (0, 1)]
+    assert names(dataclasses.replace(found, axes={})) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"recipes": ()}, "recipes of a sweep should be a tuple of one or more"),
+        ({"recipes": "recipes/a.py"}, "recipes of a sweep should be a tuple of one or more, got 'recipes/a.py'"),
+        ({"recipes": ("recipes/a.py", "peers/a.py")}, "a,seed=0 is there twice"),
+        ({"axes": {"seed": 1}}, "axis seed of a sweep should be a tuple of one or more, got 1"),
+        ({"axes": {"seed": ()}}, "axis seed"),
+        ({"axes": {"seed": (0, 1, 0)}}, "a,seed=0 is there twice"),
+        ({"metric": ""}, "metric of a sweep must be the name of one, got ''"),
+        ({"margin": -0.1}, "margin of a sweep must be >= 0, got -0.1"),
+        ({"margin": float("nan")}, "margin of a sweep must be >= 0, got nan"),
+        ({"order": "random"}, "order of a sweep must be alternate or blocks, got random"),
+    ],
+)
+def test_sweep_that_makes_no_sense_is_refused(changes, sentence):
+    values = {"recipes": ("recipes/a.py",), "axes": {"seed": (0, 1)}, "metric": "accuracy", "margin": 0.01}
+    with pytest.raises(InputError) as refused:
+        Sweep(**(values | changes))
+    assert sentence in str(refused.value)
+
+
+def test_flags_of_a_cell_give_its_values_back(bench):
+    recipe = cli.load_recipe("recipes/a.py")
+    values = {"temperature": 0.25, "dropout": False, "layers": (1, 3), "name": None, "learning_rate": -3e-05}
+    changes, _ = parse_flags(recipe, Cell("a", values).flags)
+    paths = [("temperature",), ("dropout",), ("layers",), ("name",), ("train", "learning_rate")]
+    assert changes == dict(zip(paths, values.values(), strict=True))
+    config = cells._config(recipe, records.to_json(values), Cell("a", values).flags)
+    assert (config["layers"], config["train"], config["seed"]) == ([1, 3], {"learning_rate": -3e-05}, 0)
+
+
+def test_folder_name_is_readable_and_never_shared_or_too_long():
+    assert Cell("recipes/a.py", {"temperature": 1.0, "layers": (0, 2)}).folder_name == "a,temperature=1.0,layers=0+2"
+    odd = [Cell("a", {"dataset": value}).folder_name for value in ("x/y z", "x_y_z", "x" * 500, "x" * 501, "../é")]
+    assert odd[0].startswith("a,dataset=x_y_z~")
+    assert len(set(odd)) == len(odd)
+    assert max(map(len, odd)) < 140
+    assert not any(set("/ é") & set(name) for name in odd)
+
+
+# What is checked before the first run
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"temperatur": 1.0}, "the axis temperatur should be a setting of a, but is none: did you mean temperature?"),
+        ({"zzz": 1.0}, "the axis zzz should be a setting of a, but is none: `smallmodels run recipes/a.py --help`"),
+        ({"device": "cpu"}, "the axis device should be a setting of a, but is none"),
+        ({"temperature": "2.0"}, 'the axis temperature should be a number for a, got "2.0"'),
+        ({"seed": "x"}, "a cannot run with seed x: --seed should be a whole number, got x"),
+        ({"seed": 1.5}, "a cannot run with seed 1.5: --seed should be a whole number, got 1.5"),
+        ({"seed": True}, "a cannot run with seed True: --seed should be a whole number, got nothing"),
+        ({"name": "None"}, 'the axis name should be text or none for a, got "None"'),
+        ({"seed": 1, "temperature": -1.0}, "a cannot run with seed 1, temperature -1.0: temperature must be > 0"),
+        ({"temperature": float("inf")}, "a cannot run with temperature inf: --temperature must be a finite number"),
+    ],
+)
+def test_cell_that_does_not_fit_its_recipe_is_refused_by_recipe_and_axis(bench, values, sentence):
+    with pytest.raises(InputError) as refused:
+        cells._config(cli.load_recipe("recipes/a.py"), values, Cell("a", values).flags)
+    assert sentence in str(refused.value)
+
+
+def test_unknown_axis_stops_the_sweep_before_anything_runs(bench, capfd):
+    write_sweep(bench, axes={"seed": (0,), "sede": (1,)})
+    assert refuse(capfd) == "the axis sede should be a setting of a, but is none: did you mean seed?"
+    assert not (bench / "runs").exists()
+
+
+def test_recipes_are_shipped_ones_by_name_or_files_beside_the_folder_of_the_sweep(bench):
+    file = Path("benchmarks/pair.py")
+    assert sweep._recipe_file("quickstart", file) == cli.find_recipe("quickstart")
+    for name in ("recipes/a.py", str(bench / "recipes" / "a.py")):
+        assert sweep._recipe_file(name, file) == bench / "recipes" / "a.py"
+    with pytest.raises(InputError, match=r"there is no recipe file .*benchmarks/a\.py"):
+        sweep._recipe_file("benchmarks/a.py", file)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("x = 1", "should define SWEEP = Sweep(…), or SWEEPS"),
+        ("SWEEP = {'recipes': ()}", "should define SWEEP = Sweep(…), or SWEEPS"),
+        ("SWEEPS = {}", "should define SWEEP = Sweep(…), or SWEEPS"),
+        ("x = (", "pair.py should be Python, but line 1 is not"),
+        (
+            "from smallmodels.sweeps import Sweep\n"
+            "SWEEPS = {'../up': Sweep(recipes=('recipes/a.py',), axes={}, metric='accuracy', margin=0)}",
+            "the name of a sweep should be letters, digits and . _ - alone, got '../up'",
+        ),
+        (
+            "from smallmodels.sweeps import Sweep\n"
+            "SWEEP = Sweep(recipes=('recipes/c.py',), axes={}, metric='accuracy', margin=0)",
+            "there is no recipe file",
+        ),
+    ],
+)
+def test_file_that_holds_no_sweep_is_refused(bench, capfd, content, sentence):
+    (bench / "benchmarks" / "pair.py").write_text(content)
+    assert sentence in refuse(capfd, "--dry-run")
+
+
+def test_dry_run_lists_the_cells_in_80_columns_and_writes_nothing_and_imports_no_torch(bench, capfd, monkeypatch):
+    write_sweep(bench, axes={"seed": (0, 1), "temperature": (1.0, 2.5), "learning_rate": (0.001,), "layers": ((0, 1),)})
+    found = run_fresh("sweep", "benchmarks/pair.py", "--dry-run")
+    assert found["code"] == 0
+    assert not HEAVY & set(found["modules"])
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run"]) == 0
+    captured = capfd.readouterr()
+    lines = captured.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("to run" in line for line in lines) == 8
+    assert lines[-2:] == ["0 of 8 cells are done, in", "runs/sweeps/pair"]
+    assert not (bench / "runs").exists()
+    assert "which is code" in captured.err
+
+
+def test_only_takes_sweeps_by_name(bench, capfd):
+    one = "Sweep(recipes=('recipes/a.py',), axes={'seed': (0,)}, metric='accuracy', margin=0.01)"
+    text = f"from smallmodels.sweeps import Sweep\nSWEEPS = {{'first': {one}, 'second': {one}, 'third': {one}}}\n"
+    (bench / "benchmarks" / "pair.py").write_text(text)
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--only", "first", "third"]) == 0
+    out = capfd.readouterr().out
+    assert [name in out for name in ("first", "second", "third")] == [True, False, True]
+    assert "pair has no sweep 'frist'" not in (sentence := refuse(capfd, "--only", "frist"))
+    assert "has no sweep 'frist': did you mean first?" in sentence
+
+
+# What is there already
+
+
+def states(capfd, *arguments: str) -> list[str]:
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", *arguments]) == 0
+    shown = capfd.readouterr().out
+    rows = [line.split() for line in shown.splitlines() if " seed=" in line]
+    return [" ".join(row) for row in rows]
+
+
+def test_cells_that_are_done_or_begun_are_found(bench, capfd):
+    run_cell(bench, "a,seed=0")
+    (bench / "fail-b0").touch()
+    run_cell(bench, "b,seed=0")
+    capfd.readouterr()
+    expected = ["a seed=0 done 50.0 %", "b seed=0 to go on –", "b seed=1 to run –", "a seed=1 to run –"]
+    assert states(capfd) == expected
+    (bench / "recipes" / "b.py").write_text(textwrap.dedent(RECIPE) + "\n# another recipe by now\n")
+    assert states(capfd)[1] == "b seed=0 to run –"
+
+
+def test_what_was_declared_before_the_first_run_stands(bench, capfd):
+    run_cell(bench, "a,seed=0")
+    write_sweep(bench, more="margin=0.02")
+    capfd.readouterr()
+    sentence = refuse(capfd, "--dry-run")
+    assert "margin was 0.01 and is 0.02" in sentence
+    assert "start anew with another --out" in sentence
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--out", "elsewhere"]) == 0
+
+
+def test_complete_run_of_another_config_or_sweep_is_not_taken_for_the_cell(bench, capfd):
+    run_cell(bench, "a,seed=0", temperature=3.0)
+    capfd.readouterr()
+    assert "but temperature was 3.0 and is 2.0: choose another folder with --out" in refuse(capfd)
+    files.write_json(
+        bench / "runs/sweeps/pair/sweep.json", records.to_json(dataclasses.replace(DECLARED, sweep_id="s-2"))
+    )
+    write_sweep(bench, axes={"temperature": (3.0,), "seed": (0,)})
+    (bench / "runs/sweeps/pair/a,seed=0").rename(bench / "runs/sweeps/pair/a,temperature=3.0,seed=0")
+    assert "sweep.sweep_id was s-1 and is s-2" in refuse(capfd)
+
+
+def test_read_gives_complete_records_oldest_first(tmp_path):
+    for i, folder in enumerate(("x/new", "y/z/old", "x/middle")):
+        (tmp_path / folder).mkdir(parents=True)
+        record = classifier_record(run_id=folder, started_utc=f"2026-0{[3, 1, 2][i]}-01T00:00:00Z")
+        records.write_record(tmp_path / folder, record)
+    (tmp_path / "x" / "begun").mkdir()
+    (tmp_path / "x" / "begun" / "config.json").write_text("{}")
+    assert [r.run_id for r in sweeps.read(tmp_path)] == ["y/z/old", "x/middle", "x/new"]
+    assert [r.run_id for r in sweeps.read(tmp_path / "x/new/record.json", tmp_path / "y")] == ["y/z/old", "x/new"]
+    with pytest.raises(InputError, match="does not exist"):
+        sweeps.read(tmp_path / "nowhere")
+
+
+# What a run is told of its sweep
+
+
+def run_declared(folder: Path, declared: records.Declaration, **changes) -> records.RunRecord:
+    with Run(folder, meter="none", sweep=declared) as run:
+        run.begin("toy", {"seed": 0})
+        return finish(run, **changes)
+
+
+def test_record_has_what_its_sweep_declared_in_place_of_the_recipes_own(tmp_path):
+    record = run_declared(tmp_path / "r", DECLARED, margin=0.5)
+    assert (record.sweep_id, record.metric, record.margin) == ("s-1", "accuracy", 0.01)
+    with Run(tmp_path / "plain", meter="none") as run:
+        run.begin("toy", {"seed": 0})
+        plain = finish(run, margin=0.5)
+    assert (plain.sweep_id, plain.margin) == (None, 0.5)
+
+
+def test_metric_of_a_sweep_ranks_if_the_results_have_it_and_is_refused_if_not(tmp_path):
+    both = dataclasses.replace(result("student", 0.9), metrics={"accuracy": metric(0.9), "macro_f1": metric(0.8)})
+    curve = [records.CurvePoint(step=1, energy_j=1.0, cpu_s=1.0, value=0.4)]
+    by_f1 = dataclasses.replace(DECLARED, metric="macro_f1")
+    record = run_declared(tmp_path / "r", by_f1, results=[both], curve=curve)
+    assert (record.metric, record.curve) == ("macro_f1", [])  # the curve is of the recipe's metric
+    assert run_declared(tmp_path / "s", DECLARED, results=[both], curve=curve).curve == curve
+    with pytest.raises(InputError, match="ranks by mrr_at_10, but the recipe's results have accuracy, macro_f1"):
+        run_declared(tmp_path / "t", dataclasses.replace(DECLARED, metric="mrr_at_10"), results=[both])
+
+
+def test_resumed_run_keeps_its_sweep_and_takes_no_other(bench, capfd):
+    (bench / "fail-a0").touch()
+    run = run_cell(bench, "a,seed=0")
+    (bench / "fail-a0").unlink()
+    files.write_json(bench / "other.json", records.to_json(dataclasses.replace(DECLARED, sweep_id="s-2")))
+    assert cli.main(["run", "--resume", str(run), "--sweep", "other.json"]) == 2
+    assert "began under another --sweep or none" in capfd.readouterr().err
+    assert cli.main(["run", "--resume", str(run)]) == 0
+    assert records.read_record(run).sweep_id == "s-1"
+    assert cli.main(["run", "recipes/a.py", "--config", str(run / "config.json"), "--out", "again"]) == 0
+    assert [record.sweep_id for record in sweeps.read("again")] == [None]  # a repeat belongs to no sweep
+
+
+def test_sweep_file_of_a_run_that_is_absent_or_damaged_is_refused(tmp_path):
+    with pytest.raises(InputError, match="should be the file that a sweep wrote"):
+        sweeps.read_declaration(tmp_path / "sweep.json")
+    (tmp_path / "sweep.json").write_text('{"sweep_id": "x", "metric": 1, "margin": 0.1}')
+    with pytest.raises(DamagedError, match=r"sweep\.json: metric should be str, found 1"):
+        sweeps.read_declaration(tmp_path / "sweep.json")
+
+
+# Stop, kill, failure
+
+
+def wait_for(path: Path, process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process is None or process.poll() is None, "the sweep has ended"
+        assert time.monotonic() < deadline, f"{path.name} does not appear"
+        time.sleep(0.02)
+
+
+COMMAND = [sys.executable, "-m", "smallmodels", "sweep", "benchmarks/pair.py"]
+
+
+def test_killed_sweep_goes_on_waits_for_its_orphan_reports_a_failure_and_runs_nothing_twice(bench):
+    write_sweep(bench, axes={"seed": (0,)})
+    (bench / "hold-a0").touch()
+    (bench / "fail-b0").touch()
+    first = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(bench / "began-a0", first)
+    first.kill()
+    first.wait()
+    second = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = [second.stderr.readline(), second.stderr.readline()]
+    assert f"Waiting for the run that process {first.pid} on " in said[1]
+    (bench / "hold-a0").unlink()
+    out, err = second.communicate(timeout=120)
+    first.communicate()
+    assert second.returncode == 1
+    began = [line for line in out.splitlines() if line.startswith(("Running", "Going"))]
+    assert began == ["Running cell 2 of 2: b seed=0"]  # the other one ended by itself
+    assert "1 of 2 cells failed" in err
+    rows = [" ".join(line.split()) for line in out.splitlines() if "seed=" in line]
+    assert rows[1:] == ["a seed=0 done 50.0 %", "b seed=0 failed, exit 1 –"]
+    (bench / "fail-b0").unlink()
+    third = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
+    assert "Going on with cell 2 of 2: b seed=0" in third.stdout
+    assert "b seed=0 ran " in " ".join(third.stdout.split())
+    found = sweeps.read("runs/sweeps/pair")
+    assert [(record.recipe, record.num_segments, record.command) for record in found] == [
+        ("a", 1, "smallmodels run a --seed 0"),
+        ("b", 2, "smallmodels run b --seed 0"),
+    ]
+    assert {(r.sweep_id, r.metric, r.margin) for r in found} == {(found[0].sweep_id, "accuracy", 0.01)}
+    assert found[0].sweep_id.startswith("pair-")
+    assert not (bench / "runs/sweeps/pair/.lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_sweep_exits_75_with_its_run_saved_and_goes_on(bench, number):
+    (bench / "hold-b0").touch()
+    process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(bench / "began-b0", process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "training stopped, has saved its work, and can resume" in err
+    assert "the sweep was stopped: run it again, and it goes on" in err
+    assert "1 of 4 cells are done" in out
+    assert " stopped " in out
+    (bench / "hold-b0").unlink()
+    again = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
+    assert "Going on with cell 2 of 4: b seed=0" in again.stdout
+    assert "4 of 4 cells are done" in again.stdout
+
+
+def runner(bench: Path, code: str) -> sweep._Runner:
+    """Runs a sweep whose runs are this code in place of the command."""
+    cell = Sweep(recipes=("recipes/a.py",), axes={"seed": (0, 1)}, metric="accuracy", margin=0.0)
+    jobs = [
+        sweep.Job(name="pair", sweep=cell, cell=each, recipe=bench / "recipes/a.py", folder=bench / "out")
+        for each in cell.cells()
+    ]
+    for job in jobs:
+        job.command = lambda: [sys.executable, "-c", textwrap.dedent(code)]
+    return sweep._Runner(jobs, bench / "out")
+
+
+def test_every_signal_reaches_the_run_once_and_no_other_run_begins(bench, capfd):
+    told = runner(
+        bench,
+        """
+        import os, signal, time
+        from pathlib import Path
+        signal.signal(signal.SIGINT, lambda *_: print("told", flush=True))
+        print("run", os.getpgid(0) == os.getpid(), flush=True)
+        Path("ready").touch()
+        while not Path("enough").exists():
+            time.sleep(0.01)
+        """,
+    )
+
+    def interrupt():
+        wait_for(bench / "ready")
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        (bench / "enough").touch()
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(RunInterruptedError, match="run it again"):
+        told.run()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    out = capfd.readouterr().out
+    assert [line for line in out.splitlines() if line in ("told", "run True")] == ["run True", "told", "told"]
+    assert out.count("Running cell") == 1
+
+
+def test_run_that_dies_of_a_signal_is_a_failure_and_the_next_one_runs(bench, capfd):
+    dying = runner(bench, "import os; os.kill(os.getpid(), 9)")
+    dying.run()
+    assert [job.state for job in dying._jobs] == ["failed, signal 9"] * 2
+
+
+def test_sweep_that_waits_for_another_can_be_stopped(bench, capfd):
+    waiting = runner(bench, "")
+    (bench / "out").mkdir()
+    lock = folders.FolderLock(bench / "out")
+    lock.acquire()
+    thread = threading.Thread(target=lambda: (time.sleep(0.3), os.kill(os.getpid(), signal.SIGTERM)))
+    thread.start()
+    with pytest.raises(RunInterruptedError, match="before it began"):
+        waiting.run()
+    thread.join()
+    lock.release()
+    assert f"Waiting for the run that process {os.getpid()} on " in capfd.readouterr().err
+    assert list((bench / "out").iterdir()) == []
