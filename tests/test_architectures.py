@@ -63,7 +63,7 @@ def one_by_one(name, kind):
     return torch.cat(outputs).numpy()
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_masked"])
 @pytest.mark.parametrize("kind", ["classifier", "embedder"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_batches_by_token_budget_give_what_single_texts_give(name, kind, attention):

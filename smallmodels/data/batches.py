@@ -78,7 +78,7 @@ class Batch:
         return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
     def _part(self, rows: slice) -> "Batch":
-        lengths = self.inputs["attention_mask"][rows].sum(1)
+        lengths = self.inputs["attention_mask"][rows].sum(1).numpy()
         inputs = {name: tensor[rows, : int(lengths.max())] for name, tensor in self.inputs.items()}
         labels = None if self._labels is None else self._labels[rows]
         teacher = None if self._teacher is None else self._teacher[rows]

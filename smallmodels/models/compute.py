@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from smallmodels import files, memory
 from smallmodels.data import batches
@@ -22,8 +25,10 @@ from smallmodels.models.loading import Embedder, TextModel
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-_ATTENTIONS = ("eager", "sdpa")
-"""Implementations of transformers that every architecture has; which one is faster depends on device and length."""
+_MASKED = "sdpa_masked"
+"""`sdpa` that is always given a mask: to look whether it needs one, as transformers does, makes a GPU wait."""
+_ATTENTIONS = {"cpu": ("eager", "sdpa"), "cuda": ("eager", _MASKED), "mps": ("eager", "sdpa")}
+"""Implementations of attention to choose from; which one is faster depends on device and length."""
 _TOKENS_PER_PASS = {"cpu": (512, 1024, 2048, 4096), "cuda": (4096, 8192, 16384, 32768), "mps": (2048, 4096, 8192)}
 """Candidates, the second being tried first. Large passes fill a GPU; on a processor they leave its cache."""
 _WORTH_IT = 0.97
@@ -44,7 +49,7 @@ class Compute:
     operations_per_s: float
     """Matmul rate measured on this device in this number format."""
     attention: str = "sdpa"
-    """Attention of transformers: `eager` or `sdpa`."""
+    """Attention of transformers: `eager`, `sdpa`, or `sdpa_masked`, which is that of GPUs."""
     tokens_per_pass: int = 1024
     """Processed tokens that go through a model at once, one example at least."""
 
@@ -67,6 +72,7 @@ class Compute:
         """The model on the device, with the chosen attention, and a last layer that computes what the head reads."""
         transformer: Any = model.transformer if isinstance(model, Embedder) else model
         if hasattr(transformer, "set_attn_implementation"):
+            _register_masked()
             transformer.set_attn_implementation(self.attention)
         first_token.shorten(model)
         return model.to(self.device)
@@ -88,6 +94,17 @@ class Compute:
             torch.cuda.synchronize()
         elif self.device == "mps":
             torch.mps.synchronize()
+
+
+def _register_masked() -> None:
+    """Make `sdpa_masked` known to transformers."""
+    AttentionInterface.register(_MASKED, ALL_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionMaskInterface.register(_MASKED, _whole_mask)
+
+
+def _whole_mask(*args: Any, **options: Any) -> Any:
+    unread = {"allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    return ALL_MASK_ATTENTION_FUNCTIONS["sdpa"](*args, **{**options, **unread})
 
 
 def pick_device(name: str = "auto") -> str:
@@ -124,7 +141,7 @@ def choose_compute(
         device: `cpu`, `cuda`, `mps` or `auto`.
         number_format: `bf16`, `fp16`, `fp32` or `auto`.
         num_threads: Of a processor; those that torch would take if None, one for each core.
-        attention: `eager`, `sdpa` or `auto`.
+        attention: `auto`, `eager`, or on GPUs `sdpa_masked` and elsewhere `sdpa`.
         tokens_per_pass: Processed tokens that go through a model at once; measured if None.
         model: What shall be trained; without it, attention and size of a pass are usual ones.
         tokens: Of the texts to train on.
@@ -135,9 +152,10 @@ def choose_compute(
         torch.set_num_threads(num_threads)
     chosen = pick_device(device)
     number_format, rate = _format_and_rate(chosen, number_format)
-    if attention not in ("auto", *_ATTENTIONS):
-        raise InputError(f"the attention must be auto, {' or '.join(_ATTENTIONS)}, got {attention}")
-    attentions = _ATTENTIONS if attention == "auto" else (attention,)
+    known = _ATTENTIONS[chosen]
+    if attention not in ("auto", *known):
+        raise InputError(f"the attention must be auto, {' or '.join(known)}, got {attention}")
+    attentions = known if attention == "auto" else (attention,)
     sizes = _TOKENS_PER_PASS[chosen] if tokens_per_pass is None else (tokens_per_pass,)
     usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1])
     if model is None or tokens is None or len(attentions) == len(sizes) == 1:
