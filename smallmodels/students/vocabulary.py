@@ -29,7 +29,7 @@ NewIds: TypeAlias = Mapping[int, int]
 """For each token that stays, its id after by its id before, in ascending order of both."""
 
 _UNCUT = 2**31 - 1
-"""Tokens of a text that is longer than any: where a text is cut, the pieces before the cut depend on those behind it."""
+"""More tokens than a text has. A text must not end early here: its last tokens depend on those that follow."""
 _NUM_CHECKED = 1000
 """Texts that are cut into tokens again, to be sure."""
 _KINDS = ("WordPiece", "BPE", "Unigram")
@@ -39,7 +39,7 @@ def trim_vocabulary(student: Student, texts: Sequence[str]) -> Student:
     """Keep the tokens that these texts need, and those that any other text falls back on.
 
     A text whose tokens all stay is cut into the same tokens, under other ids, and the model gives the same for it. Any
-    other is cut into smaller pieces, down to characters or bytes, and is unknown only where it was before.
+    other is cut into smaller pieces, down to characters or bytes; a character that had no token is unknown as before.
 
     Args:
         student: Its tokenizer is of the tokenizers library; it is not changed.
@@ -50,8 +50,8 @@ def trim_vocabulary(student: Student, texts: Sequence[str]) -> Student:
     """
     settings = _settings(student.tokenizer)
     tokens = _tokenize(texts, student.tokenizer)
-    named = {i for config in _configs(student) for ids in _named_ids(config).values() for i in ids}
-    used = named.union(np.unique(tokens.ids).tolist())
+    named = [ids for config in _configs(student) for ids in _named_ids(config).values()]
+    used = set(np.unique(np.hstack([tokens.ids, *named])).tolist())
     vocabulary = student.tokenizer.get_vocab()
     kept = _with_fallback({token for token, i in vocabulary.items() if i in used}, settings)
     new_ids = {old: new for new, old in enumerate(sorted(i for token, i in vocabulary.items() if token in kept))}
@@ -223,9 +223,9 @@ def _keep_rows(small: Student, new_ids: NewIds) -> None:
     model = _transformer(small)
     _renumber_padding(model, new_ids)
     for config in _configs(small):
-        for name, ids in _named_ids(config).items():
-            new = [new_ids[i] for i in ids if i in new_ids]
-            setattr(config, name, new if len(ids) > 1 else next(iter(new), None))
+        for name, old in _named_ids(config).items():
+            new = [new_ids[i] for i in old if i in new_ids] if isinstance(old, list) else new_ids.get(old)
+            setattr(config, name, new)
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     for parameter in nn.ModuleList(layer for layer in layers if layer is not None).parameters():  # a tied one once
         rows = torch.tensor(list(new_ids), device=parameter.device)
@@ -234,7 +234,7 @@ def _keep_rows(small: Student, new_ids: NewIds) -> None:
         model.resize_token_embeddings(len(new_ids))
 
 
-def _renumber_padding(model: nn.Module, new_ids: NewIds) -> None:
+def _renumber_padding(model: Any, new_ids: NewIds) -> None:
     """Give the padding token its new id wherever a module notes it, in place.
 
     Raises: InputError if places in a text are counted from that id, as in RoBERTa, and it is another now.
@@ -261,7 +261,6 @@ def _configs(student: Student) -> list[Any]:
     return [config for config in (model.config, getattr(model, "generation_config", None)) if config is not None]
 
 
-def _named_ids(config: Any) -> dict[str, list[int]]:
-    """Token ids by the name of their setting: `pad_token_id`, …"""
-    named = {name: value for name, value in config.to_dict().items() if name.endswith("_token_id")}
-    return {name: value if isinstance(value, list) else [value] for name, value in named.items() if value is not None}
+def _named_ids(config: Any) -> dict[str, int | list[int]]:
+    """One token id or several by the name of their setting, such as `pad_token_id`."""
+    return {k: value for k, value in config.to_dict().items() if k.endswith("_token_id") and value is not None}
