@@ -112,8 +112,15 @@ def scored_pieces():
     return [tuple(entry) for entry in trained(tokenizer, trainer)["vocab"]]
 
 
-def unigram(cls, special):
-    return cls(vocab=[*((token, 0.0) for token in special), *scored_pieces()], model_max_length=60)
+def deberta_tokenizer():
+    """The unknown token stands behind one that nobody uses, and is named by its id."""
+    special = [("[PAD]", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("[unused]", 0.0), ("[UNK]", -1.0), ("[MASK]", 0.0)]
+    return architectures.deberta_v2.DebertaV2Tokenizer(vocab=[*special, *scored_pieces()], unk_id=4)
+
+
+def xlm_roberta_tokenizer():
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    return architectures.xlm_roberta.XLMRobertaTokenizer(vocab=[*special, *scored_pieces()])
 
 
 def words_with_ends_tokenizer():
@@ -159,17 +166,14 @@ def _llama(tokenizer):
 
 
 def _deberta():
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    tokenizer = unigram(architectures.deberta_v2.DebertaV2Tokenizer, special)
     options = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
     config = architectures.deberta_v2.DebertaV2Config(**SIZE, **options, type_vocab_size=0)
-    return tokenizer, architectures.deberta_v2.DebertaV2ForSequenceClassification, config
+    return deberta_tokenizer(), architectures.deberta_v2.DebertaV2ForSequenceClassification, config
 
 
 def _xlm_roberta():
-    tokenizer = unigram(architectures.xlm_roberta.XLMRobertaTokenizer, ["<s>", "<pad>", "</s>", "<unk>"])
     config = architectures.xlm_roberta.XLMRobertaConfig(**SIZE, max_position_embeddings=66, type_vocab_size=1)
-    return tokenizer, architectures.xlm_roberta.XLMRobertaForSequenceClassification, config
+    return xlm_roberta_tokenizer(), architectures.xlm_roberta.XLMRobertaForSequenceClassification, config
 
 
 def _words_with_ends():

@@ -233,8 +233,9 @@ def test_trim_vocabulary_gives_special_tokens_their_new_ids_everywhere(trimmed):
     for name, old in named.items():
         token = teacher.tokenizer.convert_ids_to_tokens(old)
         assert getattr(student.model.config, name) == student.tokenizer.convert_tokens_to_ids(token)
-    table = student.model.get_input_embeddings()
-    assert table.padding_idx in (None, student.model.config.pad_token_id)
+    before, after = (model.model.get_input_embeddings().padding_idx for model in trimmed)
+    assert before == teacher.model.config.pad_token_id
+    assert after == student.model.config.pad_token_id == student.tokenizer.pad_token_id
 
 
 def test_trim_vocabulary_student_loads_with_plain_transformers(trimmed, tmp_path):
@@ -353,7 +354,8 @@ def random_unigram(generator):
     """Scores of few values, so that many cuts of a text are equally good; the letter c only in longer pieces."""
     found = {"".join(generator.choice(list("abc▁"), generator.integers(2, 5))) for _ in range(40)}
     vocab = ["<unk>", *"ab▁", *sorted(found)]
-    return pieces.Unigram([(piece, float(generator.integers(-6, -1))) for piece in vocab], unk_id=0)
+    scores = {piece: float(generator.choice([-30, -20, -10, -5, -5])) for piece in vocab}
+    return pieces.Unigram([*scores.items(), ("ababab", -60.0)], unk_id=0)
 
 
 def random_word_piece(generator):
