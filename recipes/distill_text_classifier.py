@@ -17,6 +17,7 @@ from smallmodels.errors import require
 from smallmodels.evaluation import Contender
 from smallmodels.models import Model, TextModel
 from smallmodels.runs import Run
+from smallmodels.students import Student
 from smallmodels.training import TrainConfig
 
 
@@ -48,6 +49,8 @@ class Config:
     """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
     num_layers: int = 3
     """Layers of the teacher that the student keeps."""
+    trim_vocabulary: bool = False
+    """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     max_length: int = 128
     """Tokens after which a text is cut."""
     temperature: float = 2.0
@@ -107,9 +110,14 @@ def main(config: Config, run: Run) -> None:
         teacher_name, splits.label_names, max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
-    shape = students.keep_layers(base, config.num_layers)  # refuses too many layers before anything is paid
+
+    def smaller(model: TextModel) -> Student:
+        student = students.keep_layers(model, config.num_layers)
+        return students.trim_vocabulary(student, splits.train.texts) if config.trim_vocabulary else student
+
+    smaller(base)  # refuses what cannot be had before anything is paid
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, model=shape, tokens=splits.train.tokens, **run.compute)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
     num_classes = len(splits.label_names)
     tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
     majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
@@ -143,12 +151,15 @@ def main(config: Config, run: Run) -> None:
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
 
     # 3. Student, and the same student without a teacher at equal cost
-    untrained = students.keep_layers(teacher, config.num_layers)
+    untrained = smaller(teacher)
+    splits = replace(splits, train=splits.train.with_signals(signals))
+    if config.trim_vocabulary:  # the student's own tokens; the teacher's rows stay with their texts
+        splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
     student = run.phase(
         "train",
         training.fit,
         untrained.copy(),
-        splits.train.with_signals(signals),
+        splits.train,
         soft_loss,
         config.train,
         seed=config.seed,
@@ -170,7 +181,7 @@ def main(config: Config, run: Run) -> None:
         controls[role] = run.phase(
             role,
             training.fit,
-            students.keep_layers(base, config.num_layers),
+            smaller(base),
             splits.train,
             hard_loss,
             replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))),

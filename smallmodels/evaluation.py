@@ -76,7 +76,7 @@ def evaluate_classifiers(
 
     Args:
         contenders: Models and baselines by role.
-        split: With labels, tokenised for the models among them.
+        split: With labels, tokenised; for models with another tokenizer, the texts are tokenised again.
         label_names: Names of the classes.
         compute: Device and number format of the models.
         context: Of the run.
@@ -100,8 +100,14 @@ def evaluate_classifiers(
 
 def _probabilities(model: Any, split: Split, compute: Compute, context: Context) -> npt.NDArray[np.float64]:
     if isinstance(model, TextModel):
-        return softmax(models.forward_all(model, split.require_tokens(), compute=compute, context=context))
+        return softmax(_forward(model, split, compute, context))
     return np.asarray(model.predict_proba(split.texts), dtype=np.float64)
+
+
+def _forward(model: TextModel, split: Split, compute: Compute | None, context: Context) -> Floats:
+    """What a model gives for each text of a split, by its own tokens."""
+    tokens = split.tokens_for(model.tokenizer, max_length=model.max_length)
+    return models.forward_all(model, tokens, compute=compute, context=context)
 
 
 def softmax(logits_NC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -139,7 +145,7 @@ def _classifier_result(
 def accuracy(model: TextModel, split: Split, *, compute: Compute | None = None) -> float:
     """Share of right answers of a classifier on a tokenised split with labels."""
     assert split.labels is not None
-    logits_NC = models.forward_all(model, split.require_tokens(), compute=compute)
+    logits_NC = _forward(model, split, compute, NO_CONTEXT)
     return float((logits_NC.argmax(1) == split.labels).mean())
 
 
@@ -155,7 +161,7 @@ def evaluate_retrieval(
 
     Args:
         contenders: Embedders and retrievers by role.
-        split: Tokenised for the embedders among them.
+        split: Tokenised; for embedders with another tokenizer, the texts are tokenised again.
         k: Depth of the list that counts.
         compute: Device and number format of the models.
         context: Of the run.
@@ -181,9 +187,8 @@ def evaluate_retrieval(
 
 def _similarities(model: Any, split: RetrievalSplit, compute: Compute, context: Context) -> npt.NDArray[Any]:
     if isinstance(model, TextModel):
-        queries, documents = split.queries.require_tokens(), split.documents.require_tokens()
-        queries_QE = models.forward_all(model, queries, compute=compute, context=context)
-        documents_DE = models.forward_all(model, documents, compute=compute, context=context)
+        queries_QE = _forward(model, split.queries, compute, context)
+        documents_DE = _forward(model, split.documents, compute, context)
         return np.asarray(queries_QE @ documents_DE.T)
     return np.asarray(model.similarities(split.queries.texts))
 

@@ -62,8 +62,8 @@ class Signals:
         """
         if self.tokenizer and split.require_tokens().tokenizer not in ("", self.tokenizer):
             raise InputError(
-                f"split {split.name} should be tokenised with the teacher's tokenizer, found another: make the student "
-                "from the teacher with students.keep_layers, which keeps its tokenizer, or train it on labels alone"
+                f"split {split.name} should be tokenised with the teacher's tokenizer when it gets the teacher's rows, "
+                "found another: tokenise it with that first, and for the student afterwards, which keeps the rows"
             )
         position = {digest: i for i, digest in enumerate(self.inputs)}
         wanted = input_hashes(split.require_tokens())

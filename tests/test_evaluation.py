@@ -9,7 +9,7 @@ import torch
 from sample_records import classifier_record
 from small_data import FP32, LABELS, classifier, embedder, retrieval_split, split, texts
 
-from smallmodels import evaluation, models, sources
+from smallmodels import evaluation, models, sources, students
 from smallmodels.data.splits import RetrievalSplit, Split, Splits
 from smallmodels.energy import EnergyReading
 from smallmodels.evaluation import Contender, Evaluation, Hit, InferenceCosts, SearchIndex
@@ -109,6 +109,16 @@ def test_evaluate_classifiers_runs_models_and_reports_progress(tiny_model_folder
     assert context.counts.num_examples == 18
 
 
+def test_evaluate_classifiers_gives_each_model_the_texts_in_its_own_tokens(tiny_model_folder):
+    model = classifier(tiny_model_folder)
+    rows = split(model.tokenizer, 9, name="test")
+    trimmed = students.trim_vocabulary(model, rows.texts)  # gives the same by other tokens
+    for own in (rows, rows.tokenize(trimmed.tokenizer, max_length=32)):
+        result = evaluate({"teacher": model, "student": trimmed}, own)
+        assert result.predictions["student/score"] == result.predictions["teacher/score"]
+        assert evaluation.accuracy(trimmed, own, compute=FP32) == evaluation.accuracy(model, own, compute=FP32)
+
+
 def test_softmax_sums_to_one_for_large_logits():
     probabilities = evaluation.softmax(np.array([[1000.0, 999.0, 0.0], [-1000.0, -1000.0, -1000.0]], dtype=np.float32))
     np.testing.assert_allclose(probabilities.sum(1), 1)
@@ -204,6 +214,16 @@ def test_evaluate_retrieval_compares_embeddings(tiny_model_folder):
     assert found.metrics["mrr_at_10"].value == pytest.approx(expected)
     assert evaluation.mean_reciprocal_rank(model, rows, compute=FP32) == pytest.approx(expected)
     assert 0.1 < expected < 1.0
+
+
+def test_evaluate_retrieval_gives_each_model_the_texts_in_its_own_tokens(tiny_model_folder):
+    model = embedder(tiny_model_folder)
+    rows = retrieval_split(model.tokenizer, 9)
+    trimmed = students.trim_vocabulary(model, rows.documents.texts)
+    result = evaluation.evaluate_retrieval({"teacher": model, "student": trimmed}, rows, compute=FP32)
+    assert result.predictions["student/score"] == result.predictions["teacher/score"]
+    scores = [evaluation.mean_reciprocal_rank(m, rows, compute=FP32) for m in (model, trimmed)]
+    assert scores[0] == scores[1]
 
 
 # The cost of a use

@@ -135,6 +135,27 @@ def test_student_loads_with_plain_transformers_and_its_card_parses(runs, name):
     assert card.data.pipeline_tag == "text-classification"
 
 
+def test_distillation_with_a_trimmed_vocabulary_compares_models_of_different_tokens(
+    tickets, tiny_model_folder, tmp_path, short_windows
+):
+    words = ["run", "distill_text_classifier", "--smoke", "--trim-vocabulary", "--teacher", str(tiny_model_folder)]
+    words += ["--dataset", str(tickets), "--text-column", "message", "--label-column", "team", "--max-length", "32"]
+    assert cli.main([*words, "--num-layers", "2", "--out", str(tmp_path)]) == 0
+    (folder,) = (tmp_path / "distill_text_classifier").iterdir()
+    record = records.read_record(folder)
+    assert {result.role for result in record.results} == ROLES["distill_text_classifier"]
+    size = record.model["vocabulary_size"]
+    assert size < record.model["teacher_vocabulary_size"]
+    parameters = {use.role: use.num_parameters for use in record.inference}
+    assert parameters["student"] == parameters["label_only"] == parameters["untrained_student"] < parameters["teacher"]
+    student = TextModel.load(folder / "model")
+    assert len(student.tokenizer) == student.model.config.vocab_size == size
+    assert f"vocabulary size: {size}" in (folder / "model" / "README.md").read_text()
+    predictions = evaluation.predict_texts(student, ["open the file", "xylophone"])
+    assert predictions.shape == (2, 3)
+    assert cli.main(["verify", str(folder)]) == 0
+
+
 def test_controls_take_the_steps_that_cost_as_much_as_the_student(runs):
     record = records.read_record(runs["distill_text_classifier"])
     cost = {phase.name: phase.cpu_s + (phase.shared_cpu_s or 0.0) for phase in record.phases}

@@ -54,6 +54,21 @@ def test_d4_tokenize_takes_lone_surrogates_and_nul_bytes(tokenizer):
     assert len(tokens.lengths) == 4
 
 
+def test_tokens_for_are_the_splits_own_unless_another_tokenizer_made_them(tokenizer):
+    from transformers import AutoTokenizer
+
+    rows = split(tokenizer, 6, max_length=10)
+    assert rows.tokens_for(tokenizer, max_length=32) is rows.tokens
+    other = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    assert rows.tokens_for(other, max_length=32) is rows.tokens  # it makes the same
+    other.add_tokens(["card works"])
+    tokens = rows.tokens_for(other, max_length=32)
+    assert rows_of(tokens) == [other(text)["input_ids"] for text in rows.texts]
+    assert tokens.max_length == 32
+    with pytest.raises(InputError, match="should be tokenised"):
+        dataclasses.replace(rows, tokens=None).tokens_for(tokenizer, max_length=32)
+
+
 def test_tokenize_of_nothing_is_empty(tokenizer):
     tokens = tokenize([], tokenizer, max_length=16)
     assert (len(tokens.lengths), len(tokens.ids)) == (0, 0)

@@ -109,8 +109,18 @@ class Split:
         """The same split with tokens, special tokens included, cut at `max_length`."""
         return dataclasses.replace(self, tokens=tokenize(self.texts, tokenizer, max_length=max_length))
 
+    def tokens_for(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> Tokens:
+        """The split's tokens if this tokenizer made them; otherwise others from the same texts, cut at `max_length`."""
+        tokens = self.require_tokens()
+        if tokens.tokenizer in ("", tokenizer_sha256(tokenizer)):
+            return tokens
+        return tokenize(self.texts, tokenizer, max_length=max_length)
+
     def with_signals(self, signals: Signals) -> "Split":
-        """The same split with the teacher's rows, which reach the loss as `batch.teacher`."""
+        """The same split with the teacher's rows, which reach the loss as `batch.teacher`.
+
+        A row belongs to the whole text, and stays with it when the split is tokenised anew for the student.
+        """
         return dataclasses.replace(self, teacher=signals.rows_for(self))
 
 

@@ -218,8 +218,7 @@ def require_own_tokens(model: TextModel, tokens: Tokens) -> None:
     if tokens.tokenizer and tokens.tokenizer != tokenizer_sha256(model.tokenizer):
         raise InputError(
             "the texts should be cut into tokens by the model's own tokenizer, found another's: tokenise them with "
-            "model.tokenizer; a teacher's stored signal needs a student with the teacher's tokenizer, which "
-            "students.keep_layers keeps, and without one the student can be trained on labels alone"
+            "model.tokenizer, and where a teacher's rows belong to them, after split.with_signals(signals)"
         )
 
 

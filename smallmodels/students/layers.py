@@ -1,16 +1,13 @@
-"""Make a student from a teacher. Every function takes a `Student` and gives a new one, so they compose."""
+"""A student with fewer layers than its teacher."""
 
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from smallmodels.errors import InputError
-from smallmodels.models import TextModel
-
-Student: TypeAlias = TextModel
-"""A model, its tokenizer and notes; the name says its role."""
+from smallmodels.students.student import Student
 
 
 def keep_layers(student: Student, num_layers: int) -> Student:
