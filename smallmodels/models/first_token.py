@@ -96,6 +96,7 @@ def _mix(attention: Any, projected: tuple[Tensor, Tensor, Tensor], mask: Tensor 
     scores = query @ key.transpose(-1, -2) * attention.scaling
     if mask is not None:
         row = mask[..., :1, :]
-        scores = scores.masked_fill(~row, float("-inf")) if row.dtype == torch.bool else scores + row
+        lowest = torch.finfo(scores.dtype).min  # a text without a token attends to nothing, which is no reason for NaN
+        scores = scores.masked_fill(~row, lowest) if row.dtype == torch.bool else scores + row
     probabilities: Tensor = attention.dropout(scores.softmax(-1))
     return (probabilities @ value).transpose(1, 2).flatten(2)
