@@ -1,5 +1,6 @@
 """The command `smallmodels run`: a new run of a recipe, a run that goes on, or a new one from the config of another."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
+    _let_threads_wait_briefly()
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_help()
         return 0 if arguments else 2
@@ -43,6 +45,16 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
         require_same_config(request.resumed, request.past, request.recipe.name, request.config)
         return _leave(request.resumed)
     return _execute(request, request.resumed)
+
+
+def _let_threads_wait_briefly() -> None:
+    """Let threads that wait for work give their core away after some ten microseconds.
+
+    By default GNU's OpenMP keeps them busy for milliseconds, which another busy program turns into a step that takes
+    six times as long; on an idle machine both are equally fast (benchmarks/README.md). Read once, when torch is loaded.
+    """
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def _print_help() -> None:
