@@ -7,6 +7,7 @@ import io
 import mmap
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -37,9 +38,25 @@ class Growing:
     def __init__(self, dtype: npt.DTypeLike, row: tuple[int, ...] = ()) -> None:
         self._dtype, self._row = np.dtype(dtype), row
         self._file: IO[bytes] = io.BytesIO()
+        self._waiting: list[Any] = []
+
+    def add(self, row: Any) -> None:
+        """Add one row at the end."""
+        self._waiting.append(row)
+        if len(self._waiting) >= _ROWS_AT_ONCE:
+            self._write_waiting()
 
     def append(self, rows: npt.ArrayLike) -> None:
         """Add rows at the end."""
+        self._write_waiting()
+        self._write(rows)
+
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = []
+
+    def _write(self, rows: npt.ArrayLike) -> None:
         content = np.ascontiguousarray(rows, dtype=self._dtype).reshape(-1).view(np.uint8)
         with entries.writing(entries.cache_folder()):
             if isinstance(self._file, io.BytesIO) and self._file.tell() + content.nbytes > LARGE_BYTES:
@@ -50,6 +67,7 @@ class Growing:
 
     def done(self) -> Array:
         """All rows, shape (num_rows, *row); mapped from the file where they are many."""
+        self._write_waiting()
         if isinstance(self._file, io.BytesIO):
             content: Any = self._file.getvalue()
         else:
@@ -131,3 +149,15 @@ def take_rows(values: Array, offsets: npt.NDArray[np.int64], indices: Array) -> 
         moved = begins - (np.cumsum(lengths) - lengths)  # of each row, from its place in the new array to its old one
         growing.append(values[np.arange(lengths.sum()) + np.repeat(moved, lengths)], lengths)
     return growing.done()
+
+
+def save(path: Path, array: Array) -> None:
+    """Write an array."""
+    np.save(path, array, allow_pickle=False)
+
+
+def load(path: Path) -> Array:
+    """Read what `save` wrote, mapped where it is large."""
+    is_large = path.stat().st_size > LARGE_BYTES
+    found: Array = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
+    return found

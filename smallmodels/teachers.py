@@ -80,17 +80,15 @@ class Signals:
 
     def save(self, folder: Path) -> None:
         """Write values and input hashes."""
-        np.save(folder / "values.npy", self.values, allow_pickle=False)
-        np.save(folder / "inputs.npy", self.inputs, allow_pickle=False)
+        arrays.save(folder / "values.npy", self.values)
+        arrays.save(folder / "inputs.npy", self.inputs)
         files.write_json(folder / "signals.json", {"key": self.key, "tokenizer": self.tokenizer})
 
     @classmethod
     def load(cls, folder: Path) -> "Signals":
-        """Map what `save` wrote."""
+        """Read what `save` wrote."""
         about = files.read_json(folder / "signals.json")
-        values, inputs = (
-            np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ("values.npy", "inputs.npy")
-        )
+        values, inputs = arrays.load(folder / "values.npy"), arrays.load(folder / "inputs.npy")
         return cls(values, inputs, about["key"], about["tokenizer"])
 
 

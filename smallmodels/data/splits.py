@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import arrays, files, records
+from smallmodels.data import columns
+from smallmodels.data.columns import Column
 from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,9 +62,9 @@ class Split:
     """Texts with ids and, for classification, labels. Frozen: every change makes a new one."""
 
     name: str
-    ids: list[str]
+    ids: Column
     """One per example, stable when rows are filtered: `train/17`."""
-    texts: list[str]
+    texts: Column
     labels: npt.NDArray[np.int64] | None = None
     """Shape (num_examples,); indices into `Splits.label_names`."""
     tokens: Tokens | None = None
@@ -100,11 +102,11 @@ class Split:
         chosen = np.asarray(indices, dtype=np.int64)
         return Split(
             self.name,
-            [self.ids[i] for i in chosen],
-            [self.texts[i] for i in chosen],
-            None if self.labels is None else self.labels[chosen],
+            columns.take(self.ids, chosen),
+            columns.take(self.texts, chosen),
+            None if self.labels is None else arrays.take(self.labels, chosen),
             None if self.tokens is None else self.tokens.take(chosen),
-            None if self.teacher is None else self.teacher[chosen],
+            None if self.teacher is None else arrays.take(self.teacher, chosen),
         )
 
     def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":
