@@ -18,7 +18,7 @@ from smallmodels import entries
 LARGE_BYTES = 1 << 22
 """An array up to here stays in memory; a million tokens are as many."""
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 13
 
 Array = npt.NDArray[Any]
 
