@@ -535,13 +535,16 @@ def test_large_signals_are_mapped_and_rows_are_the_same(teacher, train, cache, m
     assert {path.name for path in cache.iterdir()} == {"signals"}
 
 
-def test_signals_are_read_back(teacher, train, cache, tmp_path):
+@pytest.mark.parametrize("is_large", [False, True])
+def test_signals_are_read_back(teacher, train, cache, tmp_path, monkeypatch, is_large):
     signals = store(teacher, train, cache)
     signals.save(tmp_path)
+    if is_large:
+        monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
     read = Signals.load(tmp_path)
     assert np.array_equal(read.values, signals.values)
     assert (read.inputs.tolist(), read.key) == (signals.inputs.tolist(), signals.key)
-    assert isinstance(read.values, np.memmap)
+    assert isinstance(read.values, np.memmap) is is_large
 
 
 # Two at once; in two processes: test_teacher_cache.py
