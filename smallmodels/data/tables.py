@@ -218,6 +218,7 @@ class _ParquetValues:
     def __iter__(self) -> Iterator[Any]:
         import pyarrow.parquet
 
-        with _reading_parquet(self._path), pyarrow.parquet.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[self._name]):
-                yield from batch.column(0).to_pylist()
+        with _reading_parquet(self._path), pyarrow.parquet.ParquetFile(self._path, memory_map=True) as file:
+            for group in range(file.num_row_groups):  # one pass over all groups would keep the bytes of all
+                for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[self._name]):
+                    yield from batch.column(0).to_pylist()

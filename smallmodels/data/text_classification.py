@@ -87,6 +87,7 @@ _LANGUAGES = {
 
 
 Hashes = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.bool_]
 
 _LONGEST_TEXT = 1_000_000
 """Characters; what is longer is a file that got into a column, not a text."""
@@ -428,7 +429,7 @@ def _draw(train: _Rows, role: str, fraction: float, split_seed: int, dataset: st
     _, order = np.unique([str(kind) for kind in train.kinds], return_inverse=True)
     count = min(round(fraction * len(hashes)), len(candidates))
     taken = np.zeros(len(hashes), dtype=bool)
-    labels = order[train.numbers[candidates]]
+    labels = order.astype(np.int32)[train.numbers[candidates]]
     taken[candidates[_stratified(labels, count, _generator(split_seed, role))]] = True
     if not taken.any():
         raise InputError(
@@ -442,21 +443,22 @@ def _generator(split_seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([abs(split_seed), *purpose.encode()])
 
 
-def _stratified(labels: npt.ArrayLike, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+def _stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:
     """Mark `count` rows so that every class gives its share; a class never gives its last row.
 
     Shares are rounded down, and what is left goes to the classes with the largest remainders.
     """
-    classes, numbered = np.unique(np.asarray(labels), return_inverse=True)
-    sizes = np.bincount(numbered, minlength=len(classes))
-    wanted = sizes * (count / max(1, len(numbered)))
+    sizes = np.bincount(labels)
+    classes = np.flatnonzero(sizes)
+    sizes = sizes[classes]
+    wanted = sizes * (count / max(1, len(labels)))
     given = np.minimum(np.floor(wanted).astype(np.int64), sizes - 1)
     for index in np.argsort(np.floor(wanted) - wanted, kind="stable"):
         if given.sum() < count and given[index] < sizes[index] - 1:
             given[index] += 1
-    marked = np.zeros(len(numbered), dtype=bool)
-    for index, number in enumerate(given):
-        marked[generator.permutation(np.flatnonzero(numbered == index))[:number]] = True
+    marked = np.zeros(len(labels), dtype=bool)
+    for label, number in zip(classes, given, strict=True):
+        marked[generator.permutation(np.flatnonzero(labels == label))[:number]] = True
     return marked
 
 
@@ -565,7 +567,7 @@ def _repeated(hashes: Hashes) -> Hashes:
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
-def _among(hashes: Hashes, some: Hashes) -> npt.NDArray[np.bool_]:
+def _among(hashes: Hashes, some: Hashes) -> Marks:
     """Which of the hashes are among some, which are sorted."""
     found = np.zeros(len(hashes), dtype=bool)
     for part, marks in zip(arrays.pieces(hashes), arrays.pieces(found), strict=True):
