@@ -89,7 +89,7 @@ def evaluate_classifiers(
         context.progress(number + 1, len(contenders))
     answers = {role: probabilities_NC.argmax(1) for role, probabilities_NC in probabilities.items()}
     results = []
-    predictions: dict[str, list[Any]] = {"id": split.ids, "label": [label_names[i] for i in split.labels]}
+    predictions: dict[str, list[Any]] = {"id": list(split.ids), "label": [label_names[i] for i in split.labels]}
     for role, value in contenders.items():
         teacher = answers.get("teacher") if role != "teacher" else None
         results.append(_classifier_result(role, _contender(value), split, probabilities[role], label_names, teacher))
@@ -176,7 +176,7 @@ def evaluate_retrieval(
         context.progress(number + 1, len(contenders))
     results: list[records.Result] = []
     relevant = [split.documents.ids[i] for i in split.relevant]
-    predictions: dict[str, list[Any]] = {"id": split.queries.ids, "label": relevant}
+    predictions: dict[str, list[Any]] = {"id": list(split.queries.ids), "label": relevant}
     for role, value in contenders.items():
         agree = metrics.agreement(first[role], first["teacher"]) if "teacher" in first and role != "teacher" else None
         results.append(_retrieval_result(role, _contender(value), split, ranks[role], k, agree))
@@ -452,7 +452,7 @@ class SearchIndex:
     ) -> "SearchIndex":
         """Embed documents with a trained embedder."""
         embeddings_DE = models.forward_texts(model, documents.texts, compute=compute, context=context)
-        return cls(documents.ids, documents.texts, embeddings_DE)
+        return cls(list(documents.ids), list(documents.texts), embeddings_DE)
 
     def search(self, model: TextModel, question: str, *, top: int = 5, compute: Compute | None = None) -> list[Hit]:
         """The documents nearest to a question, best first."""

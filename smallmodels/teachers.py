@@ -5,12 +5,13 @@ costs nothing now and still owes its share.
 """
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save, save_file
+from safetensors.numpy import load, save
 
-from smallmodels import entries, files, models, training
+from smallmodels import arrays, entries, files, models, training
 from smallmodels.data.splits import Split, Tokens, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.models import Compute, TextModel
@@ -36,6 +37,7 @@ _SHARD = re.compile(r"shard-\d{5}\.safetensors")
 _LEFTOVER = re.compile(r"\.(?:entry\.json|shard-\d{5}\.safetensors)\.\d+\.tmp")
 _METADATA = "smallmodels"
 """One key with all metadata of a shard: safetensors writes several in another order each time."""
+_HASH_BYTES = 16
 _FORMAT = "2"
 """Of the addresses and of what is kept under them; raise it when a fix changes what a teacher gives."""
 
@@ -45,9 +47,9 @@ class Signals:
     """The teacher's row for each input of a split, read back by the hash of the input's tokens."""
 
     values: npt.NDArray[np.float32]
-    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder."""
-    inputs: list[str]
-    """Hash of each example's token ids."""
+    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder; mapped where they are many."""
+    inputs: npt.NDArray[np.bytes_]
+    """Shape (num_examples,): hash of each example's token ids, 16 bytes."""
     key: str
     """Content address of the entry in the cache."""
     tokenizer: str = ""
@@ -65,33 +67,53 @@ class Signals:
                 f"split {split.name} should be tokenised with the teacher's tokenizer when it gets the teacher's rows, "
                 "found another: tokenise it with that first, and for the student afterwards, which keeps the rows"
             )
-        position = {digest: i for i, digest in enumerate(self.inputs)}
         wanted = input_hashes(split.require_tokens())
-        for example, digest in zip(split.ids, wanted, strict=True):
-            if digest not in position:
-                raise DamagedError(
-                    f"the stored signal should have a row for {example}, but the input changed: store again"
-                )
-        return self.values[[position[digest] for digest in wanted]]
+        if np.array_equal(wanted, self.inputs):
+            return self.values
+        order = np.argsort(self.inputs, kind="stable")
+        positions = order[np.searchsorted(self.inputs, wanted, sorter=order).clip(max=len(order) - 1)]
+        if len(unknown := np.flatnonzero(self.inputs[positions] != wanted)):
+            raise DamagedError(
+                f"the stored signal should have a row for {split.ids[unknown[0]]}, but the input changed: store again"
+            )
+        return arrays.take(self.values, positions)
 
     def save(self, folder: Path) -> None:
         """Write values and input hashes."""
-        save_file({"values": self.values}, folder / "signals.safetensors")
-        about = {"key": self.key, "inputs": self.inputs, "tokenizer": self.tokenizer}
-        files.write_json(folder / "signals.json", about)
+        arrays.save(folder / "values.npy", self.values)
+        arrays.save(folder / "inputs.npy", self.inputs)
+        files.write_json(folder / "signals.json", {"key": self.key, "tokenizer": self.tokenizer})
 
     @classmethod
     def load(cls, folder: Path) -> "Signals":
         """Read what `save` wrote."""
         about = files.read_json(folder / "signals.json")
-        values = load_file(folder / "signals.safetensors")["values"]
-        return cls(values, about["inputs"], about["key"], about.get("tokenizer", ""))
+        values, inputs = arrays.load(folder / "values.npy"), arrays.load(folder / "inputs.npy")
+        return cls(values, inputs, about["key"], about["tokenizer"])
 
 
-def input_hashes(tokens: Tokens) -> list[str]:
-    """A short SHA-256 of each text's token ids."""
-    ends = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-    return [files.sha256_bytes(tokens.ids[begin:end].tobytes())[:32] for begin, end in ends]
+def input_hashes(tokens: Tokens) -> npt.NDArray[np.bytes_]:
+    """The first 16 bytes of SHA-256 of each text's token ids."""
+    growing = arrays.Growing(f"S{_HASH_BYTES}")
+    for begins, ends in zip(arrays.pieces(tokens.offsets[:-1]), arrays.pieces(tokens.offsets[1:]), strict=True):
+        texts = (tokens.ids[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
+        growing.append([hashlib.sha256(ids.data).digest()[:_HASH_BYTES] for ids in texts])
+    return growing.done()
+
+
+def _hex(inputs: npt.NDArray[np.bytes_]) -> list[str]:
+    """Hashes in letters, as the addresses in the cache have them."""
+    text = inputs.tobytes().hex()
+    return [text[i : i + 2 * _HASH_BYTES] for i in range(0, len(text), 2 * _HASH_BYTES)]
+
+
+def _sha256_of_inputs(inputs: npt.NDArray[np.bytes_]) -> str:
+    """`files.sha256_json` of all hashes in letters, which are never in memory together."""
+    digest = hashlib.sha256(b"[")
+    for number, part in enumerate(arrays.pieces(inputs)):
+        digest.update(b"," * bool(number) + json.dumps(_hex(part), separators=(",", ":"))[1:-1].encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def store_signals(
@@ -125,7 +147,7 @@ def store_signals(
     if not len(split):
         raise InputError(f"split {split.name} should have examples for the teacher, found none: check the data set")
     one_pass = _Pass(teacher, split, compute or models.choose_compute(), context, cache)
-    values = np.concatenate(entries.read_or_build(one_pass.folder, one_pass.read, one_pass.build, context))
+    values = entries.read_or_build(one_pass.folder, one_pass.read, one_pass.build, context)
     if bad := _unusable(values):
         raise DamagedError(
             f"the rows stored in {one_pass.folder} should be finite and not all zero, but {len(bad)} of {len(values)} "
@@ -146,9 +168,11 @@ def require_space(num_rows: int, width: int, *run_folders: Path) -> str:
 
     Raises: InputError that says how much is needed and how much is free.
     """
-    row_bytes = 4 * width + 64  # with the hash of the input as text
-    num_bytes = num_rows * row_bytes + math.ceil(num_rows / _ROWS_PER_SHARD) * 1024 + 4096
-    return entries.require_space(num_bytes, "the teacher's stored signal", entries.cache_folder(), *run_folders)
+    value_bytes = num_rows * 4 * width
+    num_bytes = value_bytes + num_rows * _HASH_BYTES + math.ceil(num_rows / _ROWS_PER_SHARD) * 1024 + 4096
+    cache = entries.cache_folder()
+    mapped = [cache] if value_bytes > arrays.LARGE_BYTES else []  # the shards in one piece, as long as the run lasts
+    return entries.require_space(num_bytes, "the teacher's stored signal", cache, *mapped, *run_folders)
 
 
 class _Pass:
@@ -171,34 +195,33 @@ class _Pass:
             "number_format": compute.number_format,
             "device": compute.device,
             "rows_per_shard": _ROWS_PER_SHARD,
-            "inputs": files.sha256_json(self.inputs),
+            "inputs": _sha256_of_inputs(self.inputs),
         }
         self.folder = entries.address(self.key, cache)
         self.num_shards = math.ceil(len(split) / _ROWS_PER_SHARD)
         self.bill = entries.Bill([], context)
         self.listed: dict[str, str] = {}
 
-    def read(self) -> list[Values] | None:
+    def read(self) -> Values | None:
         """The values of all shards; None if one is missing or damaged."""
         content = self._read_entry()
         if content is None:
             return None
-        shards = [self._read_shard(number, content["shards"]) for number in range(self.num_shards)]
-        whole = [values for values in shards if values is not None]
-        if len(whole) < len(shards):
+        values = _joined(self._read_shard(number, content["shards"]) for number in range(self.num_shards))
+        if values is None:
             return None
         if owed := entries.Bill(content["parts"], self.context).settle():
             self.context.event("cache", "signals read back", key=self.folder.name, **owed)
-        return whole
+        return values
 
-    def build(self) -> list[Values]:
+    def build(self) -> Values:
         """Keep the shards that are finished and whole, and compute the others."""
         found = self._read_entry()
         content = found or {"shards": {}, "parts": []}
         if found is None and any(_SHARD.fullmatch(path.name) for path in self.folder.glob("*")):
             self._tell(_ENTRY, "so all of the signal is computed again")
-        shards = {number: self._read_shard(number, content["shards"]) for number in range(self.num_shards)}
-        kept = {number: values for number, values in shards.items() if values is not None}
+        numbers = range(self.num_shards)
+        kept = [number for number in numbers if self._read_shard(number, content["shards"]) is not None]
         self._tell_damage(content["shards"], kept)
         self.listed = {name: content["shards"][name] for name in map(_shard_name, kept)}
         self.bill = entries.Bill(content["parts"], self.context, only_own=not kept)
@@ -213,7 +236,13 @@ class _Pass:
             self.folder.mkdir(exist_ok=True)
             self._write_entry()
             self._remove_others()
-        return [kept[number] if number in kept else self._store(number) for number in range(self.num_shards)]
+        values = _joined(self._read_or_store(number) for number in numbers)
+        assert values is not None
+        return values
+
+    def _read_or_store(self, number: int) -> Values:
+        values = self._read_shard(number, self.listed)
+        return self._store(number) if values is None else values
 
     def _store(self, number: int) -> Values:
         rows = self._rows(number)
@@ -251,7 +280,7 @@ class _Pass:
     def _about(self, number: int) -> dict[str, Any]:
         """What a shard says of itself."""
         rows = self._rows(number)
-        inputs = files.sha256_json([self.inputs[i] for i in rows])
+        inputs = _sha256_of_inputs(self.inputs[rows])
         about = {"entry": self.folder.name, "number": number, "first_row": int(rows[0]), "num_rows": len(rows)}
         return {**about, "inputs": inputs, "dtype": "float32"}
 
@@ -297,7 +326,7 @@ class _Pass:
         content = {"key": self.key, "shards": self.listed, "parts": self.bill.to_json()}
         files.write_json(self.folder / _ENTRY, {"sha256": files.sha256_json(content), **content})
 
-    def _tell_damage(self, listed: Mapping[str, str], kept: Mapping[int, Values]) -> None:
+    def _tell_damage(self, listed: Mapping[str, str], kept: Collection[int]) -> None:
         for number in range(self.num_shards):
             if _shard_name(number) in listed and number not in kept:
                 self._tell(_shard_name(number), "so its rows are computed again")
@@ -319,6 +348,17 @@ class _Pass:
         (self.folder / _ENTRY).unlink()
         with suppress(OSError):  # somebody else put something there
             self.folder.rmdir()
+
+
+def _joined(shards: Iterable[Values | None]) -> Values | None:
+    """The rows of all shards, one after the other; None as soon as one is missing."""
+    growing: arrays.Growing | None = None
+    for values in shards:
+        if values is None:
+            return None
+        growing = growing or arrays.Growing(np.float32, values.shape[1:])
+        growing.append(values)
+    return None if growing is None else growing.done()
 
 
 def _shard_name(number: int) -> str:
@@ -355,9 +395,9 @@ def _shard_sha256(values: Values, about: Mapping[str, Any]) -> str:
 
 def _unusable(values: Values) -> list[int]:
     """Rows that are not finite or all zero: no teacher's answer, and nothing that a student could learn."""
-    flat = values.reshape(len(values), -1)
-    usable = np.isfinite(flat).all(axis=1) & flat.any(axis=1)
-    return [int(i) for i in np.flatnonzero(~usable)]
+    parts = arrays.pieces(values.reshape(len(values), -1))
+    usable = [np.isfinite(part).all(axis=1) & part.any(axis=1) for part in parts]
+    return [int(i) for i in np.flatnonzero(~np.concatenate(usable))]
 
 
 def _fault(row: Values) -> str:

@@ -49,13 +49,15 @@ def _encode_mapping(value: Mapping[Any, Any], folder: Path) -> Any:
 def _encode_array(value: Any, folder: Path) -> Any:
     import numpy as np
 
+    from smallmodels import arrays
+
     array = np.asarray(value)
     if array.dtype.hasobject:
         raise TypeError("an array of Python objects cannot be kept: return numbers or a list")
     if isinstance(value, np.generic):
         return encode(value.item(), folder)
     name = f"array-{_next_number(folder)}.npy"
-    np.save(folder / name, array, allow_pickle=False)
+    arrays.save(folder / name, array)
     return {_TAG: "array", "file": name}
 
 
@@ -102,9 +104,9 @@ def decode(value: Any, folder: Path) -> Any:
     if tag == "path":
         return Path(value["value"])
     if tag == "array":
-        import numpy as np
+        from smallmodels import arrays
 
-        return np.load(folder / Path(value["file"]).name, allow_pickle=False)
+        return arrays.load(folder / Path(value["file"]).name)
     if tag == "object":
         return _class(value["class"]).load(folder / Path(value["folder"]).name)
     if tag == "dataclass":

@@ -5,7 +5,8 @@ import pytest
 import torch
 from small_data import texts
 
-from smallmodels.data.batches import collate, pad, plan_epoch, plan_inference
+from smallmodels import arrays
+from smallmodels.data.batches import Epoch, Plan, collate, pad, plan_inference
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import InputError
 
@@ -33,23 +34,23 @@ def split_of(rows, **columns):
 # The plan of an epoch
 
 
-def test_plan_epoch_is_a_pure_function_of_seed_and_epoch():
+def test_epoch_is_a_pure_function_of_seed_and_epoch():
     lengths = realistic_lengths(400)
     np.random.seed(1)  # global states, which must not matter
     torch.manual_seed(1)
-    first = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
+    first = Epoch(lengths, batch_size=32, seed=3, epoch=2)
     np.random.seed(2)
     torch.manual_seed(2)
-    plan_epoch(lengths, batch_size=32, seed=3, epoch=7)
-    second = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
+    Epoch(lengths, batch_size=32, seed=3, epoch=7)
+    second = Epoch(lengths, batch_size=32, seed=3, epoch=2)
     assert [batch.tolist() for batch in first] == [batch.tolist() for batch in second]
 
 
 @pytest.mark.parametrize("changed", [{"seed": 4}, {"epoch": 3}])
-def test_plan_epoch_differs_for_another_seed_or_epoch(changed):
+def test_epoch_differs_for_another_seed_or_epoch(changed):
     lengths = realistic_lengths(400)
-    plan = plan_epoch(lengths, batch_size=32, seed=3, epoch=2)
-    other = plan_epoch(lengths, batch_size=32, **{"seed": 3, "epoch": 2} | changed)
+    plan = Epoch(lengths, batch_size=32, seed=3, epoch=2)
+    other = Epoch(lengths, batch_size=32, **{"seed": 3, "epoch": 2} | changed)
     assert flat(plan) != flat(other)
     assert {frozenset(batch.tolist()) for batch in plan} != {frozenset(batch.tolist()) for batch in other}
 
@@ -57,17 +58,46 @@ def test_plan_epoch_differs_for_another_seed_or_epoch(changed):
 @pytest.mark.parametrize(
     ("count", "batch_size"), [(1, 8), (8, 8), (9, 8), (100, 32), (5000, 32), (65 * 32, 32), (7, 1)]
 )
-def test_d15_plan_epoch_covers_every_example_once_and_the_rest_in_one_batch(count, batch_size):
-    plan = plan_epoch(realistic_lengths(count), batch_size=batch_size, seed=0, epoch=0)
+def test_d15_epoch_covers_every_example_once_and_the_rest_in_one_batch(count, batch_size):
+    plan = Epoch(realistic_lengths(count), batch_size=batch_size, seed=0, epoch=0)
     assert sorted(flat(plan)) == list(range(count))
     sizes = sorted((len(batch) for batch in plan), reverse=True)
     full, rest = divmod(count, batch_size)
     assert sizes == [batch_size] * full + [rest] * bool(rest)
 
 
-def test_plan_epoch_leaves_less_than_five_percent_padding():
+def planned_at_once(lengths, *, batch_size, seed, epoch):
+    """All batches of an epoch in a list, as its docstring says."""
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order, planned = generator.permutation(len(lengths)), []
+    for start in range(0, len(order), 64 * batch_size):
+        chosen = order[start : start + 64 * batch_size]
+        chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
+        planned += [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
+    return [planned[i] for i in generator.permutation(len(planned))]
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "limit"), [(0, 8, 0), (7, 8, 1 << 22), (1000, 1, 0), (64 * 32, 32, 0), (100_003, 32, 0)]
+)
+def test_epoch_makes_the_batches_on_demand_that_a_plan_of_all_has(count, batch_size, limit, monkeypatch, tmp_path):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path))
+    monkeypatch.setattr(arrays, "LARGE_BYTES", limit)
+    lengths = realistic_lengths(count)
+    for seed, number in ((0, 0), (3, 2)):
+        expected = planned_at_once(lengths, batch_size=batch_size, seed=seed, epoch=number)
+        epoch = Epoch(lengths, batch_size=batch_size, seed=seed, epoch=number)
+        assert len(epoch) == len(expected)
+        assert all(np.array_equal(*pair) for pair in zip(epoch, expected, strict=True))
+        assert all(np.array_equal(epoch[i], expected[i]) for i in range(-1, -min(len(epoch), 9), -1))
+    if count:
+        plan = Plan(lengths, batch_size=batch_size, seed=3)
+        assert np.array_equal(plan.indices(2 * len(expected) + len(expected) // 2), expected[len(expected) // 2])
+
+
+def test_epoch_leaves_less_than_five_percent_padding():
     lengths = realistic_lengths()
-    plan = plan_epoch(lengths, batch_size=32, seed=0, epoch=0)
+    plan = Epoch(lengths, batch_size=32, seed=0, epoch=0)
     processed = sum(len(batch) * int(lengths[batch].max()) for batch in plan)
     assert 1 - lengths.sum() / processed < 0.05
     shuffled = np.random.default_rng(0).permutation(len(lengths))
@@ -76,9 +106,9 @@ def test_plan_epoch_leaves_less_than_five_percent_padding():
     assert 1 - lengths.sum() / at_random > 0.3  # what random batches would waste
 
 
-def test_plan_epoch_does_not_go_through_lengths_in_order():
+def test_epoch_does_not_go_through_lengths_in_order():
     lengths = realistic_lengths(64 * 32)  # as many as are sorted together
-    means = [lengths[batch].mean() for batch in plan_epoch(lengths, batch_size=32, seed=0, epoch=0)]
+    means = [lengths[batch].mean() for batch in Epoch(lengths, batch_size=32, seed=0, epoch=0)]
     ranks = np.argsort(np.argsort(means))
     assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.3
 

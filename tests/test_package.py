@@ -124,8 +124,9 @@ GROUPS = (
     {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
     {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
     {"phases"},
+    {"entries", "arrays"},
     {"data"},
-    {"entries", "models", "students", "baselines"},
+    {"models", "students", "baselines"},
     {
         "teachers",
         "training",

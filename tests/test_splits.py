@@ -1,6 +1,10 @@
 """Rows, their tokens and the teacher's rows, whatever is taken and in which order."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -72,6 +76,43 @@ def test_tokens_for_are_the_splits_own_unless_another_tokenizer_made_them(tokeni
 def test_tokenize_of_nothing_is_empty(tokenizer):
     tokens = tokenize([], tokenizer, max_length=16)
     assert (len(tokens.lengths), len(tokens.ids)) == (0, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells memory of files apart")
+def test_tokenize_takes_no_more_memory_for_more_texts(tiny_model_folder, tmp_path):
+    code = """
+        import sys
+        from pathlib import Path
+        from transformers import AutoTokenizer
+        from smallmodels import arrays
+        from smallmodels.data.splits import tokenize
+
+        class Rows(list):  # texts that take no memory themselves
+            def __init__(self, count):
+                self.count = count
+            def __len__(self):
+                return self.count
+            def __getitem__(self, part):
+                return ["open the file and return its lines " * 9 for _ in range(*part.indices(self.count))]
+
+        def memory_mb():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1.024e-3
+
+        arrays.LARGE_BYTES = 1 << 16
+        tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+        few = tokenize(Rows(4_000), tokenizer, max_length=64)
+        before_mb = memory_mb()
+        many = tokenize(Rows(40_000), tokenizer, max_length=64)
+        print(len(many.lengths), many.ids.nbytes / 1e6, memory_mb() - before_mb)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tiny_model_folder)]
+    environment = os.environ | {"SMALLMODELS_CACHE": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=True)
+    count, size_mb, grown_mb = map(float, done.stdout.split())
+    assert (count, size_mb > 10) == (40_000, True)
+    assert grown_mb < 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tokens_take_follows_the_order_that_is_asked_for(tokenizer):

@@ -206,14 +206,14 @@ def test_t13_recipes_refuse_a_disk_that_is_too_small_before_the_teacher_is_loade
     (tmp_path / "d.csv").write_text("text,label\n" + "".join(f"text {i},{i % 3}\n" for i in range(120)))
     words = [recipe, "--smoke", "--out", str(out)]
     words += [] if recipe == "quickstart" else ["--dataset", str(tmp_path / "d.csv")]
-    arguments = {"model": tiny_model_folder, "folder": disk, "words": words, "loader": loader, "kilobytes": 8}
+    arguments = {"model": tiny_model_folder, "folder": disk, "words": words, "loader": loader, "kilobytes": 4}
     child = fork_server.start("recipe_on_small_disk", **arguments)
     code, said = child.result(), child.output()
     if code == "skip":
         pytest.skip("mounting needs rights that this user does not have")
     assert code == 2, said
     (sentence,) = [line for line in said.splitlines() if line.startswith("smallmodels: ")]
-    assert re.search(rf"the teacher's stored signal needs {needed} MB of disk, but 0\.01 MB are free in", sentence)
+    assert re.search(rf"the teacher's stored signal needs {needed} MB of disk, but 0\.00 MB are free in", sentence)
     assert not out.exists()
 
 
@@ -233,4 +233,6 @@ def test_t13_what_is_needed_and_free_is_told(tmp_path):
     from smallmodels import teachers
 
     said = teachers.require_space(10_000, 100, tmp_path)
-    assert re.fullmatch(r"The teacher's stored signal needs 9\.\d+ MB of disk; [\d,.]+ MB are free\.", said)
+    assert re.fullmatch(r"The teacher's stored signal needs 8\.\d+ MB of disk; [\d,.]+ MB are free\.", said)
+    larger = teachers.require_space(20_000, 100, tmp_path)  # shards, the same in one piece to map, the run's copy
+    assert re.search(r"needs 25 MB of disk", larger)

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, embedder, split, weights
 
+from smallmodels import arrays, files, losses, models, teachers
 from smallmodels import entries as cache_entries
-from smallmodels import files, losses, models, teachers
 from smallmodels.data.splits import Split
 from smallmodels.energy import EnergyReading
 from smallmodels.errors import DamagedError, PolicyError, RunInterruptedError, TrainingError
@@ -109,7 +109,7 @@ def test_store_signals_reads_the_second_time_without_a_forward_pass(teacher, tra
         read = store(teacher, train, cache)
     assert (first.count, second.count) == (3, 0)
     assert np.array_equal(built.values, read.values)
-    assert (built.inputs, built.key) == (read.inputs, read.key)
+    assert (built.inputs.tolist(), built.key) == (read.inputs.tolist(), read.key)
 
 
 def test_store_signals_owes_what_an_earlier_run_paid(teacher, train, cache):
@@ -512,12 +512,39 @@ def test_t6_a_changed_input_is_refused(teacher, train, cache, change):
     assert caught.value.exit_code == 4
 
 
-def test_signals_are_read_back(teacher, train, cache, tmp_path):
+def test_input_hashes_are_of_the_token_ids_and_their_address_is_of_all_as_text(teacher, train, monkeypatch):
+    monkeypatch.setattr(arrays, "_ROWS_AT_ONCE", 7)
+    hashes = teachers.input_hashes(train.tokens)
+    ends = zip(train.tokens.offsets[:-1], train.tokens.offsets[1:], strict=True)
+    expected = [files.sha256_bytes(train.tokens.ids[begin:end].tobytes())[:32] for begin, end in ends]
+    assert teachers._hex(hashes) == expected
+    assert teachers._sha256_of_inputs(hashes) == files.sha256_json(expected)
+
+
+def test_large_signals_are_mapped_and_rows_are_the_same(teacher, train, cache, monkeypatch):
+    expected = store(teacher, train, cache)
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(cache))
+    monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
+    signals = store(teacher, train, cache)
+    for array in (signals.values, signals.inputs, train.with_signals(signals).teacher):
+        assert not array.flags.writeable
+        assert not array.flags.owndata
+    assert np.array_equal(signals.values, expected.values)
+    assert train.with_signals(signals).teacher is signals.values
+    assert np.array_equal(train.take([5, 1]).with_signals(signals).teacher, expected.values[[5, 1]])
+    assert {path.name for path in cache.iterdir()} == {"signals"}
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_signals_are_read_back(teacher, train, cache, tmp_path, monkeypatch, is_large):
     signals = store(teacher, train, cache)
     signals.save(tmp_path)
+    if is_large:
+        monkeypatch.setattr(arrays, "LARGE_BYTES", 0)
     read = Signals.load(tmp_path)
     assert np.array_equal(read.values, signals.values)
-    assert (read.inputs, read.key) == (signals.inputs, signals.key)
+    assert (read.inputs.tolist(), read.key) == (signals.inputs.tolist(), signals.key)
+    assert isinstance(read.values, np.memmap) is is_large
 
 
 # Two at once; in two processes: test_teacher_cache.py

@@ -19,7 +19,7 @@ from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_e
 from torch import nn
 
 from smallmodels import checkpoints, files, models, training
-from smallmodels.data.batches import collate, plan_epoch
+from smallmodels.data.batches import Epoch, collate
 from smallmodels.energy import EnergyReading
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.models import TextModel
@@ -64,7 +64,7 @@ def gradients(model, train, loss_fn=cross_entropy, **changes):
 
 def gradients_of_torch(model, train, loss_fn):
     """The gradient of the mean over all targets of the first step, without our loop."""
-    indices = plan_epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[0]
+    indices = Epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[0]
     model = model.copy()
     loss_fn(model.model, collate(train, indices)).mean().backward()
     return {name: p.grad for name, p in model.model.named_parameters()}
@@ -784,7 +784,7 @@ def test_r5_r7_what_is_not_finite_stops_before_the_optimizer(base, train, tmp_pa
         fit(model, train, loss_fn, context=Context(folder=tmp_path, event=events))
     expected = fit(base.copy(), train, config=dataclasses.replace(CONFIG, max_steps=7), context=Context())
     kind, _, details = events.rows[-1]
-    indices = plan_epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[2]
+    indices = Epoch(train.tokens.lengths, batch_size=8, seed=0, epoch=0)[2]
     assert (kind, details["examples"]) == ("not finite", [f"train/{i}" for i in indices])
     assert details["examples"][0] in str(caught.value)
     assert "step-00000002" in str(caught.value)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import weakref
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smallmodels import files, records
+from smallmodels import arrays, files, records
+from smallmodels.data import columns
+from smallmodels.data.columns import Column
 from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ class Signals(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of many texts in one flat array; text i is `ids[offsets[i]:offsets[i + 1]]`."""
+    """Token ids of many texts in one flat array; text i is `ids[offsets[i]:offsets[i + 1]]`.
+
+    Many are mapped from a file and only read (see `arrays`).
+    """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
@@ -43,13 +49,11 @@ class Tokens:
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens per text, special tokens included."""
-        return np.diff(self.offsets)
+        return arrays.differences(self.offsets)
 
     def take(self, indices: npt.NDArray[np.int64]) -> "Tokens":
         """The tokens of these texts, in this order."""
-        pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
-        ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        ids, offsets = arrays.take_rows(self.ids, self.offsets, indices)
         return dataclasses.replace(self, ids=ids, offsets=offsets)
 
 
@@ -58,9 +62,9 @@ class Split:
     """Texts with ids and, for classification, labels. Frozen: every change makes a new one."""
 
     name: str
-    ids: list[str]
+    ids: Column
     """One per example, stable when rows are filtered: `train/17`."""
-    texts: list[str]
+    texts: Column
     labels: npt.NDArray[np.int64] | None = None
     """Shape (num_examples,); indices into `Splits.label_names`."""
     tokens: Tokens | None = None
@@ -98,11 +102,11 @@ class Split:
         chosen = np.asarray(indices, dtype=np.int64)
         return Split(
             self.name,
-            [self.ids[i] for i in chosen],
-            [self.texts[i] for i in chosen],
-            None if self.labels is None else self.labels[chosen],
+            columns.take(self.ids, chosen),
+            columns.take(self.texts, chosen),
+            None if self.labels is None else arrays.take(self.labels, chosen),
             None if self.tokens is None else self.tokens.take(chosen),
-            None if self.teacher is None else self.teacher[chosen],
+            None if self.teacher is None else arrays.take(self.teacher, chosen),
         )
 
     def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":
@@ -196,9 +200,8 @@ class RetrievalSplits:
 
 
 def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> Tokens:
-    """Token ids of many texts, cut at `max_length`, special tokens included."""
-    pieces: list[npt.NDArray[np.int32]] = []
-    lengths: list[int] = []
+    """Token ids of many texts, cut at `max_length`, special tokens included; on disk where they are many."""
+    growing = arrays.GrowingRows(np.int32)
     for start in range(0, len(texts), _ROWS_PER_CALL):
         rows = tokenizer(
             # A lone surrogate cannot be encoded; a NUL byte and white space are the tokenizer's own business.
@@ -210,10 +213,9 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *, max_
             return_token_type_ids=False,
             return_overflowing_tokens=False,
         )["input_ids"]
-        lengths += [len(row) for row in rows]
-        pieces += [np.asarray(row, dtype=np.int32) for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        lengths = [len(row) for row in rows]
+        growing.append(np.fromiter(itertools.chain.from_iterable(rows), np.int32, sum(lengths)), lengths)
+    ids, offsets = growing.done()
     return Tokens(ids, offsets, int(tokenizer.pad_token_id or 0), max_length, tokenizer_sha256(tokenizer))
 
 

@@ -1,22 +1,36 @@
 """Local files of rows: CSV, JSON Lines and Parquet as columns, the same for training and for use."""
 
+import contextlib
 import csv
-import io
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from smallmodels.data.columns import GrowingTexts, Texts
 from smallmodels.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+_ROWS_AT_ONCE = 1 << 12
+
+
+class Values(Protocol):
+    """Of a column: a list, or something that reads them from disk each time that somebody goes through them."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
 class Table:
     """One split as it lies in its file."""
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Values]
     class_names: dict[str, list[str]]
     """Names of the columns that are ClassLabels."""
 
@@ -41,42 +55,81 @@ def read_table(path: Path) -> Table:
     return readers[path.suffix.lower()](path)
 
 
-def table_of(features: Any, columns: dict[str, list[Any]]) -> Table:
-    """Columns with the class names that their `datasets.Features` hold."""
-    names = {name: list(feature.names) for name, feature in features.items() if hasattr(feature, "int2str")}
-    return Table({name: list(values) for name, values in columns.items()}, names)
+def table_of(rows: "datasets.Dataset") -> Table:
+    """The columns of a `datasets.Dataset`, which reads them from its own files."""
+    return Table({name: _HubValues(rows, name) for name in rows.column_names}, _class_names(rows.features))
 
 
-def _read_text(path: Path) -> str:
+def _class_names(features: Any) -> dict[str, list[str]]:
+    """Class names that `datasets.Features` hold, by column."""
+    return {name: list(feature.names) for name, feature in features.items() if hasattr(feature, "int2str")}
+
+
+class _HubValues:
+    """A column of a `datasets.Dataset`."""
+
+    def __init__(self, rows: "datasets.Dataset", name: str) -> None:
+        self._rows, self._name = rows.select_columns([name]), name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._rows.iter(_ROWS_AT_ONCE):
+            yield from batch[self._name]
+
+
+@contextlib.contextmanager
+def _reading_text(path: Path) -> Iterator[IO[str]]:
+    """The open file; what is wrong with it as text ends in one sentence."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path.name} should be UTF-8, found byte {error.start} that is not: save it as UTF-8"
+            f"{path.name} should be UTF-8, found byte {_first_bad_byte(path)} that is not: save it as UTF-8"
         ) from error
     except OSError as error:
         raise InputError(f"{path.name} should be readable, but {error.strerror}") from error
 
 
+def _first_bad_byte(path: Path) -> int:
+    """Where a file stops to be UTF-8."""
+    done = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return done + error.start
+            done += len(line)
+    return done
+
+
 def _read_csv(path: Path) -> Table:
     """All values as strings: a label `01` stays `01`, and a text `NA` stays a text."""
-    text = _read_text(path)
-    if not text.strip():
-        raise InputError(f"{path.name} should begin with a line of column names, found an empty file")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # of a C long, which is 32 bits on Windows
-    try:
-        header, *rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path.name} should be CSV, but {error}: check its quotes") from error
-    _check_header(header, path)
-    for number, row in enumerate(rows, start=2):
-        if row and len(row) != len(header):
-            raise InputError(
-                f"{path.name} should have {len(header)} values per row, found {len(row)} in row {number}: "
-                "put quotes around texts that contain the separator"
-            )
-    return Table({name: [row[i] for row in rows if row] for i, name in enumerate(header)}, {})
+    with _reading_text(path) as file:
+        first_line = file.readline()
+        if not first_line.strip() and not any(line.strip() for line in file):
+            raise InputError(f"{path.name} should begin with a line of column names, found an empty file")
+        file.seek(0)
+        rows = csv.reader(file, delimiter=max(",;\t", key=first_line.count), strict=True)
+        try:
+            header = next(rows)
+            _check_header(header, path)
+            growing = [GrowingTexts() for _ in header]
+            for number, row in enumerate(rows, start=2):
+                if row and len(row) != len(header):
+                    raise InputError(
+                        f"{path.name} should have {len(header)} values per row, found {len(row)} in row {number}: "
+                        "put quotes around texts that contain the separator"
+                    )
+                for column, value in zip(growing, row, strict=False):  # a blank line has no values
+                    column.append(value)
+        except csv.Error as error:
+            raise InputError(f"{path.name} should be CSV, but {error}: check its quotes") from error
+    return Table({name: column.done() for name, column in zip(header, growing, strict=True)}, {})
 
 
 def _check_header(header: list[str], path: Path) -> None:
@@ -86,31 +139,86 @@ def _check_header(header: list[str], path: Path) -> None:
 
 def _read_json(path: Path) -> Table:
     """One object per line, or one array of objects."""
-    text = _read_text(path)
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if text.lstrip().startswith("["):
-        numbered = [(1, text)]
-    rows: list[Any] = []
-    for number, line in numbered:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path.name} should have one JSON object per line, line {number} is not JSON") from error
-        rows += value if isinstance(value, list) else [value]
-    if wrong := [row for row in rows if not isinstance(row, dict)]:
-        raise InputError(f"{path.name} should have JSON objects, found {type(wrong[0]).__name__}")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return Table({name: [row.get(name) for row in rows] for name in columns}, {})
+    growing: dict[str, GrowingTexts] = {}
+    for count, row in enumerate(_json_rows(path)):
+        if not isinstance(row, dict):
+            raise InputError(f"{path.name} should have JSON objects, found {type(row).__name__}")
+        for name in row:
+            if name not in growing:
+                growing[name] = GrowingTexts()
+                for _ in range(count):
+                    growing[name].append("null")
+        for name, column in growing.items():
+            column.append(json.dumps(row.get(name)))
+    return Table({name: _JsonValues(column.done()) for name, column in growing.items()}, {})
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    with _reading_text(path) as file:
+        is_array = next((line.lstrip() for line in file if line.strip()), "").startswith("[")
+        file.seek(0)
+        for number, line in enumerate([file.read()] if is_array else file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{path.name} should have one JSON object per line, line {number} is not JSON"
+                ) from error
+            yield from value if isinstance(value, list) else [value]
+
+
+class _JsonValues:
+    """A column of any JSON values, kept as texts."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(json.loads, self._texts)
 
 
 def _read_parquet(path: Path) -> Table:
     import datasets
     import pyarrow.parquet
 
+    with _reading_parquet(path):
+        file = pyarrow.parquet.ParquetFile(path)
+        schema, count = file.schema_arrow, file.metadata.num_rows
+        file.close()
+        class_names = _class_names(datasets.Features.from_arrow_schema(schema))
+    return Table({name: _ParquetValues(path, name, count) for name in schema.names}, class_names)
+
+
+@contextlib.contextmanager
+def _reading_parquet(path: Path) -> Iterator[None]:
+    import pyarrow
+
     try:
-        table = pyarrow.parquet.read_table(path)
-        return table_of(datasets.Features.from_arrow_schema(table.schema), table.to_pydict())
+        yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{path.name} should be a Parquet file, found {type(error).__name__} when reading it"
         ) from error
+
+
+class _ParquetValues:
+    """A column of a Parquet file."""
+
+    def __init__(self, path: Path, name: str, count: int) -> None:
+        self._path, self._name, self._count = path, name, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        import pyarrow.parquet
+
+        with _reading_parquet(self._path), pyarrow.parquet.ParquetFile(self._path, memory_map=True) as file:
+            for group in range(file.num_row_groups):  # one pass over all groups would keep the bytes of all
+                for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[self._name]):
+                    yield from batch.column(0).to_pylist()

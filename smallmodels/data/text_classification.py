@@ -6,11 +6,12 @@ every split. What is missing is made from train and said so: validation, and tes
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smallmodels import files, sources
+from smallmodels import arrays, files, sources
 from smallmodels.data import identity
+from smallmodels.data.columns import GrowingTexts, RowIds
 from smallmodels.data.splits import Split, Splits
-from smallmodels.data.tables import Table, read_table, table_of
+from smallmodels.data.tables import Table, Values, read_table, table_of
 from smallmodels.errors import InputError
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -84,6 +86,9 @@ _LANGUAGES = {
 """ISO 639-3 to 639-1, for configurations that are named after a language, such as `swh_Latn`."""
 
 
+Hashes = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.bool_]
+
 _LONGEST_TEXT = 1_000_000
 """Characters; what is longer is a file that got into a column, not a text."""
 
@@ -93,12 +98,19 @@ class _Rows:
     """Texts with labels that are not numbered yet, blank texts and unlabelled rows left out."""
 
     split: Split
-    labels: list[Any]
+    kinds: list[Any]
+    """Labels, each once."""
+    numbers: npt.NDArray[np.int32]
+    """Shape (num_rows,); indices into `kinds`."""
     dropped: dict[str, int]
     """Rows by reason, such as `blank_text`."""
 
     def take(self, indices: npt.NDArray[np.int64]) -> "_Rows":
-        return _Rows(self.split.take(indices), [self.labels[i] for i in indices], self.dropped)
+        return dataclasses.replace(self, split=self.split.take(indices), numbers=arrays.take(self.numbers, indices))
+
+    def present(self) -> list[Any]:
+        """The labels that a row has."""
+        return [self.kinds[number] for number in np.flatnonzero(np.bincount(self.numbers))]
 
 
 def load_text_classification(
@@ -146,16 +158,17 @@ def load_text_classification(
         if limit is not None and limit < 2:
             raise InputError(f"{name} must be at least 2, got {limit}")
     fetched = sources.fetch_dataset(dataset, config=config)
-    tables = _read_tables(fetched, context.folder)
     notes: dict[str, Any] = {}
-    text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
-    chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
-    rows = {
-        role: _rows_of(tables[name], name, text_column, label_column, drop_bad_texts) for role, name in chosen.items()
-    }
-    _note_dropped(rows, notes)
-    parts = _fill_in(rows, dataset, chosen, split_seed, notes)
-    names = _label_names(parts["train"].labels, tables[chosen["train"]], label_column, dataset)
+    with _tables(fetched, context.folder) as tables:
+        text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
+        chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
+        rows = {
+            role: _rows_of(tables[name], name, text_column, label_column, drop_bad_texts)
+            for role, name in chosen.items()
+        }
+        _note_dropped(rows, notes)
+        parts = _fill_in(rows, dataset, chosen, split_seed, notes)
+        names = _label_names(parts["train"].present(), tables[chosen["train"]], label_column, dataset)
     splits = {role: _number(part, role, names, dataset, label_column) for role, part in parts.items()}
     splits["train"] = _note_overlap(splits, drop_overlap, notes)
     splits["train"] = _limit(splits["train"], max_train, split_seed)
@@ -185,10 +198,17 @@ def _finish(
 # Files to tables
 
 
-def _read_tables(fetched: sources.DatasetFiles, folder: Path | None) -> dict[str, Table]:
-    if fetched.source.revision is not None:
-        with _scratch(folder) as scratch:
-            return _read_hub(fetched, scratch)
+@contextlib.contextmanager
+def _tables(fetched: sources.DatasetFiles, folder: Path | None) -> Iterator[dict[str, Table]]:
+    """One table for each split, to be read while the block runs."""
+    if fetched.source.revision is None:
+        yield _read_file(fetched)
+        return
+    with _scratch(folder) as scratch:
+        yield _read_hub(fetched, scratch)
+
+
+def _read_file(fetched: sources.DatasetFiles) -> dict[str, Table]:
     path = fetched.data_files["train"][0]
     table = read_table(path)
     if not len(table):
@@ -230,7 +250,7 @@ def _read_hub(fetched: sources.DatasetFiles, scratch: Path) -> dict[str, Table]:
             raise InputError(
                 f"the files of {fetched.source.name} should make a data set, but {type(error).__name__}: {first_line}"
             ) from error
-        return {str(name): table_of(split.features, split[:]) for name, split in loaded.items()}
+        return {str(name): table_of(split) for name, split in loaded.items()}
 
 
 @contextlib.contextmanager
@@ -289,33 +309,43 @@ def _rows_of(table: Table, split_name: str, text_column: str, label_column: str,
     """Rows with a text and a label; everything else is counted, or refused if it is a bad text."""
     missing = [name for name in (text_column, label_column) if name not in table.columns]
     if missing == [label_column] and text_column in table.columns:
-        return _Rows(Split(split_name, [], []), [], {"unlabelled": len(table)})
+        return _no_rows(split_name, {"unlabelled": len(table)})
     if missing:
         raise InputError(f"split {split_name} has no column {missing[0]!r}: it has {', '.join(table.columns)}")
-    texts, labels = table.columns[text_column], table.columns[label_column]
+    raw_texts, raw_labels = table.columns[text_column], table.columns[label_column]
     is_class = label_column in table.class_names
-    all_minus_one = bool(labels) and all(_is_minus_one(label) for label in labels)
+    all_minus_one = len(table) > 0
     dropped: Counter[str] = Counter()
-    kept: list[tuple[str, str, Any]] = []
-    for row, (raw_text, raw_label) in enumerate(zip(texts, labels, strict=True)):
+    kinds: dict[tuple[type, Any], int] = {}  # with the type: 1 and True are equal
+    texts, rows, numbers = GrowingTexts(), arrays.Growing(np.int64), arrays.Growing(np.int32)
+    for row, (raw_text, raw_label) in enumerate(zip(raw_texts, raw_labels, strict=True)):
+        all_minus_one = all_minus_one and _is_minus_one(raw_label)
         text = _clean_text(raw_text, text_column, split_name, row, dropped)
         label = _clean_label(raw_label, label_column, split_name, row)
         if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= _LONGEST_TEXT else "":
             if not drop_bad_texts:
-                raise _bad_text(texts, split_name, row, bad)
+                raise _bad_text(raw_texts, split_name, row, text, bad)
             dropped[bad] += 1
-        elif label is None or (_is_minus_one(label) and (is_class or all_minus_one)):
+        elif label is None or (is_class and _is_minus_one(label)):
             dropped["unlabelled"] += 1
         else:
-            kept.append((f"{split_name}/{row}", text, label))
-    split = Split(split_name, [item[0] for item in kept], [item[1] for item in kept])
-    return _Rows(split, [item[2] for item in kept], dict(dropped))
+            texts.append(text)
+            rows.add(row)
+            numbers.add(kinds.setdefault((type(label), label), len(kinds)))
+    split = Split(split_name, RowIds(split_name, rows.done()), texts.done())
+    if all_minus_one:
+        return _no_rows(split_name, dropped + Counter(unlabelled=len(split)))
+    return _Rows(split, [label for _, label in kinds], numbers.done(), dict(dropped))
 
 
-def _bad_text(texts: Sequence[Any], split_name: str, row: int, bad: str) -> InputError:
+def _no_rows(split_name: str, dropped: Mapping[str, int]) -> _Rows:
+    return _Rows(Split(split_name, [], []), [], np.zeros(0, dtype=np.int32), dict(dropped))
+
+
+def _bad_text(texts: Values, split_name: str, row: int, text: str, bad: str) -> InputError:
     """Says how many texts are empty, or that one is a megabyte long."""
     blank = sum(value is None or (isinstance(value, str) and not value.strip()) for value in texts)
-    found = f"{blank} that are empty" if bad == "blank_text" else f"one of {len(str(texts[row])):,} characters"
+    found = f"{blank} that are empty" if bad == "blank_text" else f"one of {len(text):,} characters"
     return InputError(
         f"every row of split {split_name} should hold a text below a million characters, found {found} "
         f"(row {row + 1} is the first): mend the data, or add --drop-bad-texts to leave such rows out"
@@ -394,16 +424,16 @@ def _fill_in(
 
 def _draw(train: _Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[_Rows, _Rows]:
     """Train without the rows that are held back, and those rows; a text that occurs twice stays whole in train."""
-    texts = [text.strip() for text in train.split.texts]
-    occurrences = Counter(texts)
-    candidates = np.asarray([i for i, text in enumerate(texts) if occurrences[text] == 1], dtype=np.int64)
-    labels = [str(train.labels[i]) for i in candidates]
-    count = min(round(fraction * len(texts)), len(candidates))
-    taken = np.zeros(len(texts), dtype=bool)
+    hashes = _hashes(train.split.texts)
+    candidates = np.flatnonzero(~_among(hashes, _repeated(hashes)))
+    _, order = np.unique([str(kind) for kind in train.kinds], return_inverse=True)
+    count = min(round(fraction * len(hashes)), len(candidates))
+    taken = np.zeros(len(hashes), dtype=bool)
+    labels = order.astype(np.int32)[train.numbers[candidates]]
     taken[candidates[_stratified(labels, count, _generator(split_seed, role))]] = True
     if not taken.any():
         raise InputError(
-            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(texts)}: "
+            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(taken)}: "
             "each class needs two different texts or more"
         )
     return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
@@ -413,21 +443,22 @@ def _generator(split_seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([abs(split_seed), *purpose.encode()])
 
 
-def _stratified(labels: npt.ArrayLike, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+def _stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:
     """Mark `count` rows so that every class gives its share; a class never gives its last row.
 
     Shares are rounded down, and what is left goes to the classes with the largest remainders.
     """
-    classes, numbered = np.unique(np.asarray(labels), return_inverse=True)
-    sizes = np.bincount(numbered, minlength=len(classes))
-    wanted = sizes * (count / max(1, len(numbered)))
+    sizes = np.bincount(labels)
+    classes = np.flatnonzero(sizes)
+    sizes = sizes[classes]
+    wanted = sizes * (count / max(1, len(labels)))
     given = np.minimum(np.floor(wanted).astype(np.int64), sizes - 1)
     for index in np.argsort(np.floor(wanted) - wanted, kind="stable"):
         if given.sum() < count and given[index] < sizes[index] - 1:
             given[index] += 1
-    marked = np.zeros(len(numbered), dtype=bool)
-    for index, number in enumerate(given):
-        marked[generator.permutation(np.flatnonzero(numbered == index))[:number]] = True
+    marked = np.zeros(len(labels), dtype=bool)
+    for label, number in zip(classes, given, strict=True):
+        marked[generator.permutation(np.flatnonzero(labels == label))[:number]] = True
     return marked
 
 
@@ -443,8 +474,8 @@ def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
 # Labels
 
 
-def _label_names(labels: Sequence[Any], table: Table, column: str, dataset: str) -> dict[Any, str]:
-    """Label to name, in the order in which they are numbered."""
+def _label_names(labels: list[Any], table: Table, column: str, dataset: str) -> dict[Any, str]:
+    """Name of each of these labels, in the order in which they are numbered."""
     kinds = {type(label) for label in labels}
     if column in table.class_names:
         return dict(enumerate(table.class_names[column]))
@@ -469,15 +500,16 @@ def _described(table: Table, column: str, values: list[Any]) -> dict[Any, str]:
 def _number(part: _Rows, role: str, names: dict[Any, str], dataset: str, column: str) -> Split:
     index = {label: number for number, label in enumerate(names)}
     by_name = {name: number for number, name in enumerate(names.values())}
-    numbers = [index.get(label, by_name.get(label) if isinstance(label, str) else None) for label in part.labels]
-    if unknown := sorted({str(part.labels[i]) for i, number in enumerate(numbers) if number is None}):
+    numbers = [index.get(label, by_name.get(label) if isinstance(label, str) else None) for label in part.kinds]
+    known = dict(zip(part.kinds, numbers, strict=True))
+    if unknown := sorted({str(label) for label in part.present() if known[label] is None}):
         shown = ", ".join(unknown[:5])
         raise InputError(
             f"{role} of {_base(dataset)} should only have labels that train has, found {shown} in column {column!r}: "
             "add such rows to train or remove them"
         )
-    labels = np.asarray(numbers, dtype=np.int64)
-    return dataclasses.replace(part.split, name=role, labels=labels)
+    labels = np.asarray([-1 if number is None else number for number in numbers], dtype=np.int64)
+    return dataclasses.replace(part.split, name=role, labels=arrays.take(labels, part.numbers))
 
 
 def _check_classes(splits: dict[str, Split], label_names: list[str]) -> None:
@@ -509,15 +541,39 @@ def _note_missing_classes(splits: dict[str, Split], label_names: list[str], note
 def _note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) -> Split:
     """Count texts of train that stand in another split too, and leave them out of train if asked."""
     train = splits["train"]
-    elsewhere = {role: {text.strip() for text in splits[role].texts} for role in ("validation", "test")}
-    own = [text.strip() for text in train.texts]
-    notes["overlap"] = {f"train/{role}": sum(text in other for text in own) for role, other in elsewhere.items()}
-    notes["num_duplicates_in_train"] = len(own) - len(set(own))
-    kept = [i for i, text in enumerate(own) if not any(text in other for other in elsewhere.values())]
+    own = _hashes(train.texts)
+    overlap = {role: _among(own, np.unique(_hashes(splits[role].texts))) for role in ("validation", "test")}
+    notes["overlap"] = {f"train/{role}": int(found.sum()) for role, found in overlap.items()}
+    notes["num_duplicates_in_train"] = len(own) - len(np.unique(own))
+    kept = np.flatnonzero(~(overlap["validation"] | overlap["test"]))
     if not drop or len(kept) == len(own):
         return train
     notes["num_overlap_dropped_from_train"] = len(own) - len(kept)
     return train.take(kept)
+
+
+def _hashes(texts: Sequence[str]) -> Hashes:
+    """Eight bytes for each text, white space around it left out: of ten million texts no two collide, by all odds."""
+    growing = arrays.Growing(np.uint64)
+    for text in texts:
+        content = text.strip().encode(errors="surrogatepass")
+        growing.add(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
+    return growing.done()
+
+
+def _repeated(hashes: Hashes) -> Hashes:
+    """Those that occur twice or more, sorted."""
+    ordered = np.sort(hashes)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _among(hashes: Hashes, some: Hashes) -> Marks:
+    """Which of the hashes are among some, which are sorted."""
+    found = np.zeros(len(hashes), dtype=bool)
+    for part, marks in zip(arrays.pieces(hashes), arrays.pieces(found), strict=True):
+        if len(some):
+            marks[:] = some[np.searchsorted(some, part).clip(max=len(some) - 1)] == part
+    return found
 
 
 def _languages(declared: list[str], config: str | None) -> list[str]:
