@@ -83,7 +83,7 @@ def main(config: Config, run: Run) -> None:
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
-        base.copy(),
+        base,
         splits.train,
         hard_loss,
         config.teacher_train,
@@ -92,6 +92,7 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
+    del base  # else it is part of the memory of what follows
     student = students.keep_layers(teacher, config.num_layers)
 
     # 2. The contender

@@ -36,7 +36,7 @@ class Config:
     """Tokens after which a text is cut."""
     seed: int = 0
     """Of the new head and the training."""
-    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=3, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=3, train_embeddings=False)
 
 
 SMOKE = replace(Config(), max_train=300, train=replace(Config().train, max_steps=2))

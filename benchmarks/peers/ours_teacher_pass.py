@@ -78,7 +78,7 @@ def main(config: Config, run: Run) -> None:
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
-        base.copy(),
+        base,
         splits.train,
         hard_loss,
         config.teacher_train,
@@ -87,6 +87,7 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
+    del base  # else it is part of the memory of what follows
 
     # 2. The contender
     own_cache = run.folder / "signals"  # the shared one would give the next run what this one has paid for

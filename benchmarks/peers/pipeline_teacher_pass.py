@@ -99,7 +99,7 @@ def main(config: Config, run: Run) -> None:
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
-        base.copy(),
+        base,
         splits.train,
         hard_loss,
         config.teacher_train,
@@ -108,6 +108,7 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
+    del base  # else it is part of the memory of what follows
 
     # 2. The contender
     logits = run.phase("cache", scores, teacher, texts, config.batch_size, compute)

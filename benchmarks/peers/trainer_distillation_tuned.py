@@ -50,9 +50,9 @@ class Config:
     """Softens both distributions; > 0, and 1 leaves them as they are."""
     soft_weight: float = 0.9
     """Share of the soft targets in the loss, in [0, 1]; the rest is cross-entropy with the labels."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Highest learning rate; falls linearly to zero."""
-    batch_size: int = 32
+    batch_size: int = 64
     """Examples per optimizer step; the fastest of 8, 16, 32 and 64."""
     num_epochs: int = 3
     """Passes over the training split."""
@@ -186,7 +186,7 @@ def main(config: Config, run: Run) -> None:
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
-        base.copy(),
+        base,
         splits.train,
         hard_loss,
         config.teacher_train,
@@ -195,6 +195,7 @@ def main(config: Config, run: Run) -> None:
         validate=validate,
         compute=compute,
     )
+    del base  # else it is part of the memory of what follows
     student = students.keep_layers(teacher, config.num_layers)
 
     # 2. The contender

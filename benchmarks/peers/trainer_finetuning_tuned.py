@@ -41,9 +41,9 @@ class Config:
     """Layers of the base model that are kept."""
     max_length: int = 128
     """Tokens after which a text is cut."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Highest learning rate; falls linearly to zero."""
-    batch_size: int = 32
+    batch_size: int = 64
     """Examples per optimizer step; the fastest of 8, 16, 32 and 64."""
     num_epochs: int = 3
     """Passes over the training split."""
