@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "smallmodels"
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-TOOLS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / ".ci").glob("*.py")])
+TOOLS = sorted([*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / ".ci").glob("*.py")])
 
 
 def relative(path: Path) -> str:
@@ -84,7 +84,7 @@ def test_constraints_pin_every_dependency_at_a_version_that_it_accepts() -> None
     pinned = {canonicalize_name(name): version for name, version in pins.items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *extras["test"], *extras["quickstart"]]:
+    for text in [*project["dependencies"], *extras["test"], *extras["quickstart"], *extras["peers"]]:
         wanted = Requirement(text)
         version = pinned.get(canonicalize_name(wanted.name))
         assert version is not None, f"constraints.txt lacks {wanted.name}: run `make constraints`"

@@ -1,0 +1,544 @@
+"""The same jobs with us and with peers, side by side on one machine: who is faster, at what quality and memory.
+
+Each job is a sweep over recipes in benchmarks/peers/, one file per contender, that runs them in turn with several
+seeds, each in a fresh process. Data, teacher, student, cut of the texts, number of examples and number of threads are
+the same on both sides; both take the number format that is fast on the machine, except where a peer's defaults are the
+contender. A pair is two runs of one seed.
+
+Run:    pip install '.[peers,quickstart]'
+        smallmodels sweep benchmarks/versus_peers.py      on an otherwise idle machine; into runs/, goes on if stopped
+        python benchmarks/versus_peers.py runs            keeps the records, writes the table
+        python benchmarks/versus_peers.py                 writes the table from the records that are kept
+        Where bf16 is fast, once more with ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 for the rows in fp32.
+Reads:  benchmarks/results/versus_peers.md. A ratio is the peer's cost over ours, so more than 1 is in our favour, and
+        memory's is ours over the peer's. It is the median over the pairs, with the smallest and largest. Counted are
+        the phases `cache` and `train`: all that has to be done again for another student, the teacher's pass included.
+        Joules are marked as estimated where the machine has no counter for them; time and CPU-seconds are measured.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smallmodels import files, records
+from smallmodels.errors import InputError
+from smallmodels.records import Phase, RunRecord
+from smallmodels.report import formats
+from smallmodels.sweeps import Sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, TABLE = "benchmarks/results/versus_peers", "benchmarks/results/versus_peers.md"
+KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
+COUNTED = ("cache", "train")
+MIN_PAIRS = 3
+QUALITY_MARGIN = 0.005
+"""By how much ours may be below the peer's quality: half a point."""
+
+
+def job(*contenders: str, metric: str) -> Sweep:
+    """Three runs of each contender, in turn."""
+    recipes = tuple(f"benchmarks/peers/{name}.py" for name in contenders)
+    return Sweep(recipes=recipes, axes={"seed": (0, 1, 2)}, metric=metric, margin=QUALITY_MARGIN, order="alternate")
+
+
+SWEEPS = {
+    # First, because its first run makes the teacher that the others find in the cache: their memory is clean of that.
+    "teacher_pass": job("ours_teacher_pass", "pipeline_teacher_pass", metric="accuracy"),
+    "distillation": job("ours_distillation", "trainer_distillation", "trainer_distillation_tuned", metric="accuracy"),
+    "finetuning": job("ours_finetuning", "trainer_finetuning_tuned", metric="accuracy"),
+    "embedding": job("ours_embedding", "sentence_transformers_embedding", metric="mrr_at_10"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """A job that we and a peer do, and how many times faster we want to be."""
+
+    job: str
+    against: str
+    ours: str
+    """Name of our recipe."""
+    peer: str
+    reach: float
+    """Smallest ratio of seconds that is wanted."""
+    number_format: str | None = None
+    """That the target is for; None is any."""
+    reach_cpu: float | None = None
+    """Smallest ratio of CPU-seconds that is wanted, where one is."""
+
+
+_DISTILLATION = "Encoder distillation, the teacher's pass included"
+_DEFAULTS = "transformers' Trainer with a live teacher, its defaults"
+_TUNED = "the same, everything that makes it faster switched on"
+_FINETUNING = "Encoder fine-tuning without a teacher"
+
+CONTESTS = (
+    Contest(
+        job=_DISTILLATION,
+        against=_DEFAULTS,
+        ours="ours_distillation",
+        peer="trainer_distillation",
+        reach=8.0,
+        reach_cpu=8.0,
+        number_format="bf16",
+    ),
+    Contest(
+        job=_DISTILLATION,
+        against=_TUNED,
+        ours="ours_distillation",
+        peer="trainer_distillation_tuned",
+        reach=3.0,
+        number_format="bf16",
+    ),
+    Contest(
+        job=_FINETUNING,
+        against="the tuned Trainer",
+        ours="ours_finetuning",
+        peer="trainer_finetuning_tuned",
+        reach=1.5,
+        number_format="bf16",
+    ),
+    Contest(
+        job="Embedding distillation, quickstart's data",
+        against="sentence-transformers with its MSE loss",
+        ours="ours_embedding",
+        peer="sentence_transformers_embedding",
+        reach=2.0,
+    ),
+    Contest(
+        job="Teacher's pass over 10,003 short texts",
+        against="transformers' pipeline, 32 at once",
+        ours="ours_teacher_pass",
+        peer="pipeline_teacher_pass",
+        reach=5.0,
+    ),
+    Contest(
+        job=_DISTILLATION,
+        against=_DEFAULTS,
+        ours="ours_distillation",
+        peer="trainer_distillation",
+        reach=4.0,
+        reach_cpu=4.0,
+        number_format="fp32",
+    ),
+    Contest(
+        job=_DISTILLATION,
+        against=_TUNED,
+        ours="ours_distillation",
+        peer="trainer_distillation_tuned",
+        reach=1.6,
+        number_format="fp32",
+    ),
+    Contest(
+        job=_FINETUNING,
+        against="the tuned Trainer",
+        ours="ours_finetuning",
+        peer="trainer_finetuning_tuned",
+        reach=1.1,
+        number_format="fp32",
+    ),
+)
+
+MEMORY_REACH, TOKENS_REACH, TOKENS_PER_STEP = 0.6, 0.95, 4096
+SHARE_REACH = {("cpu", "bf16"): 0.5, ("cuda", "bf16"): 0.45}
+"""Smallest share of the matmul rate that is wanted, by device and number format."""
+
+
+# What a record says
+
+
+def counted(record: RunRecord) -> list[Phase]:
+    """The phases whose cost is compared.
+
+    Raises: InputError if a part of it was paid by another run.
+    """
+    found = [phase for phase in record.phases if phase.name in COUNTED]
+    if not found or any(phase.shared_cpu_s != 0 for phase in found):
+        raise InputError(
+            f"{cell_name(record)} should have paid for {' and '.join(COUNTED)} itself, but did not: run it again"
+        )
+    return found
+
+
+def seconds(record: RunRecord) -> float:
+    """Of the counted phases."""
+    return sum(phase.duration_s for phase in counted(record))
+
+
+def cpu_seconds(record: RunRecord) -> float:
+    """Of the counted phases."""
+    return sum(phase.cpu_s for phase in counted(record))
+
+
+def joules(record: RunRecord) -> float | None:
+    """Of the counted phases; None if those of one are not known."""
+    return records.cost_of(counted(record), COUNTED)[0]
+
+
+def memory_mb(record: RunRecord) -> float | None:
+    """Highest resident memory of the counted phases, above what the imports take.
+
+    None where the system does not tell, and where this very process had fine-tuned the teacher, which leaves traces.
+    """
+    teacher, imports = record.phase("teacher"), record.phase("imports")
+    if imports is None or imports.peak_memory_mb is None or (teacher and teacher.num_examples):
+        return None
+    peaks = Spread.of(phase.peak_memory_mb for phase in counted(record))
+    return peaks.high - imports.peak_memory_mb if peaks else None
+
+
+def real_token_share(record: RunRecord) -> float | None:
+    """Real tokens over processed ones in the counted phases that count both."""
+    both = [(p.num_tokens, p.num_processed_tokens) for p in counted(record) if p.num_tokens and p.num_processed_tokens]
+    return sum(tokens for tokens, _ in both) / sum(processed for _, processed in both) if both else None
+
+
+def tokens_per_step(record: RunRecord) -> float | None:
+    """Mean number of real tokens in an optimizer step of ours."""
+    train, config = record.phase("train"), record.config.get("train")
+    if train is None or config is None or not train.num_examples or not train.num_tokens:
+        return None
+    return float(config["batch_size"] * train.num_tokens / train.num_examples)
+
+
+def utilisation(record: RunRecord) -> float | None:
+    """Share of the machine's matmul rate in training, else in the teacher's pass."""
+    return counted(record)[-1].utilisation
+
+
+def quality(record: RunRecord, split: str = "test") -> float | None:
+    """The student's metric; a teacher's pass has only the training split."""
+    result = record.result("student", split) or record.result("student", "train")
+    return result.metrics[record.metric].value if result else None
+
+
+def device(record: RunRecord) -> tuple[str, str]:
+    """Where and in which number format: cpu and fp32."""
+    return str(record.model["device"]), str(record.model["number_format"])
+
+
+def seed(record: RunRecord) -> int:
+    """Of the run."""
+    return int(record.config["seed"])
+
+
+def cell_name(record: RunRecord) -> str:
+    """Name of the folder that keeps a record."""
+    return f"{record.recipe}-{'-'.join(device(record))}-s{seed(record)}"
+
+
+# Pairs
+
+
+Pair = tuple[RunRecord, RunRecord]
+"""Ours and the peer's, of one seed."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of several values, with the smallest and the largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """Of these values; None if there are none, or one is not known."""
+        found = list(values)
+        known = [value for value in found if value is not None]
+        return cls(statistics.median(known), min(known), max(known)) if known and len(known) == len(found) else None
+
+    def __str__(self) -> str:
+        return f"{formats.number(self.median)} ({formats.number(self.low)}–{formats.number(self.high)})"
+
+
+def pairs_of(found: Sequence[RunRecord], ours: str, peer: str, number_format: str | None = None) -> list[Pair]:
+    """Ours and the peer's by seed, in one number format if it is given.
+
+    Raises: InputError if two runs of a pair are not of one machine and one sweep.
+    """
+    by_cell = {(r.recipe, *device(r), seed(r)): r for r in found if number_format in (None, device(r)[1])}
+    pairs = []
+    for (recipe, *rest), record in sorted(by_cell.items()):
+        other = by_cell.get((peer, *rest))  # type: ignore[arg-type]
+        if recipe != ours or other is None:
+            continue
+        if (record.environment.fingerprint, record.sweep_id) != (other.environment.fingerprint, other.sweep_id):
+            raise InputError(
+                f"{cell_name(record)} and {cell_name(other)} should have run side by side, but are of two machines or "
+                "sweeps: run the sweep again"
+            )
+        pairs.append((record, other))
+    return pairs
+
+
+def ratio(pairs: Sequence[Pair], cost: Callable[[RunRecord], float | None]) -> Spread | None:
+    """The peer's cost over ours, over the pairs."""
+    costs = [(cost(ours), cost(peer)) for ours, peer in pairs]
+    return Spread.of(theirs / own if own and theirs is not None else None for own, theirs in costs)
+
+
+def quality_difference(pairs: Sequence[Pair]) -> Spread | None:
+    """Ours minus the peer's."""
+    both = [(quality(ours), quality(peer)) for ours, peer in pairs]
+    return Spread.of(own - theirs if own is not None and theirs is not None else None for own, theirs in both)
+
+
+def verdict(contest: Contest, pairs: Sequence[Pair]) -> str:
+    """Whether the target is met: enough pairs, no worse quality, fast enough."""
+    difference, in_seconds, in_cpu = quality_difference(pairs), ratio(pairs, seconds), ratio(pairs, cpu_seconds)
+    assert in_seconds is not None
+    assert in_cpu is not None
+    missed = []
+    if len(pairs) < MIN_PAIRS:
+        missed.append(f"{len(pairs)} of {MIN_PAIRS} pairs")
+    if difference is None or difference.median < -QUALITY_MARGIN:
+        missed.append("quality is lower")
+    if in_seconds.median < contest.reach:
+        missed.append("seconds")
+    if contest.reach_cpu and in_cpu.median < contest.reach_cpu:
+        missed.append("CPU-seconds")
+    return f"not met: {', '.join(missed)}" if missed else "met"
+
+
+# The table
+
+
+def contest_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
+    """Job, peer, number format, target, what was measured, and whether that is enough."""
+    pairs = pairs_of(found, contest.ours, contest.peer, contest.number_format)
+    used = {device(ours)[1] for ours, _ in pairs}
+    head = [contest.job, contest.against, contest.number_format or ", ".join(sorted(used)) or formats.MISSING]
+    head.append(f"≥ {contest.reach:g} ×" + (", also in CPU-s" if contest.reach_cpu else ""))
+    if not pairs:
+        return [*head, *[formats.MISSING] * 5, "0", _not_measured(contest.number_format, found)]
+    metric = pairs[0][0].metric
+    qualities = [Spread.of(quality(pair[side]) for pair in pairs) for side in (0, 1)]
+    shown = " / ".join(formats.quality(metric, value.median if value else None) for value in qualities)
+    difference = quality_difference(pairs)
+    return [
+        *head,
+        str(ratio(pairs, seconds)),
+        str(ratio(pairs, cpu_seconds)),
+        _joules_words(pairs),
+        f"{formats.metric_name(metric)} {shown}",
+        _difference_words(metric, difference),
+        str(len(pairs)),
+        verdict(contest, pairs),
+    ]
+
+
+def _joules_words(pairs: Sequence[Pair]) -> str:
+    value = ratio(pairs, joules)
+    if value is None:
+        return formats.MISSING
+    are_counted = all(record.energy_is_counted for pair in pairs for record in pair)
+    return str(value) if are_counted else f"{value} estimated"
+
+
+def _difference_words(metric: str, difference: Spread | None) -> str:
+    if difference is None:
+        return formats.MISSING
+    sign = "+" if difference.median >= 0 else "−"
+    is_within = abs(difference.median) <= QUALITY_MARGIN
+    return f"{sign}{formats.difference(metric, difference.median)}, {'within' if is_within else 'beyond'} half a point"
+
+
+def _not_measured(number_format: str | None, found: Sequence[RunRecord]) -> str:
+    if not found or number_format is None:
+        return "not measured"
+    if number_format == "bf16":
+        return "not measured: no processor with bf16 units here"
+    return "not measured: no runs in fp32"
+
+
+def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
+    """The targets that are about our runs alone, or about memory."""
+    pairs = pairs_of(found, "ours_distillation", "trainer_distillation_tuned")
+    mine = [ours for ours, _ in pairs]
+    memory = Spread.of(_over(memory_mb(ours), memory_mb(peer)) for ours, peer in pairs)
+    rows = [
+        [
+            "Peak memory above the imports, encoder distillation, against the tuned Trainer",
+            f"≤ {MEMORY_REACH:g} ×",
+            *_judged(memory, len(pairs), memory is not None and memory.median <= MEMORY_REACH),
+        ]
+    ]
+    tokens = Spread.of(real_token_share(record) for record in mine)
+    rows.append(
+        [
+            "Real tokens over processed tokens, encoder distillation",
+            f"≥ {TOKENS_REACH:g}",
+            *_judged(tokens, len(mine), tokens is not None and tokens.median >= TOKENS_REACH),
+        ]
+    )
+    for (where, number_format), reach in SHARE_REACH.items():
+        name = {"cpu": "processor", "cuda": "GPU"}[where]
+        rows.append(
+            [
+                f"Share of the {name}'s matmul rate in {number_format}, {TOKENS_PER_STEP:,} real tokens a step or more",
+                f"≥ {100 * reach:.0f} %",
+                *_share_words([r for r in found if r.recipe == "ours_distillation"], where, number_format, reach),
+            ]
+        )
+    return rows
+
+
+def _over(own: float | None, theirs: float | None) -> float | None:
+    return own / theirs if own is not None and theirs else None
+
+
+def _judged(value: Spread | None, count: int, is_met: bool) -> list[str]:
+    if value is None:
+        return [formats.MISSING, str(count), "not measured"]
+    return [str(value), str(count), "met" if is_met else "not met"]
+
+
+def _share_words(mine: Sequence[RunRecord], where: str, number_format: str, reach: float) -> list[str]:
+    there = [record for record in mine if device(record) == (where, number_format)]
+    if not there:
+        return [formats.MISSING, "0", f"not measured: no such {'GPU' if where == 'cuda' else 'processor'} here"]
+    large = [record for record in there if (tokens_per_step(record) or 0) >= TOKENS_PER_STEP]
+    if not large:
+        return [formats.MISSING, "0", "not measured: the steps of these runs are smaller"]
+    share = Spread.of(utilisation(record) for record in large)
+    return _judged(share, len(large), share is not None and share.median >= reach)
+
+
+def run_rows(found: Sequence[RunRecord]) -> list[list[str]]:
+    """One row for each run: the numbers behind the ratios."""
+    rows = []
+    for record in sorted(found, key=lambda r: (r.recipe, *device(r), seed(r))):
+        train = record.config.get("train") or record.config
+        rows.append(
+            [
+                cell_name(record),
+                formats.number(train.get("learning_rate"), 2),
+                formats.number(seconds(record)),
+                formats.number(cpu_seconds(record)),
+                formats.number(joules(record)),
+                formats.number(memory_mb(record)),
+                formats.number(real_token_share(record)),
+                formats.number(utilisation(record)),
+                formats.quality(record.metric, quality(record, "validation")),
+                formats.quality(record.metric, quality(record)),
+                "yes" if record.contended else "no",
+            ]
+        )
+    return rows
+
+
+def page(found: Sequence[RunRecord]) -> str:
+    """The whole page, in Markdown."""
+    head = [
+        "job",
+        "against",
+        "format",
+        "reach",
+        "seconds",
+        "CPU-s",
+        "J",
+        "quality, ours / peer's",
+        "difference",
+        "pairs",
+    ]
+    parts = ["# The same jobs with us and with peers", _introduction(found)]
+    rows = [contest_row(contest, found) for contest in CONTESTS]
+    parts.append(formats.markdown_table([*head, "verdict"], rows, text_columns=(1, 2, 7, 8, 10)))
+    parts.append("Beside the ratios, of the encoder job:")
+    parts.append(formats.markdown_table(["", "reach", "measured", "runs", "verdict"], own_rows(found), (4,)))
+    parts += [_memory_words(), "## Each run"]
+    head = ["record", "learning rate", "s", "CPU-s", "J", "MB", "real tokens", "utilisation"]
+    head += ["validation", "test", "shared machine"]
+    parts.append(formats.markdown_table(head, run_rows(found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _introduction(found: Sequence[RunRecord]) -> str:
+    machines = {(r.environment.processor, r.environment.num_cores, r.environment.num_threads) for r in found}
+    named = [f"{processor}, {cores} cores, {threads} threads" for processor, cores, threads in sorted(machines)]
+    torch = {f"torch {r.environment.versions['torch']}" for r in found}
+    peers = {str(r.model["made_with"]) for r in found if "made_with" in r.model}
+    text = (
+        "Written by benchmarks/versus_peers.py from the records beside it. Ratios are the peer's cost over ours: more "
+        "than 1 is in our favour. Each is a median over pairs of runs with the smallest and the largest pair. Counted "
+        f"are the phases {' and '.join(COUNTED)}, so the teacher's pass is included and its fine-tuning is not."
+    )
+    where = f"Measured on: {'; '.join(named) or 'nothing yet'}. {', '.join(sorted(torch | peers))}"
+    return f"{formats.markdown(text)}\n\n{formats.markdown(where)}"
+
+
+def _memory_words() -> str:
+    return formats.markdown(
+        "MB is the highest resident memory of the counted phases above that of the imports; it is left out where the "
+        "same process had fine-tuned the teacher. Real tokens and utilisation are shares; a dash was not counted."
+    )
+
+
+# Records on disk
+
+
+def keep(folder: Path, results: Path) -> None:
+    """Copy what is kept of every complete contender's run below a folder; never weights.
+
+    Raises: InputError if there is none, or two would be the same cell.
+    """
+    contenders = {name for contest in CONTESTS for name in (contest.ours, contest.peer)}
+    chosen: dict[str, Path] = {}
+    for path in sorted(folder.rglob(records.RECORD_NAME)):
+        record = records.read_record(path)
+        if record.recipe not in contenders or record.smoke:
+            continue
+        name = cell_name(record)
+        if name in chosen:
+            raise InputError(
+                f"there should be one run of {name}, but there are two, in {chosen[name]} and {path.parent}: "
+                "move one away"
+            )
+        chosen[name] = path.parent
+    if not chosen:
+        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
+    for name, run in chosen.items():
+        target = results / name
+        target.mkdir(parents=True, exist_ok=True)
+        for kept in KEPT_FILES:
+            if (run / kept).is_file():
+                shutil.copyfile(run / kept, target / kept)
+
+
+def read_kept(results: Path) -> list[RunRecord]:
+    """The records that are kept."""
+    return [records.read_record(path) for path in sorted(results.glob(f"*/{records.RECORD_NAME}"))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep records and write the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="?", type=Path, help="folder with runs whose records shall be kept first")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    results, table = options.root / RESULTS, options.root / TABLE
+    if options.check:
+        is_same = table.is_file() and table.read_text(encoding="utf-8") == page(read_kept(results))
+        if not is_same:
+            print(f"{TABLE} is not what its records say: run python benchmarks/versus_peers.py", file=sys.stderr)
+        return 0 if is_same else 1
+    try:
+        if options.runs:
+            keep(options.runs, results)
+        files.write_text(table, page(read_kept(results)))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The comparison with peers: ratios, spread and verdicts from small records; the peers' recipes to complete records."""
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sample_records
+
+from benchmarks import versus_peers
+from smallmodels import cli, records
+from smallmodels.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+PEERS = sorted((ROOT / "benchmarks" / "peers").glob("*.py"))
+CONTEST = next(c for c in versus_peers.CONTESTS if c.peer == "trainer_distillation_tuned" and c.number_format == "fp32")
+
+
+def run(recipe, seed=0, *, train_s=10.0, cache_s=None, accuracy=0.92, number_format="fp32", **changes):
+    """A record of a contender; its process takes 500 MB for imports and 900 at its peak."""
+    phases = [
+        sample_records.phase("imports", 0.0, peak_memory_mb=500.0),
+        sample_records.phase("teacher", 1.0),
+        *([] if cache_s is None else [sample_records.phase("cache", cache_s, peak_memory_mb=700.0)]),
+        sample_records.phase(
+            "train", train_s, num_examples=27_000, num_tokens=390_000, num_processed_tokens=400_000, utilisation=0.3,
+            peak_memory_mb=900.0,
+        ),
+    ]  # fmt: skip
+    values = {
+        "recipe": recipe,
+        "config": {"seed": seed, "train": {"learning_rate": 5e-4, "batch_size": 32}},
+        "model": {"device": "cpu", "number_format": number_format},
+        "phases": phases,
+        "results": [sample_records.result("student", accuracy, ["train"])],
+    }
+    return sample_records.classifier_record(**(values | changes))
+
+
+def three_pairs(*, ours_s=(10.0, 10.0, 10.0), peer_s=(20.0, 18.0, 25.0), **changes):
+    ours = [run(CONTEST.ours, i, train_s=s - 2.0, cache_s=2.0) for i, s in enumerate(ours_s)]
+    return [*ours, *(run(CONTEST.peer, i, train_s=s, **changes) for i, s in enumerate(peer_s))]
+
+
+def pairs_of(found):
+    return versus_peers.pairs_of(found, CONTEST.ours, CONTEST.peer, CONTEST.number_format)
+
+
+def test_ratio_is_the_median_over_pairs_with_cache_and_train_together():
+    spread = versus_peers.ratio(pairs_of(three_pairs()), versus_peers.seconds)
+    assert (spread.median, spread.low, spread.high) == pytest.approx((2.0, 1.8, 2.5))
+
+
+def test_ratio_pairs_runs_by_seed_and_leaves_out_a_run_that_is_alone():
+    found = three_pairs()
+    pairs = pairs_of([*reversed(found[:5])])
+    assert [(versus_peers.seed(ours), versus_peers.seed(peer)) for ours, peer in pairs] == [(0, 0), (1, 1)]
+
+
+def test_pairs_of_refuses_two_machines():
+    found = three_pairs()
+    other = dataclasses.replace(found[3], environment=dataclasses.replace(found[3].environment, fingerprint="other"))
+    with pytest.raises(InputError, match="should have run side by side"):
+        pairs_of([*found[:3], other])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "met"),
+        ({"peer_s": (15.0, 15.0, 30.0)}, "not met: seconds"),
+        ({"accuracy": 0.926}, "not met: quality is lower"),
+        ({"accuracy": 0.924}, "met"),
+        ({"peer_s": (20.0, 20.0)}, "not met: 2 of 3 pairs"),
+    ],
+)
+def test_verdict_wants_pairs_quality_and_speed(changes, words):
+    assert versus_peers.verdict(CONTEST, pairs_of(three_pairs(**changes))) == words
+
+
+def test_verdict_wants_cpu_seconds_too_where_the_target_does():
+    contest = dataclasses.replace(CONTEST, reach_cpu=2.5)
+    assert versus_peers.verdict(contest, pairs_of(three_pairs())) == "not met: CPU-seconds"
+
+
+def test_row_marks_joules_that_are_estimated_and_says_what_was_not_measured():
+    found = three_pairs()
+    row = versus_peers.contest_row(CONTEST, found)
+    assert "2.00 (1.80–2.50)" in row
+    assert "2.00 (1.80–2.50) estimated" in row
+    assert row[-1] == "met"
+    in_bf16 = dataclasses.replace(CONTEST, number_format="bf16")
+    assert versus_peers.contest_row(in_bf16, found)[-1] == "not measured: no processor with bf16 units here"
+    counted = [dataclasses.replace(r, environment=sample_records.environment("counter")) for r in found]
+    assert not any("estimated" in cell for cell in versus_peers.contest_row(CONTEST, counted))
+
+
+def test_row_has_a_dash_for_joules_that_one_run_does_not_know():
+    found = three_pairs()
+    blind = [dataclasses.replace(phase, energy_j=None) for phase in found[0].phases]
+    row = versus_peers.contest_row(CONTEST, [dataclasses.replace(found[0], phases=blind), *found[1:]])
+    assert row[6] == "–"
+
+
+def test_memory_is_above_the_imports_and_unknown_beside_a_teacher_in_training():
+    record = run(CONTEST.ours, cache_s=2.0)
+    assert versus_peers.memory_mb(record) == 400.0
+    phases = [dataclasses.replace(p, num_examples=9 if p.name == "teacher" else None) for p in record.phases]
+    assert versus_peers.memory_mb(dataclasses.replace(record, phases=phases)) is None
+
+
+def test_own_rows_judge_memory_real_tokens_and_share_of_the_machine():
+    rows = {row[0].split(",")[0]: row for row in versus_peers.own_rows(three_pairs())}
+    assert rows["Peak memory above the imports"][2:] == ["1.00 (1.00–1.00)", "3", "not met"]
+    assert rows["Real tokens over processed tokens"][2:] == ["0.975 (0.975–0.975)", "3", "met"]
+    assert "not measured: no such GPU here" in rows["Share of the GPU's matmul rate in bf16"]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "words"), [(32, "not measured: the steps of these runs are smaller"), (320, "not met")]
+)
+def test_share_of_the_machine_counts_in_large_steps_only(batch_size, words):
+    record = run("ours_distillation", number_format="bf16")
+    record = dataclasses.replace(record, config={"seed": 0, "train": {"batch_size": batch_size}})
+    row = next(row for row in versus_peers.own_rows([record]) if "processor" in row[0])
+    assert row[-1] == words
+
+
+def test_cost_that_another_run_paid_is_refused():
+    record = run(CONTEST.ours, cache_s=2.0)
+    phases = [dataclasses.replace(p, shared_cpu_s=3.0) for p in record.phases]
+    with pytest.raises(InputError, match="should have paid for cache and train itself"):
+        versus_peers.seconds(dataclasses.replace(record, phases=phases))
+
+
+def write_runs(folder, found):
+    for number, record in enumerate(found):
+        (folder / str(number)).mkdir(parents=True)
+        records.write_record(folder / str(number), record)
+        for name in ("journal.jsonl", "metrics.jsonl", "model.safetensors"):
+            (folder / str(number) / name).write_text("{}\n")
+
+
+def test_main_keeps_records_without_weights_and_writes_the_same_table_from_them(tmp_path, capsys):
+    smoke = dataclasses.replace(run(CONTEST.ours, 0, cache_s=1.0), smoke=True)
+    write_runs(tmp_path / "runs", [*three_pairs(), smoke, sample_records.retriever_record()])
+    words = ["--root", str(tmp_path / "root")]
+    assert versus_peers.main([str(tmp_path / "runs"), *words]) == 0
+    kept = tmp_path / "root" / versus_peers.RESULTS
+    assert len(list(kept.iterdir())) == 6
+    assert {path.name for path in kept.rglob("*.*")} == {"record.json", "journal.jsonl", "metrics.jsonl"}
+    page = (tmp_path / "root" / versus_peers.TABLE).read_text()
+    assert "not measured: no processor with bf16 units here" in page
+    assert "2.00 (1.80–2.50)" in page
+    assert versus_peers.main(words) == 0
+    assert (tmp_path / "root" / versus_peers.TABLE).read_text() == page
+    assert versus_peers.main(["--check", *words]) == 0
+    (tmp_path / "root" / versus_peers.TABLE).write_text("typed by hand")
+    assert versus_peers.main(["--check", *words]) == 1
+
+
+def test_main_refuses_two_runs_of_one_cell_and_a_folder_without_runs(tmp_path, capsys):
+    write_runs(tmp_path / "twice", [run(CONTEST.ours, cache_s=1.0), run(CONTEST.ours, cache_s=1.0)])
+    assert versus_peers.main([str(tmp_path / "twice"), "--root", str(tmp_path / "root")]) == 2
+    assert "there should be one run of ours_distillation-cpu-fp32-s0" in capsys.readouterr().err
+    assert versus_peers.main([str(tmp_path / "nothing"), "--root", str(tmp_path / "root")]) == 2
+    assert "should hold complete runs" in capsys.readouterr().err
+
+
+def test_kept_table_is_what_its_records_say():
+    if (ROOT / versus_peers.RESULTS).is_dir():
+        assert versus_peers.main(["--check"]) == 0
+
+
+# The recipes
+
+
+def test_every_contender_is_a_recipe_that_a_sweep_runs():
+    names = {path.stem for path in PEERS}
+    assert {name for c in versus_peers.CONTESTS for name in (c.ours, c.peer)} == names
+    assert {Path(recipe).stem for sweep in versus_peers.SWEEPS.values() for recipe in sweep.recipes} == names
+
+
+@pytest.mark.parametrize("path", PEERS, ids=lambda path: path.stem)
+def test_contender_says_its_source_how_to_run_it_what_to_expect_and_its_licences(path):
+    recipe = cli.load_recipe(path)
+    assert [part for part in ("Source:", "Run:", "Expected:", "Licences:") if part not in recipe.doc] == []
+    assert f"smallmodels run benchmarks/peers/{path.name}" in recipe.doc
+    assert [leaf.flag for leaf in cli.recipe_leaves(recipe.Config) if not leaf.help] == []
+
+
+def test_contenders_of_a_job_have_the_same_job_in_their_configs():
+    for sweep in versus_peers.SWEEPS.values():
+        configs = [cli.load_recipe(ROOT / recipe).Config() for recipe in sweep.recipes]
+        shared = set.intersection(*({field.name for field in dataclasses.fields(config)} for config in configs))
+        assert shared >= {"teacher", "max_length", "seed"} or shared >= {"base_model", "max_length", "seed"}
+        for name in shared - {"learning_rate", "batch_size"}:
+            assert len({getattr(config, name) for config in configs}) == 1, name
+        epochs = {getattr(getattr(config, "train", config), "num_epochs", None) for config in configs}
+        assert len(epochs) == 1
+
+
+def test_contenders_share_the_fine_tuned_teacher_whose_address_holds_the_source_of_its_loss():
+    found = set()
+    for path in PEERS:
+        source = inspect.getsource(cli.load_recipe(path).function)
+        if "teachers.fine_tune" in source:
+            found.add(re.search(r"    def hard_loss.*?compute=compute,\n    \)\n", source, re.DOTALL)[0])
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+@pytest.mark.parametrize("path", PEERS, ids=lambda path: path.stem)
+def test_contender_runs_its_smoke_config_to_a_complete_record(hub, hub_home, tiny_model_folder, tmp_path, path):
+    Config = cli.load_recipe(path).Config  # noqa: N806 - its name in recipes
+    flag = "--base-model" if "base_model" in Config.__dataclass_fields__ else "--teacher"
+    words = ["run", str(path), "--smoke", "--out", str(tmp_path), flag, str(tiny_model_folder), "--max-length", "32"]
+    if "num_layers" in Config.__dataclass_fields__:
+        words += ["--num-layers", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "smallmodels", *words],
+        env=hub.environment(hub_home, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / path.stem).iterdir()
+    record = records.read_record(folder)
+    assert versus_peers.seconds(record) > 0
+    assert all(phase.num_examples for phase in versus_peers.counted(record))
+    assert versus_peers.quality(record) is not None
+    assert record.phase("imports").peak_memory_mb
+    assert versus_peers.run_rows([record])
