@@ -70,15 +70,15 @@ def planned_at_once(lengths, *, batch_size, seed, epoch):
     """All batches of an epoch in a list, as its docstring says."""
     generator = np.random.Generator(np.random.PCG64([seed, epoch]))
     order, planned = generator.permutation(len(lengths)), []
-    for start in range(0, len(order), 64 * batch_size):
-        chosen = order[start : start + 64 * batch_size]
+    for start in range(0, len(order), 128 * batch_size):
+        chosen = order[start : start + 128 * batch_size]
         chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
         planned += [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     return [planned[i] for i in generator.permutation(len(planned))]
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "limit"), [(0, 8, 0), (7, 8, 1 << 22), (1000, 1, 0), (64 * 32, 32, 0), (100_003, 32, 0)]
+    ("count", "batch_size", "limit"), [(0, 8, 0), (7, 8, 1 << 22), (1000, 1, 0), (128 * 32, 32, 0), (100_003, 32, 0)]
 )
 def test_epoch_makes_the_batches_on_demand_that_a_plan_of_all_has(count, batch_size, limit, monkeypatch, tmp_path):
     monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path))
@@ -107,7 +107,7 @@ def test_epoch_leaves_less_than_five_percent_padding():
 
 
 def test_epoch_does_not_go_through_lengths_in_order():
-    lengths = realistic_lengths(64 * 32)  # as many as are sorted together
+    lengths = realistic_lengths(128 * 32)  # as many as are sorted together
     means = [lengths[batch].mean() for batch in Epoch(lengths, batch_size=32, seed=0, epoch=0)]
     ranks = np.argsort(np.argsort(means))
     assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.3

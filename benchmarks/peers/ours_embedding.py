@@ -63,7 +63,7 @@ def main(config: Config, run: Run) -> None:
     teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     untrained = students.keep_layers(teacher, config.num_layers)
     tokenized = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=tokenized.train.tokens, **run.compute)
 
     # 2. The contender
     def loss_fn(model: Model, batch: Batch) -> Tensor:

@@ -54,8 +54,8 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(fetched.source)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
     student = students.keep_layers(base, config.num_layers)
+    compute = run.phase("setup", models.choose_compute, model=student, tokens=splits.train.tokens, **run.compute)
 
     # 2. The contender
     def loss_fn(model: Model, batch: Batch) -> Tensor:

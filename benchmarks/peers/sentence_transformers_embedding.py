@@ -136,7 +136,7 @@ def main(config: Config, run: Run) -> None:
     teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
     untrained = students.keep_layers(teacher, config.num_layers)
     tokenized = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, **run.compute)
 
     # 2. The contender: the same teacher and student in the hands of sentence-transformers
     formats = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -170,7 +170,7 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(fetched.source)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, **run.compute)
 
     def hard_loss(model: Model, batch: Batch) -> Tensor:
         return losses.cross_entropy(model(**batch.inputs).logits, batch.labels)

@@ -132,7 +132,7 @@ def main(config: Config, run: Run) -> None:
     )
     run.add_source(fetched.source)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, run.device, run.number_format)
+    compute = run.phase("setup", models.choose_compute, **run.compute)
     student = students.keep_layers(base, config.num_layers)
 
     # 2. The contender
