@@ -147,7 +147,7 @@ GROUPS = (
     {"__main__"},
 )
 """From the bottom up; the first needs nothing but the standard library."""
-HOMES = {"codecarbon": "energy/backends.py", "peft": "models.py", "tyro": "cli/flags.py"}
+HOMES = {"codecarbon": "energy/backends.py", "peft": "models/adapters.py", "tyro": "cli/flags.py"}
 """Dependencies that one file alone imports."""
 
 

@@ -190,7 +190,7 @@ def _rebuild(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) ->
         if "unk_id" in config:  # DeBERTa's, which has it in both
             config["unk_id"] = settings["model"]["unk_id"]
             path.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
-        small = type(tokenizer).from_pretrained(name, local_files_only=True)
+        small = type(tokenizer).from_pretrained(name, trust_remote_code=False, local_files_only=True)
     small.name_or_path = tokenizer.name_or_path
     return small
 
