@@ -232,7 +232,8 @@ def test_contender_runs_its_smoke_config_to_a_complete_record(hub, hub_home, tin
     (folder,) = (tmp_path / path.stem).iterdir()
     record = records.read_record(folder)
     assert versus_peers.seconds(record) > 0
-    assert all(phase.num_examples for phase in versus_peers.counted(record))
+    with_work = [phase for phase in versus_peers.counted(record) if phase.name != versus_peers.ALSO_OURS]
+    assert all(phase.num_examples for phase in with_work)
     assert versus_peers.quality(record) is not None
     assert record.phase("imports").peak_memory_mb
     assert versus_peers.run_rows([record])
