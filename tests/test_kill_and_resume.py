@@ -245,6 +245,7 @@ TRAIN_STEP = "smallmodels.training.loop:Loop.train_step"
 BACKWARD = "accelerate:Accelerator.backward"
 SAVE_FILE = "smallmodels.training.state:save_file"
 FORWARD = "smallmodels.models:forward_all"
+FORWARD_TEXTS = "smallmodels.models:forward_texts"
 REPLACE, FSYNC = "os:replace", "os:fsync"
 CHECKPOINT = "step-00000004"
 
@@ -338,7 +339,7 @@ PLACES = {
     "workers-2": ("finetune-workers-2", [Point(BACKWARD, 5, "train"), Point(TRAIN_STEP, 2, "train")]),
     "search-cache": ("quickstart", [Point(REPLACE, 1, "cache", path="signals")]),
     "search-train": ("quickstart", [Point(TRAIN_STEP, 4, "train"), Point(SAVE_FILE, 2, "train")]),
-    "search-index": ("quickstart", [Point(FORWARD, 1, "index"), Point(REPLACE, 1, path="/index")]),
+    "search-index": ("quickstart", [Point(FORWARD_TEXTS, 1, "index"), Point(REPLACE, 1, path="/index")]),
 }
 
 
@@ -438,7 +439,7 @@ STOPS = {
     "r4-cache": ("distill-dropout", [Point(FORWARD, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "r4-control": ("distill", [Point(TRAIN_STEP, 3, "label_only")]),
     "r4-evaluation": ("distill", [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation:_window", 1)]),
-    "r4-index": ("quickstart", [Point(TRAIN_STEP, 1, "train"), Point(FORWARD, 1, "index")]),
+    "r4-index": ("quickstart", [Point(TRAIN_STEP, 1, "train"), Point(FORWARD_TEXTS, 1, "index")]),
 }
 
 
