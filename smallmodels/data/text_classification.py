@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smallmodels import arrays, files, sources
+from smallmodels import arrays, files, memory, sources
 from smallmodels.data import identity
 from smallmodels.data.columns import GrowingTexts, RowIds
 from smallmodels.data.splits import Split, Splits
@@ -175,6 +175,7 @@ def load_text_classification(
     splits["test"] = _limit(splits["test"], max_test, split_seed)
     done = _finish(splits, [names[key] for key in names], fetched, notes)
     identity.require_same(_base(dataset), str(done.source.fingerprint), done.label_names, context)
+    memory.give_back()  # of sorted copies, which the C library would keep for later
     return done
 
 
