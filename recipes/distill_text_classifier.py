@@ -115,7 +115,7 @@ def main(config: Config, run: Run) -> None:
         student = students.keep_layers(model, config.num_layers)
         return students.trim_vocabulary(student, splits.train.texts) if config.trim_vocabulary else student
 
-    smaller(base)  # refuses what cannot be had before anything is paid
+    small_base = smaller(base)  # refuses what cannot be had before anything is paid
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
     num_classes = len(splits.label_names)
@@ -181,7 +181,7 @@ def main(config: Config, run: Run) -> None:
         controls[role] = run.phase(
             role,
             training.fit,
-            smaller(base),
+            small_base.copy(),
             splits.train,
             hard_loss,
             replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))),
