@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,7 @@ def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Epoch(Sequence[Indices]):
+class Epoch:
     """Batches of similar length that cover every example once, in random order; a batch is made when asked for.
 
     Examples are shuffled, cut into windows, sorted by length inside each window, cut into batches, and the batches
@@ -133,13 +133,7 @@ class Epoch(Sequence[Indices]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, position: int) -> Indices: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[Indices]: ...
-    def __getitem__(self, position: int | slice) -> Indices | list[Indices]:
-        if isinstance(position, slice):
-            return [self[i] for i in range(*position.indices(len(self)))]
+    def __getitem__(self, position: int) -> Indices:
         window, place = divmod(int(self._numbers[position]), _BATCHES_PER_WINDOW)
         return self._window(window)[place * self._batch_size : (place + 1) * self._batch_size]
 
@@ -201,12 +195,12 @@ class Plan:
     def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
         self._number = -1
-        self._epoch: Sequence[Indices] = ()
+        self._epoch: Epoch | None = None
 
     def indices(self, step: int) -> Indices:
         """The examples of a step, counted from 0 over all epochs."""
         number, position = divmod(step, -(-len(self.lengths) // self.batch_size))
-        if number != self._number:
+        if self._epoch is None or number != self._number:
             self._epoch = Epoch(self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=number)
             self._number = number
         return self._epoch[position]

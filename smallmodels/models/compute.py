@@ -72,7 +72,8 @@ class Compute:
         """The model on the device, with the chosen attention, and a last layer that computes what the head reads."""
         transformer: Any = model.transformer if isinstance(model, Embedder) else model
         if hasattr(transformer, "set_attn_implementation"):
-            _register_masked()
+            if self.attention == _MASKED:
+                _register_masked()
             transformer.set_attn_implementation(self.attention)
         first_token.shorten(model)
         return model.to(self.device)

@@ -279,7 +279,6 @@ class Loop:
             losses = []
             self.release_memory()
             self.micro_batches.back_off(batch, reason, self.fits)
-            copy_into(self.state.buffers, buffers)
         if processes.count() > 1:
             done = self.add_up(np.array([sum(float(loss) for loss in losses), targets, *work]))
             losses, targets = [torch.tensor(done[0])], int(done[1])

@@ -24,8 +24,9 @@ class StepOutcome:
     ) -> None:
         self.step, self.indices, self.targets = step, indices, targets
         self.norm = torch.nn.utils.get_total_norm(gradients) / targets
-        self.is_finite = torch.isfinite(torch.stack([*losses, self.norm])).all()
-        self._values, self._copied = _start_copy(torch.stack([*losses, self.norm]))
+        values = torch.stack([*losses, self.norm])
+        self.is_finite = torch.isfinite(values).all()
+        self._values, self._copied = _start_copy(values)
 
     def divisor(self, max_grad_norm: float) -> Tensor:
         """What to divide the summed gradients by, so that they are a mean, and no longer than so much (0 is no limit).
