@@ -490,16 +490,24 @@ def test_r13_other_number_of_threads_on_resume_is_put_right(trial, uninterrupted
 
 
 @pytest.mark.faults
-def test_r13_other_processor_settings_on_resume_are_told(trial, uninterrupted, tmp_path):
+def test_r13_measured_choices_outlive_the_phase_that_made_them(trial, uninterrupted, tmp_path):
     begun = trial("finetune", tmp_path)
     assert begun.start(Point(TRAIN_STEP, 3, "train")) == KILLED
-    compute = begun.run / "phases" / "setup" / "value" / "object-0" / "compute.json"
-    assert compute.is_file()
-    (begun.run / "phases" / "setup" / "result.json").unlink()  # as if the choice was lost with its machine
+    (begun.run / "phases" / "setup" / "result.json").unlink()
     assert begun.start(num_threads=2) == 0, begun.output
-    record = records.read_record(begun.run)
-    (event,) = (event for event in record.events if event.kind == "not bitwise")
-    assert "num_threads was 1 and is 2" in event.message
+    assert "not bitwise" not in begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)
+
+
+@pytest.mark.faults
+def test_r13_another_number_of_threads_cannot_be_asked_for_on_resume(trial, uninterrupted, tmp_path):
+    begun = trial("finetune", tmp_path)
+    assert begun.start(Point(TRAIN_STEP, 3, "train")) == KILLED
+    words = ["run", "--resume", str(begun.run), "--num-threads", "2"]
+    assert begun.children.run(begun.request(words)) == 2
+    assert "the run began with --num-threads 1 and has to keep it" in begun.output
+    assert begun.start() == 0, begun.output
+    assert_same(begun, uninterrupted("finetune"), num_segments=2)
 
 
 @pytest.mark.faults

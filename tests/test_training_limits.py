@@ -254,6 +254,7 @@ def test_r10_r8_a_limit_on_memory_is_backed_off_from_or_explained(tiny_model_fol
         import resource, sys
         sys.path.insert(0, sys.argv[2])
         import torch
+        import dataclasses
         from small_data import FP32, classifier, cross_entropy, split
         from smallmodels import errors, training
         from smallmodels.phases import Context
@@ -264,12 +265,13 @@ def test_r10_r8_a_limit_on_memory_is_backed_off_from_or_explained(tiny_model_fol
         model = classifier(sys.argv[1])
         train = split(model.tokenizer, 512)
         config = training.TrainConfig(max_steps=1, batch_size=512)
-        training.fit(model.copy(), train.take(range(8)), cross_entropy, config, compute=FP32)  # what is allocated once
+        whole = dataclasses.replace(FP32, tokens_per_pass=2**20)  # else passes are small before memory asks for it
+        training.fit(model.copy(), train.take(range(8)), cross_entropy, config, compute=whole)  # what is allocated once
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[3]) * 2**20,) * 2)
         events = []
         try:
-            training.fit(model, train, cross_entropy, config, compute=FP32,
+            training.fit(model, train, cross_entropy, config, compute=whole,
                          context=Context(event=lambda kind, message, **details: events.append(kind)))
             print("done", events)
         except errors.TrainingError as error:
