@@ -52,8 +52,8 @@ def job(*contenders: str, metric: str, **settings: int) -> Sweep:
 
 
 SWEEPS = {
-    # One epoch is enough for a teacher whose answers are only counted. The first run of a job makes the teacher that its
-    # others find in the cache.
+    # One epoch is enough for a teacher whose answers are only counted. The first run of a job makes the teacher that
+    # its others find in the cache.
     "teacher_pass": job("ours_teacher_pass", "pipeline_teacher_pass", metric="accuracy", teacher_train__num_epochs=1),
     "distillation": job(
         "ours_distillation",
