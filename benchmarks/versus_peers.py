@@ -377,12 +377,14 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
     """The targets that are about our runs alone, or about memory."""
     pairs = pairs_of(found, "ours_distillation", "trainer_distillation_tuned")
     mine = [ours for ours, _ in pairs]
-    memory = Spread.of(_over(memory_mb(ours), memory_mb(peer)) for ours, peer in pairs)
+    shares = [_over(memory_mb(ours), memory_mb(peer)) for ours, peer in pairs]
+    known = [share for share in shares if share is not None]  # not of the pair whose process fine-tuned the teacher
+    memory = Spread.of(known)
     rows = [
         [
             "Peak memory above the imports, encoder distillation, against the tuned Trainer",
             f"≤ {MEMORY_REACH:g} ×",
-            *_judged(memory, len(pairs), memory is not None and memory.median <= MEMORY_REACH),
+            *_judged(memory, len(known), memory is not None and memory.median <= MEMORY_REACH),
         ]
     ]
     tokens = Spread.of(real_token_share(record) for record in mine)
@@ -412,7 +414,8 @@ def _over(own: float | None, theirs: float | None) -> float | None:
 def _judged(value: Spread | None, count: int, is_met: bool) -> list[str]:
     if value is None:
         return [formats.MISSING, str(count), "not measured"]
-    return [str(value), str(count), "met" if is_met else "not met"]
+    enough = "" if count >= MIN_PAIRS else f", by {count} of {MIN_PAIRS} runs"
+    return [str(value), str(count), ("met" if is_met else "not met") + enough]
 
 
 def _share_words(mine: Sequence[RunRecord], where: str, number_format: str, reach: float) -> list[str]:
