@@ -4,6 +4,7 @@ from smallmodels.data.batches import Batch
 from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.text_classification import load_text_classification
+from smallmodels.data.texts import cut_into_rows, load_texts
 
 __all__ = [
     "Batch",
@@ -11,6 +12,8 @@ __all__ = [
     "RetrievalSplits",
     "Split",
     "Splits",
+    "cut_into_rows",
     "load_python_docs",
     "load_text_classification",
+    "load_texts",
 ]

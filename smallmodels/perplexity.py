@@ -1,0 +1,197 @@
+"""How well a language model predicts texts: bits per byte and perplexity over whole splits.
+
+Bits per byte compares models with different tokenizers, because a byte is the same for all of them; perplexity, per
+token, does not. Legend: T texts.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from smallmodels import losses, metrics, models, records
+from smallmodels.data import cut_into_rows
+from smallmodels.data.splits import Split
+from smallmodels.evaluation import Contender, Contenders, Evaluation
+from smallmodels.models import Compute, LanguageModel, TextModel
+from smallmodels.phases import NO_CONTEXT, Context
+
+_LONG_ROW = 1 << 20
+"""Tokens: any text in one row."""
+
+
+@dataclass(frozen=True)
+class TextLosses:
+    """What a model made of each text of a split."""
+
+    nats: npt.NDArray[np.float64]
+    """Shape (T,): minus the logarithm of the probability of the text's tokens, the first given."""
+    num_tokens: npt.NDArray[np.int64]
+    """Shape (T,): tokens that were predicted."""
+    num_right: npt.NDArray[np.int64]
+    """Shape (T,): of these, those that the model held for the most likely."""
+    num_bytes: npt.NDArray[np.int64]
+    """Shape (T,): of the texts in UTF-8."""
+
+    def metrics(self) -> dict[str, records.Metric]:
+        """Bits per byte, perplexity per token and accuracy of the next token, with 95 % intervals over texts."""
+        bits = metrics.ratio_with_interval(self.nats / math.log(2), self.num_bytes)
+        per_token = metrics.ratio_with_interval(self.nats, self.num_tokens)
+        values = {name: getattr(per_token, name) for name in ("value", "low", "high")}
+        perplexity = {name: None if value is None else math.exp(value) for name, value in values.items()}
+        return {
+            "bits_per_byte": bits,
+            "perplexity": records.Metric(**perplexity, n=per_token.n),  # type: ignore[arg-type]  # a value is there
+            "next_token_accuracy": metrics.ratio_with_interval(self.num_right, self.num_tokens),
+        }
+
+
+def evaluate_language_models(
+    contenders: Contenders,
+    split: Split,
+    *,
+    stride: int | None = None,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> Evaluation:
+    """Bits per byte, perplexity and accuracy of the next token of each role, with 95 % intervals over texts.
+
+    Args:
+        contenders: Language models by role, and `Unigrams`.
+        split: Texts.
+        stride: See `text_losses`.
+        compute: Device, number format and size of a pass.
+        context: Of the run.
+
+    Returns: The results, and for each text its bytes and what each role made of it, in bits.
+    """
+    results = []
+    columns: dict[str, list[Any]] = {"id": list(split.ids), "num_bytes": _num_bytes(split).tolist()}
+    for number, (role, value) in enumerate(contenders.items()):
+        contender = value if isinstance(value, Contender) else Contender(value)
+        model = contender.model
+        if isinstance(model, TextModel):
+            found = text_losses(model, split, stride=stride, compute=compute, context=context)
+        else:
+            found = model.text_losses(split)
+        results.append(
+            records.Result(
+                role=role,
+                split=split.name,
+                metrics=found.metrics(),
+                per_class=[],
+                agreement=None,
+                calibration_error=None,
+                built_by=list(contender.built_by),
+                teacher_phases=list(contender.teacher_phases),
+            )
+        )
+        columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
+        context.progress(number + 1, len(contenders))
+    return Evaluation(results, columns)
+
+
+@dataclass(frozen=True)
+class Unigrams:
+    """Predicts each token by how often it stands in train: what is to be had without looking at a text."""
+
+    log_probs: npt.NDArray[np.float64]
+    """Shape (vocabulary,), in nats."""
+    tokenizer: Any
+
+    @classmethod
+    def fit(cls, rows: Split, tokenizer: Any) -> "Unigrams":
+        """Count the targets of rows that `data.cut_into_rows` made; a token that never occurs counts as one."""
+        tokens = rows.require_tokens()
+        assert tokens.targets is not None
+        counts = np.bincount(tokens.ids[tokens.targets], minlength=len(tokenizer)) + 1.0
+        return cls(np.log(counts / counts.sum()), tokenizer)
+
+    def text_losses(self, split: Split) -> TextLosses:
+        """As the function of that name."""
+        rows = cut_into_rows(split, self.tokenizer, max_length=_LONG_ROW)
+        tokens, text_of_row = rows.require_tokens(), _texts_of_rows(rows, split)
+        assert tokens.targets is not None
+        owners, ids = np.repeat(text_of_row, tokens.lengths)[tokens.targets], tokens.ids[tokens.targets]
+        nats, right = -self.log_probs[ids], ids == int(self.log_probs.argmax())
+        sums = [np.bincount(owners, weights, minlength=len(split)) for weights in (nats, None, right)]
+        return TextLosses(sums[0], sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
+
+    def save(self, folder: Path) -> None:
+        """Write the logarithms and the tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "log_probs.npy", self.log_probs)
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Unigrams":
+        """Read what `save` wrote."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return cls(np.load(folder / "log_probs.npy", allow_pickle=False), tokenizer)
+
+
+def text_losses(
+    model: TextModel,
+    split: Split,
+    *,
+    stride: int | None = None,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> TextLosses:
+    """The loss of a language model on every token of every text of a split.
+
+    Args:
+        model: A language model; put into evaluation mode and on the device.
+        split: Texts; whether they are tokenised does not matter.
+        stride: Tokens by which a row of `model.max_length` moves on in a long text: each token has at least the
+            difference before it. None is half of that length.
+        compute: Device, number format and size of a pass; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+    """
+    compute = compute or models.choose_compute()
+    rows = cut_into_rows(split, model.tokenizer, max_length=model.max_length, stride=stride or model.max_length // 2)
+    text_of_row = _texts_of_rows(rows, split)
+    network = compute.place(model.model).eval()
+    assert isinstance(network, LanguageModel), "text_losses needs a language model"
+    nats, num_tokens, num_right = (np.zeros(len(split)) for _ in range(3))
+    for indices, batch, states, labels in models.forward_targets(network, rows, compute=compute, context=context):
+        values, right = _losses_of(network, states, labels, compute)
+        owners = np.repeat(text_of_row[indices], batch.is_target[:, 1:].sum(1).numpy())
+        np.add.at(nats, owners, values)
+        np.add.at(num_right, owners, right)
+        np.add.at(num_tokens, owners, 1)
+    return TextLosses(nats, num_tokens.astype(np.int64), num_right.astype(np.int64), _num_bytes(split))
+
+
+def _losses_of(
+    network: LanguageModel, states: Tensor, labels: Tensor, compute: Compute
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Loss of each target, and whether it is what the model held for the most likely."""
+    right = torch.empty(len(labels), dtype=torch.bool, device=labels.device)
+
+    def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+        right[rows] = logits.argmax(-1) == labels[rows]
+        return losses.cross_entropy(logits, labels[rows])
+
+    with torch.no_grad(), compute.autocast():
+        values = losses.by_chunks(states, network.output_layer, cross_entropy)
+    return values.double().cpu().numpy(), right.cpu().numpy()
+
+
+def _num_bytes(split: Split) -> npt.NDArray[np.int64]:
+    return np.array([len(text.encode(errors="replace")) for text in split.texts], dtype=np.int64)
+
+
+def _texts_of_rows(rows: Split, split: Split) -> npt.NDArray[np.int64]:
+    """Index of the text that each row is a part of."""
+    is_first = np.array([name.endswith(":0") for name in rows.ids], dtype=bool)
+    found = np.cumsum(is_first) - 1
+    assert int(found[-1]) + 1 == len(split), "every text makes a row"
+    return found
