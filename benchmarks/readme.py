@@ -22,8 +22,9 @@ from smallmodels.report import figures, formats, single, words
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+SPEED_BEGIN, SPEED_END = "<!-- speed:begin -->", "<!-- speed:end -->"
 FAULTS_BEGIN, FAULTS_END = "<!-- faults:begin -->", "<!-- faults:end -->"
-PICTURE, FAULTS = "energy-and-quality.svg", "faults.json"
+PICTURE, FAULTS, PEERS = "energy-and-quality.svg", "faults.json", "versus_peers.md"
 FaultsReport = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Marker expression of a test run, id of a fault, name of a test: its counts of `passed`, `failed` and `skipped`."""
 
@@ -169,6 +170,17 @@ def _counts(faults: set[str], report: FaultsReport) -> list[str]:
     return [f"{len(faults & survived(report))} of {len(faults)}", f"{sum(passed.values()):,}"]
 
 
+# Speed
+
+
+def speed_text(path: Path) -> str:
+    """The summary that versus_peers.py put between the same markers in its own page."""
+    if not path.is_file():
+        return "No comparison yet."
+    _, _, rest = path.read_text(encoding="utf-8").partition(SPEED_BEGIN)
+    return rest.partition(SPEED_END)[0].strip()
+
+
 # README.md
 
 
@@ -197,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     groups = read_groups((options.root / "tests" / "faults.md").read_text(encoding="utf-8"))
     before = readme.read_text(encoding="utf-8")
     after = rewritten(before, results_text(found))
+    after = rewritten(after, speed_text(results / PEERS), SPEED_BEGIN, SPEED_END)
     after = rewritten(after, faults_text(groups, faults), FAULTS_BEGIN, FAULTS_END)
     if options.check:
         if before != after or bool(found) != (results / PICTURE).is_file():

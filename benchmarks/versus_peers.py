@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE = "benchmarks/results/versus_peers", "benchmarks/results/versus_peers.md"
 KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
 COUNTED, ALSO_OURS = ("cache", "train"), "setup"
+SUMMARY_BEGIN, SUMMARY_END = "<!-- speed:begin -->", "<!-- speed:end -->"
 MIN_PAIRS = 3
 QUALITY_MARGIN = 0.005
 """By how much ours may be below the peer's quality: half a point."""
@@ -461,7 +462,7 @@ def page(found: Sequence[RunRecord]) -> str:
         "difference",
         "pairs",
     ]
-    parts = ["# The same jobs with us and with peers", _introduction(found)]
+    parts = ["# The same jobs with us and with peers", SUMMARY_BEGIN, summary(found), SUMMARY_END, "## Targets"]
     rows = [contest_row(contest, found) for contest in CONTESTS]
     parts.append(formats.markdown_table([*head, "verdict"], rows, text_columns=(1, 2, 7, 8, 10)))
     parts.append("Beside the ratios, of the encoder job:")
@@ -471,6 +472,19 @@ def page(found: Sequence[RunRecord]) -> str:
     head += ["validation", "test", "shared machine"]
     parts.append(formats.markdown_table(head, run_rows(found)))
     return "\n\n".join(parts) + "\n"
+
+
+def summary(found: Sequence[RunRecord]) -> str:
+    """What was measured against peers, as a short table, which readme.py copies into the README."""
+    rows = []
+    for contest in CONTESTS:
+        job, against, number_format, _, in_seconds, in_cpu, _, shown, *_ = contest_row(contest, found)
+        if pairs_of(found, contest.ours, contest.peer, contest.number_format):
+            rows.append([job, against, number_format, in_seconds, in_cpu, shown])
+    if not rows:
+        return "Nothing measured yet."
+    head = ["job", "against", "format", "times as fast", "times fewer CPU-s", "quality, ours / theirs"]
+    return f"{_introduction(found)}\n\n{formats.markdown_table(head, rows, text_columns=(1, 2, 5))}"
 
 
 def _introduction(found: Sequence[RunRecord]) -> str:

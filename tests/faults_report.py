@@ -33,7 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--faults-report"):
+    if config.getoption("--faults-report") and not hasattr(
+        config, "workerinput"
+    ):  # those of pytest-xdist tell this one
         config.pluginmanager.register(FaultsReport(config.getoption("--faults-report"), config.getoption("-m")))
 
 

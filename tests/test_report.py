@@ -717,7 +717,8 @@ def make_clone(folder: Path) -> Path:
     for name, record in (("banking77", classifier_record()), ("quickstart", retriever_record())):
         (folder / "benchmarks" / "results" / name).mkdir(parents=True)
         records.write_record(folder / "benchmarks" / "results" / name, record)
-    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
+    speed = f"{readme.SPEED_BEGIN}\n{readme.SPEED_END}"
+    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{speed}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
     (folder / "README.md").write_text(f"# Before\n\n{results}\n\nAfter\n")
     (folder / "tests").mkdir()
     (folder / "tests" / "faults.md").write_text("# Faults\n")
@@ -730,6 +731,7 @@ def test_readme_results_are_written_from_records(tmp_path: Path) -> None:
     assert readme.main(["--root", str(root)]) == 0
     assert readme.main(["--root", str(root), "--check"]) == 0
     text = (root / "README.md").read_text()
+    assert "No comparison yet." in text
     assert text.startswith("# Before\n")
     assert text.endswith("\n\nAfter\n")
     assert "old" not in text
@@ -737,6 +739,16 @@ def test_readme_results_are_written_from_records(tmp_path: Path) -> None:
     assert "| Student | 0.622 |" in text
     picture = ET.fromstring((root / "benchmarks" / "results" / readme.PICTURE).read_text())
     assert "distill_text_classifier" in "".join(picture.itertext())
+
+
+def test_readme_shows_the_summary_of_the_page_about_peers(tmp_path: Path) -> None:
+    root = make_clone(tmp_path)
+    page = f"# Peers\n\n{readme.SPEED_BEGIN}\n\n| job | 5 times |\n\n{readme.SPEED_END}\n\nand much more\n"
+    (root / "benchmarks" / "results" / readme.PEERS).write_text(page)
+    assert readme.main(["--root", str(root)]) == 0
+    text = (root / "README.md").read_text()
+    assert f"{readme.SPEED_BEGIN}\n\n| job | 5 times |\n\n{readme.SPEED_END}" in text
+    assert "and much more" not in text
 
 
 def test_readme_check_notices_a_figure_typed_by_hand(tmp_path: Path) -> None:

@@ -256,6 +256,24 @@ def test_choose_compute_measures_on_the_model_and_leaves_it_as_it_is(base, train
     assert all(p.grad is None for p in base.model.parameters())
 
 
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_passes_are_timed_on_the_outer_layers_and_the_model_stays_whole(depth):
+    import transformers
+
+    settings = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20}
+    network = transformers.BertForSequenceClassification(
+        transformers.BertConfig(num_hidden_layers=depth, num_labels=3, pad_token_id=0, **settings)
+    )
+    tokens = batches.Tokens(np.arange(12, dtype=np.int32), np.array([0, 6, 12]), 0, 32)
+    passes = choosing._Passes(models.TextModel(network, tokenizer=None), tokens)
+    layers, kept = network.bert.encoder.layer, passes.network.bert.encoder.layer
+    assert len(layers) == depth
+    assert len(kept) == min(depth, 2)
+    for place in (0, -1):
+        assert_same_bits(kept[place].state_dict(), layers[place].state_dict())
+    assert 0 < passes(START) < 10
+
+
 def test_choose_compute_takes_what_is_given(base, train, monkeypatch):
     monkeypatch.setattr(choosing, "fastest", None)  # nothing is left to measure
     given = {"num_threads": 1, "attention": "eager", "tokens_per_pass": 77}
