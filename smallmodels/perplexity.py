@@ -120,7 +120,9 @@ class Unigrams:
         owners, ids = np.repeat(text_of_row, tokens.lengths)[tokens.targets], tokens.ids[tokens.targets]
         nats, right = -self.log_probs[ids], ids == int(self.log_probs.argmax())
         sums = [np.bincount(owners, weights, minlength=len(split)) for weights in (nats, None, right)]
-        return TextLosses(sums[0], sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
+        return TextLosses(
+            sums[0].astype(np.float64), sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split)
+        )
 
     def save(self, folder: Path) -> None:
         """Write the logarithms and the tokenizer."""

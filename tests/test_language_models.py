@@ -273,7 +273,7 @@ def test_unigrams_predict_by_frequency_alone(tokenizer, tmp_path):
 
 def test_training_lowers_the_bits_per_byte_as_plain_transformers_does(small):
     rows = data.cut_into_rows(split_of(CORPUS), small.tokenizer, max_length=24)
-    config = training.TrainConfig(learning_rate=1e-2, max_steps=12, batch_size=8)
+    config = training.TrainConfig(learning_rate=1e-2, max_steps=24, batch_size=8)
 
     def loss_fn(model, batch):
         states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)

@@ -437,7 +437,7 @@ def test_t7_rows_that_teach_nothing_are_refused_when_written(tiny_model_folder, 
 @pytest.mark.parametrize("fault", [*FAULTS, "zero"])
 def test_t7_rows_that_teach_nothing_are_counted_and_refused_when_read(teacher, train, cache, fault, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(teachers, "_unusable", lambda values: [])  # a writer that does not look
+        patched.setattr(storing._WholeTexts, "unusable", lambda self, values: [])  # a writer that does not look
         model = teacher.copy()
         with torch.no_grad():
             model.model.classifier.weight.zero_()

@@ -108,7 +108,7 @@ def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callabl
     inputs = hidden_states, layer.weight, layer.bias
     if not torch.is_grad_enabled():
         return _pass(finished, *inputs, (False, False, False), _autocast_dtype(hidden_states), None)[0]
-    values: Tensor = _ByChunks.apply(finished, *inputs)
+    values: Tensor = _ByChunks.apply(finished, *inputs)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -294,7 +294,7 @@ def top_k_log_probs(logits: Tensor, ids: Tensor, *, temperature: float = 1.0) ->
     check_matrix("logits", logits, "num_targets, vocabulary")
     require(temperature > 0, "temperature", "> 0", float(temperature))
     with full_precision(logits):
-        log_probs: Tensor = _TopKLogProbs.apply(widened(logits), ids, float(temperature))
+        log_probs: Tensor = _TopKLogProbs.apply(widened(logits), ids, float(temperature))  # type: ignore[no-untyped-call]
     return log_probs
 
 

@@ -41,7 +41,7 @@ def _renumber(layers: nn.ModuleList) -> None:
     for place, layer in enumerate(layers):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = place
+                module.__dict__["layer_idx"] = place
 
 
 def _config(student: Student) -> Any:

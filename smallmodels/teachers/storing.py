@@ -146,11 +146,17 @@ def require_space(num_rows: int, width: int, *run_folders: Path) -> str:
 class _Answers(Protocol):
     """What a teacher is asked for, and how the answer is stored."""
 
-    dtype: str
-    """Of the stored values."""
-    rows_per_shard: int
-    key: Mapping[str, Any]
-    """What makes the answer what it is, beside model, inputs and device."""
+    @property
+    def dtype(self) -> str:
+        """Of the stored values."""
+
+    @property
+    def rows_per_shard(self) -> int:
+        """How many rows go into one file."""
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """What makes the answer what it is, beside model, inputs and device."""
 
     def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         """The answers for these rows of tokens, one after the other."""
