@@ -136,6 +136,8 @@ def main(config: Config, run: Run) -> None:
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **run.compute)
     unigrams = perplexity.Unigrams.fit(rows, teacher.tokenizer)
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
+    packing = teachers.Packing(config.k, (config.temperature,), num_classes)
+    run.say(teachers.require_space_for_tokens(rows, packing, run.folder))
 
     # 2. What the teacher says about each token, stored once
     signals = run.phase(
@@ -143,9 +145,7 @@ def main(config: Config, run: Run) -> None:
         teachers.store_token_signals,
         teacher,
         rows,
-        k=config.k,
-        temperatures=(config.temperature,),
-        num_classes=num_classes,
+        packing=packing,
         compute=compute,
     )
 

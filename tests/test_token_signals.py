@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_data import FP32, Events
 
-from smallmodels import data, losses, models, teachers, training
+from smallmodels import data, entries, losses, models, teachers, training
 from smallmodels.data import batches
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
@@ -41,8 +41,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(storing, "_TARGET_ROWS_PER_SHARD", 7)
 
 
-def store(teacher, rows, cache, **options):
-    return teachers.store_token_signals(teacher, rows, **{"k": 5, "compute": FP32, "cache": cache, **options})
+def store(teacher, rows, cache, *, k=5, temperatures=(), num_classes=290, **options):
+    packing = Packing(k, temperatures, num_classes)
+    return teachers.store_token_signals(teacher, rows, packing=packing, compute=FP32, cache=cache, **options)
 
 
 def plain_logits(model, rows):
@@ -151,6 +152,18 @@ def test_signal_needs_targets_and_a_k_within_the_vocabulary(teacher, rows, tmp_p
         store(teacher, split_of(TEXTS).tokenize(teacher.tokenizer, max_length=16), tmp_path)
     with pytest.raises(InputError, match="k must be in 1 … 290"):
         store(teacher, rows, tmp_path, k=291)
+    with pytest.raises(InputError, match="num_classes must be <= 290"):
+        store(teacher, rows, tmp_path, num_classes=300)
+
+
+def test_t13_the_estimate_of_a_token_signal_is_what_is_stored(teacher, rows, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(entries, "require_space", lambda num_bytes, *_: asked.append(num_bytes))
+    teachers.require_space_for_tokens(rows, Packing(5, (), 290))
+    monkeypatch.undo()
+    store(teacher, rows, tmp_path)
+    stored = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert stored <= asked[0] <= 2 * stored
 
 
 # Into a batch

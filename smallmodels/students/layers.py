@@ -39,9 +39,10 @@ def keep_layers(student: Student, num_layers: int) -> Student:
 def _renumber(layers: nn.ModuleList) -> None:
     """Tell each layer its new place, under which a language model keeps what it has read."""
     for place, layer in enumerate(layers):
-        for module in layer.modules():
+        parts: list[Any] = list(layer.modules())
+        for module in parts:
             if hasattr(module, "layer_idx"):
-                module.__dict__["layer_idx"] = place
+                module.layer_idx = place
 
 
 def _config(student: Student) -> Any:

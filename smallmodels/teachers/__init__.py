@@ -7,16 +7,23 @@ costs nothing now and still owes its share.
 fine-tunes teachers, `addresses` says what makes a model give what it gives.
 """
 
-from smallmodels.teachers.signals import Signals, TokenSignals, input_hashes
-from smallmodels.teachers.storing import require_space, store_signals, store_token_signals
+from smallmodels.teachers.signals import Packing, Signals, TokenSignals, input_hashes
+from smallmodels.teachers.storing import (
+    require_space,
+    require_space_for_tokens,
+    store_signals,
+    store_token_signals,
+)
 from smallmodels.teachers.tuning import fine_tune
 
 __all__ = [
+    "Packing",
     "Signals",
     "TokenSignals",
     "fine_tune",
     "input_hashes",
     "require_space",
+    "require_space_for_tokens",
     "store_signals",
     "store_token_signals",
 ]

@@ -13,7 +13,7 @@ import torch
 
 from smallmodels import arrays, files
 from smallmodels.data.splits import Split, Tokens
-from smallmodels.errors import DamagedError, InputError
+from smallmodels.errors import DamagedError, InputError, require
 from smallmodels.losses import TopK
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -67,10 +67,17 @@ class Packing:
     """
 
     k: int
+    """Tokens to keep."""
     temperatures: tuple[float, ...]
-    """Of the tails."""
+    """At which the mass of all other tokens is kept; 1 is always among them."""
     num_classes: int
-    """Size of the vocabulary."""
+    """Ids that teacher and student both have: the size of the smaller vocabulary."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.k <= self.num_classes, "k", f"in 1 … {self.num_classes}, the vocabulary", self.k)
+        for temperature in self.temperatures:
+            require(temperature > 0, "temperature", "> 0", temperature)
+        object.__setattr__(self, "temperatures", tuple(sorted({1.0, *map(float, self.temperatures)})))
 
     @property
     def num_bytes(self) -> int:

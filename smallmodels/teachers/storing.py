@@ -90,9 +90,7 @@ def store_token_signals(
     teacher: TextModel,
     split: Split,
     *,
-    k: int = 32,
-    temperatures: Sequence[float] = (1.0,),
-    num_classes: int | None = None,
+    packing: Packing,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
     cache: Path | None = None,
@@ -102,21 +100,18 @@ def store_token_signals(
     Args:
         teacher: A language model.
         split: Rows that `data.cut_into_rows` made with the teacher's tokenizer.
-        k: Tokens to keep for each target.
-        temperatures: At which the mass of all other tokens is stored; 1 is always among them.
-        num_classes: Ids that teacher and student both have; the teacher's vocabulary if None.
+        packing: How many tokens to keep for each target, and at which temperatures the mass of all others.
         compute: Device and number format; chosen for this machine if None.
         context: Counts the work, and the debt of what is read back.
         cache: Folder of the cache; `cache_folder()` if None.
 
-    Raises: As `store_signals`; InputError if k is out of range or the split has no targets.
+    Raises: As `store_signals`; InputError if the teacher has fewer tokens, or the split has no targets.
     """
     if not len(split):
         raise InputError(f"split {split.name} should have rows for the teacher, found none: check the data set")
     offsets = target_offsets(split.require_tokens())
-    size = num_classes or models.vocabulary_size(teacher)
-    require(1 <= k <= size, "k", f"in 1 … {size}, the size of the vocabulary", k)
-    packing = Packing(k, tuple(sorted({1.0, *map(float, temperatures)})), size)
+    size = models.vocabulary_size(teacher)
+    require(packing.num_classes <= size, "num_classes", f"<= {size}, the teacher's vocabulary", packing.num_classes)
     compute = compute or models.choose_compute()
     one_pass = _Pass(teacher, split, compute, context, cache, _Targets(teacher, packing))
     packed = one_pass.values()
@@ -136,8 +131,17 @@ def require_space(num_rows: int, width: int, *run_folders: Path) -> str:
 
     Raises: InputError that says how much is needed and how much is free.
     """
-    value_bytes = num_rows * 4 * width
-    num_bytes = value_bytes + num_rows * HASH_BYTES + math.ceil(num_rows / _ROWS_PER_SHARD) * 1024 + 4096
+    return _require_space(num_rows * 4 * width, num_rows, _ROWS_PER_SHARD, run_folders)
+
+
+def require_space_for_tokens(rows: Split, packing: Packing, *run_folders: Path) -> str:
+    """`require_space` for what `store_token_signals` stores of rows."""
+    num_targets = int(target_offsets(rows.require_tokens())[-1])
+    return _require_space(num_targets * packing.num_bytes, len(rows), _TARGET_ROWS_PER_SHARD, run_folders)
+
+
+def _require_space(value_bytes: int, num_rows: int, rows_per_shard: int, run_folders: Sequence[Path]) -> str:
+    num_bytes = value_bytes + num_rows * (HASH_BYTES + 8) + math.ceil(num_rows / rows_per_shard) * 1024 + 4096
     cache = entries.cache_folder()
     mapped = [cache] if value_bytes > arrays.LARGE_BYTES else []  # the shards in one piece, as long as the run lasts
     return entries.require_space(num_bytes, "the teacher's stored signal", cache, *mapped, *run_folders)
