@@ -160,8 +160,7 @@ def cut_into_rows(
 ) -> Split:
     """The texts as rows of at most `max_length` tokens, in which every token but the first of a text is a target once.
 
-    A text begins with the tokenizer's token for a beginning, where it has one, and ends with that for an end. A long
-    text makes several rows.
+    A text has the tokens of `text_edges` around it; a long one makes several rows.
 
     Args:
         split: Not tokenised.
@@ -177,12 +176,11 @@ def cut_into_rows(
     step = max_length - 1 if stride is None else stride
     require(max_length >= 2, "max_length", ">= 2", max_length)
     require(1 <= step < max_length, "stride", f"in 1 … {max_length - 1}", step)
-    begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    begin, end = text_edges(tokenizer)
     growing, targets, names = arrays.GrowingRows(np.int32), arrays.Growing(np.bool_), []
     for first in range(0, len(split), _TEXTS_PER_CALL):
         texts = list(split.texts[first : first + _TEXTS_PER_CALL])
-        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         for place, ids in enumerate(encoded):
             for number, (row, num_seen) in enumerate(_rows_of([*begin, *ids, *end], max_length, step)):
                 growing.append(np.asarray(row, dtype=np.int32), [len(row)])
@@ -192,6 +190,14 @@ def cut_into_rows(
     pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     tokens = Tokens(ids, offsets, int(pad_id), max_length, tokenizer_sha256(tokenizer), targets.done())
     return Split(split.name, names, [""] * len(names), tokens=tokens)
+
+
+def text_edges(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Tokens before and after a text: what the tokenizer begins with by itself, else the end of the text before."""
+    end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+    begins_by_itself = bool(begin) and list(tokenizer("a", verbose=False)["input_ids"])[:1] == begin
+    return begin if begins_by_itself or not end else end, end
 
 
 def _rows_of(ids: list[int], max_length: int, stride: int) -> Iterator[tuple[list[int], int]]:
