@@ -4,7 +4,9 @@ Bits per byte compares models with different tokenizers, because a byte is the s
 token, does not. Legend: T texts.
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,17 +37,18 @@ class TextLosses:
     """Shape (T,): tokens that were predicted."""
     num_right: npt.NDArray[np.int64]
     """Shape (T,): of these, those that the model held for the most likely."""
-    num_bytes: npt.NDArray[np.int64]
-    """Shape (T,): of the texts in UTF-8."""
+    num_bytes: npt.NDArray[np.int64] | None
+    """Shape (T,): of the texts in UTF-8; None where they are not whole texts."""
 
     def metrics(self) -> dict[str, records.Metric]:
         """Bits per byte, perplexity per token and accuracy of the next token, with 95 % intervals over texts."""
-        bits = metrics.ratio_with_interval(self.nats / math.log(2), self.num_bytes)
         per_token = metrics.ratio_with_interval(self.nats, self.num_tokens)
         values = {name: getattr(per_token, name) for name in ("value", "low", "high")}
         perplexity = {name: None if value is None else math.exp(value) for name, value in values.items()}
+        bits = self.nats / math.log(2)
+        per_byte = None if self.num_bytes is None else metrics.ratio_with_interval(bits, self.num_bytes)
         return {
-            "bits_per_byte": bits,
+            **({} if per_byte is None else {"bits_per_byte": per_byte}),
             "perplexity": records.Metric(**perplexity, n=per_token.n),  # type: ignore[arg-type]  # a value is there
             "next_token_accuracy": metrics.ratio_with_interval(self.num_right, self.num_tokens),
         }
@@ -79,21 +82,35 @@ def evaluate_language_models(
             found = text_losses(model, split, stride=stride, compute=compute, context=context)
         else:
             found = model.text_losses(split)
-        results.append(
-            records.Result(
-                role=role,
-                split=split.name,
-                metrics=found.metrics(),
-                per_class=[],
-                agreement=None,
-                calibration_error=None,
-                built_by=list(contender.built_by),
-                teacher_phases=list(contender.teacher_phases),
-            )
-        )
+        results.append(_result(role, contender, split, found))
         columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
         context.progress(number + 1, len(contenders))
     return Evaluation(results, columns)
+
+
+def evaluate_rows(
+    contenders: Contenders, rows: Split, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> Evaluation:
+    """Perplexity per target and accuracy of the next token of each role, on rows as they were cut.
+
+    Args:
+        contenders: Language models of one tokenizer by role.
+        rows: Of `data.cut_completions`, or of `data.cut_into_rows`.
+        compute: Device, number format and size of a pass.
+        context: Of the run.
+    """
+    results = []
+    for role, value in contenders.items():
+        contender = value if isinstance(value, Contender) else Contender(value)
+        found = row_losses(contender.model, rows, compute=compute, context=context)
+        results.append(_result(role, contender, rows, found))
+    return Evaluation(results)
+
+
+def together(one: Sequence[records.Result], two: Sequence[records.Result]) -> list[records.Result]:
+    """Results of the same roles in two evaluations as one, the metrics of the first coming first."""
+    others = {result.role: result for result in two}
+    return [dataclasses.replace(r, metrics={**r.metrics, **others[r.role].metrics}) for r in one]
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,19 @@ class Unigrams:
         return cls(np.load(folder / "log_probs.npy", allow_pickle=False), tokenizer)
 
 
+def _result(role: str, contender: Contender, split: Split, found: TextLosses) -> records.Result:
+    return records.Result(
+        role=role,
+        split=split.name,
+        metrics=found.metrics(),
+        per_class=[],
+        agreement=None,
+        calibration_error=None,
+        built_by=list(contender.built_by),
+        teacher_phases=list(contender.teacher_phases),
+    )
+
+
 def text_losses(
     model: TextModel,
     split: Split,
@@ -159,17 +189,37 @@ def text_losses(
     """
     compute = compute or models.choose_compute()
     rows = cut_into_rows(split, model.tokenizer, max_length=model.max_length, stride=stride or model.max_length // 2)
+    of_rows = row_losses(model, rows, compute=compute, context=context)
     text_of_row = _texts_of_rows(rows, split)
+    sums = [
+        np.bincount(text_of_row, values, minlength=len(split))
+        for values in (of_rows.nats, of_rows.num_tokens, of_rows.num_right)
+    ]
+    return TextLosses(sums[0], sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
+
+
+def row_losses(
+    model: TextModel, rows: Split, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> TextLosses:
+    """The loss of a language model on the targets of each row, whose bytes are not known.
+
+    Args:
+        model: A language model; put into evaluation mode and on the device.
+        rows: With targets.
+        compute: Device, number format and size of a pass; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+    """
+    compute = compute or models.choose_compute()
     network = compute.place(model.model).eval()
-    assert isinstance(network, LanguageModel), "text_losses needs a language model"
-    nats, num_tokens, num_right = (np.zeros(len(split)) for _ in range(3))
+    assert isinstance(network, LanguageModel), "losses of texts need a language model"
+    nats, num_tokens, num_right = (np.zeros(len(rows)) for _ in range(3))
     for indices, batch, states, labels in models.forward_targets(network, rows, compute=compute, context=context):
         values, right = _losses_of(network, states, labels, compute)
-        owners = np.repeat(text_of_row[indices], batch.is_target[:, 1:].sum(1).numpy())
+        owners = np.repeat(indices, batch.is_target[:, 1:].sum(1).numpy())
         np.add.at(nats, owners, values)
         np.add.at(num_right, owners, right)
         np.add.at(num_tokens, owners, 1)
-    return TextLosses(nats, num_tokens.astype(np.int64), num_right.astype(np.int64), _num_bytes(split))
+    return TextLosses(nats, num_tokens.astype(np.int64), num_right.astype(np.int64), None)
 
 
 def _losses_of(

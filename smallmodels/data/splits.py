@@ -85,6 +85,8 @@ class Split:
     tokens: Tokens | None = None
     teacher: npt.NDArray[np.float32] | TargetRows | None = None
     """Shape (num_examples, …): the teacher's row for each example, or what it says about the targets of each."""
+    completions: Column | None = None
+    """What belongs after each text, where the texts are prompts."""
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.texts), (len(self.ids), len(self.texts))
@@ -105,8 +107,10 @@ class Split:
         return self.tokens
 
     def fingerprint(self) -> str:
-        """SHA-256 over texts and labels in order; ids do not count."""
+        """SHA-256 over texts, labels and completions in order; ids do not count."""
         digest = hashlib.sha256()
+        for completion in self.completions or ():
+            digest.update(len(completion).to_bytes(8, "little") + completion.encode(errors="surrogatepass"))
         for i, text in enumerate(self.texts):
             label = b"" if self.labels is None else str(int(self.labels[i])).encode()
             digest.update(len(text).to_bytes(8, "little") + text.encode(errors="surrogatepass") + b"\0" + label)
@@ -122,6 +126,7 @@ class Split:
             None if self.labels is None else arrays.take(self.labels, chosen),
             None if self.tokens is None else self.tokens.take(chosen),
             _take(self.teacher, chosen),
+            None if self.completions is None else columns.take(self.completions, chosen),
         )
 
     def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":

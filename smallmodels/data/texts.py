@@ -34,6 +34,7 @@ def load_texts(
     *,
     config: str | None = None,
     text_columns: Sequence[str] = ("text",),
+    completion_column: str | None = None,
     train_split: str = "train",
     validation_split: str | None = None,
     test_split: str = "test",
@@ -50,6 +51,7 @@ def load_texts(
         dataset: `org/name`, `org/name@revision`, or a local CSV, JSON Lines or Parquet file.
         config: Configuration of a hub data set that has several.
         text_columns: Columns whose texts make up one text, a line break between them.
+        completion_column: Column with what belongs after each text, which is a prompt then; None where there is none.
         train_split: Name of the split to train on.
         validation_split: Name of the split to choose on; None takes `validation` or `dev`, else a tenth of train.
         test_split: Name of the split to test on; a tenth of train where there is no `test`.
@@ -72,11 +74,13 @@ def load_texts(
             raise InputError(f"{name} must be at least 1, got {limit}")
     fetched = sources.fetch_dataset(dataset, config=config)
     notes: dict[str, Any] = {"text_columns": list(text_columns)}
+    if completion_column is not None:
+        notes["completion_column"] = completion_column
     with open_tables(fetched, context.folder) as tables:
         chosen = pick_splits(tables, dataset, train_split, validation_split, test_split)
         splits = {}
         for role, name in chosen.items():
-            split, dropped = _texts_of(tables[name], name, dataset, text_columns, drop_bad_texts)
+            split, dropped = _texts_of(tables[name], name, dataset, text_columns, completion_column, drop_bad_texts)
             splits[role] = dataclasses.replace(split, name=role)
             for reason, count in dropped.items():
                 notes.setdefault("num_dropped", {})[f"{role}/{reason}"] = count
@@ -95,27 +99,37 @@ def load_texts(
 
 
 def _texts_of(
-    table: Table, split_name: str, dataset: str, columns: Sequence[str], drop_bad_texts: bool
+    table: Table,
+    split_name: str,
+    dataset: str,
+    text_columns: Sequence[str],
+    completion_column: str | None,
+    drop_bad_texts: bool,
 ) -> tuple[Split, Counter[str]]:
     """The texts of a split, and how many rows were left out for which reason."""
+    columns = [*text_columns, *([completion_column] if completion_column else [])]
     if missing := [name for name in columns if name not in table.columns]:
+        flag = "--completion-column" if missing[0] == completion_column else "--text-columns"
         shown = ", ".join(table.columns)
-        raise InputError(f"{base_name(dataset)} has no column {missing[0]!r}: choose --text-columns from {shown}")
+        raise InputError(f"{base_name(dataset)} has no column {missing[0]!r}: choose {flag} from {shown}")
     dropped: Counter[str] = Counter()
-    texts, rows = GrowingTexts(), arrays.Growing(np.int64)
+    texts, completions, rows = GrowingTexts(), GrowingTexts(), arrays.Growing(np.int64)
     for row, values in enumerate(zip(*(table.columns[name] for name in columns), strict=True)):
         parts = [clean_text(value, name, split_name, row, dropped) for value, name in zip(values, columns, strict=True)]
-        text = "\n".join(parts)
         is_blank = not all(part.strip() for part in parts)
-        if bad := "blank_text" if is_blank else "megabyte_text" if len(text) >= LONGEST_TEXT else "":
+        if bad := "blank_text" if is_blank else "megabyte_text" if sum(map(len, parts)) >= LONGEST_TEXT else "":
             if not drop_bad_texts:
                 column = next((i for i, part in enumerate(parts) if not part.strip()), 0)
-                raise bad_text(table.columns[columns[column]], split_name, row, text, bad)
+                raise bad_text(table.columns[columns[column]], split_name, row, "\n".join(parts), bad)
             dropped[bad] += 1
         else:
-            texts.append(text)
+            texts.append("\n".join(parts[: len(text_columns)]))
+            completions.append("".join(parts[len(text_columns) :]))
             rows.add(row)
-    return Split(split_name, RowIds(split_name, rows.done()), texts.done()), dropped
+    found = Split(split_name, RowIds(split_name, rows.done()), texts.done())
+    if completion_column:
+        found = dataclasses.replace(found, completions=completions.done())
+    return found, dropped
 
 
 def _draw(train: Split, role: str, split_seed: int, dataset: str) -> tuple[Split, Split]:

@@ -4,7 +4,7 @@
 `first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
 """
 
-from smallmodels.models.adapters import add_lora, merge_adapter
+from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter
 from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
 from smallmodels.models.facts import (
     Operations,
@@ -43,6 +43,7 @@ __all__ = [
     "forward_all",
     "forward_targets",
     "forward_texts",
+    "is_adapted",
     "load_classifier",
     "load_embedder",
     "load_language_model",
