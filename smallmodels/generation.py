@@ -35,16 +35,24 @@ class Work:
     cpu_s: float = 0.0
     energy_j: float | None = 0.0
 
-    def add(self, num_tokens: int, seconds: float, before: Any, after: Any) -> None:
+    def add(
+        self,
+        num_tokens: int,
+        seconds: float,
+        before: energy.EnergyReading | None,
+        after: energy.EnergyReading | None,
+    ) -> None:
         """Add what lies between two readings of the energy, which are None outside a run."""
         self.num_tokens += num_tokens
         self.duration_s += seconds
-        known = before is not None and after is not None
-        if known:
-            self.cpu_s += after.cpu_s - before.cpu_s
-        joules = [reading.energy_j for reading in (before, after)] if known else [None, None]
-        if self.energy_j is not None:
-            self.energy_j = None if None in joules else self.energy_j + joules[1] - joules[0]
+        if before is None or after is None:
+            self.energy_j = None
+            return
+        self.cpu_s += after.cpu_s - before.cpu_s
+        if self.energy_j is None or before.energy_j is None or after.energy_j is None:
+            self.energy_j = None
+        else:
+            self.energy_j += after.energy_j - before.energy_j
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def _generate(
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
     clock = _Clock(compute, context)
     with torch.inference_mode(), compute.autocast():
-        made: Any = network.transformer.generate(  # type: ignore[operator]
+        made: Any = network.transformer.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
@@ -219,7 +227,8 @@ def evaluate_answers(
     """
     assert split.completions is not None, "right answers are needed"
     wanted = [gsm8k_answer(text) for text in split.completions]
-    results, columns = [], {"id": list(split.ids), "right": [text or "" for text in wanted]}
+    results = []
+    columns: dict[str, list[Any]] = {"id": list(split.ids), "right": [text or "" for text in wanted]}
     for role, value in contenders.items():
         contender = value if isinstance(value, Contender) else Contender(value)
         found = answer(

@@ -195,7 +195,10 @@ def text_losses(
         np.bincount(text_of_row, values, minlength=len(split))
         for values in (of_rows.nats, of_rows.num_tokens, of_rows.num_right)
     ]
-    return TextLosses(sums[0], sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
+    nats, num_tokens, num_right = sums
+    return TextLosses(
+        nats.astype(np.float64), num_tokens.astype(np.int64), num_right.astype(np.int64), _num_bytes(split)
+    )
 
 
 def row_losses(

@@ -74,10 +74,11 @@ def test_chat_rows_follow_the_models_template_and_end_with_the_answer(chatting):
 
 
 def test_example_without_room_for_its_completion_is_left_out_and_all_of_them_refused(model):
-    lengths = [len(data.prompt_ids(p, model.tokenizer, "plain")) for p in PROMPTS]
+    prompts = [" ".join([prompt] * (1 + i % 4)) for i, prompt in enumerate(PROMPTS)]
+    lengths = [len(data.prompt_ids(p, model.tokenizer, "plain")) for p in prompts]
     limit = sorted(lengths)[20]
-    rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=limit)
-    assert len(rows) == sum(length < limit for length in lengths)
+    rows = data.cut_completions(split_of(prompts), model.tokenizer, template="plain", max_length=limit)
+    assert 0 < len(rows) == sum(length < limit for length in lengths) < 40
     assert rows.tokens.lengths.max() <= limit
     assert all(rows.tokens.targets[rows.tokens.offsets[1:] - 1])
     with pytest.raises(InputError, match="larger --max-length"):
