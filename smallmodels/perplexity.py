@@ -18,7 +18,8 @@ from torch import Tensor
 
 from smallmodels import losses, metrics, models, records
 from smallmodels.data import cut_into_rows
-from smallmodels.data.splits import Split
+from smallmodels.data.splits import Split, tokenizer_sha256
+from smallmodels.errors import InputError
 from smallmodels.evaluation import Contender, Contenders, Evaluation
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -64,6 +65,8 @@ def evaluate_language_models(
 ) -> Evaluation:
     """Bits per byte, perplexity and accuracy of the next token of each role, with 95 % intervals over texts.
 
+    Where there is a `teacher`, the `student` is compared with it too, token by token (`closeness`).
+
     Args:
         contenders: Language models by role, and `Unigrams`.
         split: Texts.
@@ -82,7 +85,14 @@ def evaluate_language_models(
             found = text_losses(model, split, stride=stride, compute=compute, context=context)
         else:
             found = model.text_losses(split)
-        results.append(_result(role, contender, split, found))
+        result = _result(role, contender, split, found)
+        if role == "student" and "teacher" in contenders:
+            teacher = contenders["teacher"]
+            teacher_model = teacher.model if isinstance(teacher, Contender) else teacher
+            near = closeness(model, teacher_model, split, stride=stride, compute=compute, context=context)
+            with_kl = {**result.metrics, "kl_from_teacher": near.kl}
+            result = dataclasses.replace(result, metrics=with_kl, agreement=near.agreement)
+        results.append(result)
         columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
         context.progress(number + 1, len(contenders))
     return Evaluation(results, columns)
@@ -223,6 +233,67 @@ def row_losses(
         np.add.at(num_right, owners, right)
         np.add.at(num_tokens, owners, 1)
     return TextLosses(nats, num_tokens.astype(np.int64), num_right.astype(np.int64), None)
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near a student is to its teacher on held-out texts, with 95 % intervals over texts."""
+
+    agreement: records.Metric
+    """Share of tokens for which both hold the same one for the most likely."""
+    kl: records.Metric
+    """KL(teacher || student) per token, in nats, over the whole vocabulary."""
+
+
+def closeness(
+    student: TextModel,
+    teacher: TextModel,
+    split: Split,
+    *,
+    stride: int | None = None,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> Closeness:
+    """Compare two language models of one tokenizer token by token.
+
+    Args:
+        student: A language model.
+        teacher: Another one.
+        split: Texts.
+        stride: See `text_losses`.
+        compute: Device, number format and size of a pass; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+
+    Raises: InputError if their tokenizers differ.
+    """
+    if tokenizer_sha256(student.tokenizer) != tokenizer_sha256(teacher.tokenizer):
+        raise InputError("student and teacher should have one tokenizer to be compared by token, found two")
+    compute = compute or models.choose_compute()
+    max_length = min(student.max_length, teacher.max_length)
+    rows = cut_into_rows(split, student.tokenizer, max_length=max_length, stride=stride or max_length // 2)
+    text_of_row = _texts_of_rows(rows, split)
+    networks = [compute.place(model.model).eval() for model in (student, teacher)]
+    num_classes = min(models.vocabulary_size(model) for model in (student, teacher))
+    layers = [network.output_layer.cut(num_classes) for network in networks]  # type: ignore[operator, union-attr]
+    passes = [
+        models.forward_targets(network, rows, compute=compute, context=context)  # type: ignore[arg-type]
+        for network in networks
+    ]
+    sums = np.zeros((3, len(split)))
+    for (indices, batch, states, _), (_, _, teacher_states, _) in zip(*passes, strict=True):
+        same = torch.zeros(len(states), dtype=torch.bool, device=states.device)
+
+        def divergence(logits: Tensor, chunk: slice, wanted: Tensor = teacher_states, same: Tensor = same) -> Tensor:
+            told = layers[1](wanted[chunk])
+            same[chunk] = logits.argmax(-1) == told.argmax(-1)
+            return losses.kl_divergence(logits, told, temperature=1.0)
+
+        with torch.no_grad(), compute.autocast():
+            values = losses.by_chunks(states, layers[0], divergence)
+        owners = np.repeat(text_of_row[indices], batch.is_target[:, 1:].sum(1).numpy())
+        for row, added in zip(sums, (same.cpu().numpy(), values.double().cpu().numpy(), 1), strict=True):
+            np.add.at(row, owners, added)
+    return Closeness(*(metrics.ratio_with_interval(part, sums[2]) for part in sums[:2]))
 
 
 def _losses_of(

@@ -71,6 +71,9 @@ def test_distillation_stores_a_signal_and_has_its_control(distilled):
     assert record.phase("cache").num_tokens > 0
     assert record.model["num_layers"] == 1
     assert {source.role for source in record.sources} >= {"teacher"}
+    student = record.result("student")
+    assert 0 <= student.agreement.value <= 1
+    assert student.metrics["kl_from_teacher"].value > 0
     for result in record.results:
         for name in ("perplexity", "next_token_accuracy"):
             assert np.isfinite(result.metrics[name].value)

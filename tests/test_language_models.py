@@ -256,6 +256,30 @@ def test_text_losses_equal_the_slow_reference(small, stride):
     assert measured["bits_per_byte"].low < bits < measured["bits_per_byte"].high
 
 
+def test_closeness_equals_the_slow_reference_and_is_nothing_between_equal_models(small):
+    other = models.new_language_model(small.tokenizer, hidden_size=16, num_layers=1, num_heads=2, max_length=24, seed=5)
+    split = split_of([*CORPUS[:4], "x"], "test")
+    found = perplexity.closeness(other, small, split, compute=FP32)
+    same, kl, count = 0, 0.0, 0
+    rows = data.cut_into_rows(split, small.tokenizer, max_length=24, stride=12)
+    for i in range(len(rows)):
+        part = slice(rows.tokens.offsets[i], rows.tokens.offsets[i + 1])
+        ids = torch.from_numpy(rows.tokens.ids[part].astype(np.int64))[None]
+        chosen = torch.from_numpy(rows.tokens.targets[part][1:])
+        with torch.no_grad():
+            q, p = (m.model.transformer(input_ids=ids).logits[0, :-1][chosen].double() for m in (other, small))
+        same += int((q.argmax(-1) == p.argmax(-1)).sum())
+        kl += float(losses.kl_divergence(q, p, temperature=1.0).sum())
+        count += int(chosen.sum())
+    assert found.agreement.value == pytest.approx(same / count)
+    assert found.kl.value == pytest.approx(kl / count, rel=1e-4)
+    itself = perplexity.closeness(small, small, split, compute=FP32)
+    assert (itself.agreement.value, itself.kl.value) == (1.0, pytest.approx(0.0, abs=1e-6))
+    stranger = models.new_tokenizer(["other words"], vocabulary_size=260)
+    with pytest.raises(InputError, match="one tokenizer"):
+        perplexity.closeness(TextModel(other.model, stranger, max_length=24), small, split, compute=FP32)
+
+
 def test_unigrams_predict_by_frequency_alone(tokenizer, tmp_path):
     rows = data.cut_into_rows(split_of(CORPUS), tokenizer, max_length=16)
     unigrams = perplexity.Unigrams.fit(rows, tokenizer)
