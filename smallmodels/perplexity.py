@@ -291,8 +291,9 @@ def closeness(
         with torch.no_grad(), compute.autocast():
             values = losses.by_chunks(states, layers[0], divergence)
         owners = np.repeat(text_of_row[indices], batch.is_target[:, 1:].sum(1).numpy())
-        for row, added in zip(sums, (same.cpu().numpy(), values.double().cpu().numpy(), 1), strict=True):
-            np.add.at(row, owners, added)
+        np.add.at(sums[0], owners, same.cpu().numpy())
+        np.add.at(sums[1], owners, values.double().cpu().numpy())
+        np.add.at(sums[2], owners, 1)
     return Closeness(*(metrics.ratio_with_interval(part, sums[2]) for part in sums[:2]))
 
 
