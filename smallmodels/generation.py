@@ -3,17 +3,19 @@
 Legend: B prompts, L tokens of the longest.
 """
 
+import dataclasses
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smallmodels import energy, metrics, models, records
+from smallmodels import energy, files, metrics, models, records
 from smallmodels.data import prompt_ids
 from smallmodels.data.completions import Template
 from smallmodels.data.splits import Split
@@ -67,6 +69,17 @@ class Answers:
     """Reading the prompts, and the first token of each answer."""
     decode: Work
     """All further tokens."""
+
+    def save(self, folder: Path) -> None:
+        """Write `answers.json`."""
+        files.write_json(folder / "answers.json", dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Answers":
+        """Read what `save` wrote."""
+        value = files.read_json(folder / "answers.json")
+        parts = {name: Work(**value.pop(name)) for name in ("prefill", "decode")}
+        return cls(**value, **parts)
 
 
 def answer(
@@ -203,6 +216,12 @@ def gsm8k_answer(text: str) -> str | None:
     return found[1].strip().replace(",", "") if found else None
 
 
+def right_answers(texts: Sequence[str], completions: Sequence[str]) -> list[bool]:
+    """Whether each text has the number of its completion; a completion without one has no right answer."""
+    pairs = [(gsm8k_answer(text), gsm8k_answer(right)) for text, right in zip(texts, completions, strict=True)]
+    return [given is not None and given == wanted for given, wanted in pairs]
+
+
 def evaluate_answers(
     contenders: Contenders,
     split: Split,
@@ -239,13 +258,15 @@ def evaluate_answers(
             compute=compute,
             context=context,
         )
-        given = [gsm8k_answer(text) for text in found.texts]
-        is_right = [float(a is not None and a == b) for a, b in zip(given, wanted, strict=True)]
+        is_right = right_answers(found.texts, split.completions)
         results.append(
             records.Result(
                 role=role,
                 split=split.name,
-                metrics={"exact_match": metrics.mean_with_interval(is_right), **_costs(found)},
+                metrics={
+                    "exact_match": metrics.mean_with_interval([float(right) for right in is_right]),
+                    **_costs(found),
+                },
                 per_class=[],
                 agreement=None,
                 calibration_error=None,
@@ -253,7 +274,7 @@ def evaluate_answers(
                 teacher_phases=list(contender.teacher_phases),
             )
         )
-        columns |= {f"{role}/answer": found.texts, f"{role}/is_right": [bool(right) for right in is_right]}
+        columns |= {f"{role}/answer": found.texts, f"{role}/is_right": is_right}
     return Evaluation(results, columns)
 
 

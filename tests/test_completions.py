@@ -170,6 +170,18 @@ def test_answer_that_does_not_fit_into_the_model_is_refused(model):
         generation.answer(model, PROMPTS[:1], template="plain", max_new_tokens=60, compute=FP32)
 
 
+def test_answers_are_read_back_as_they_were(model, tmp_path):
+    found = generation.answer(model, PROMPTS[:3], template="plain", max_new_tokens=4, compute=FP32)
+    found.save(tmp_path)
+    assert generation.Answers.load(tmp_path) == found
+
+
+def test_right_answers_need_a_number_on_both_sides():
+    texts, completions = ["#### 7", "#### 7", "7", "#### 1,000"], ["x\n#### 7", "#### 8", "#### 7", "#### 1000"]
+    assert generation.right_answers(texts, completions) == [True, False, False, True]
+    assert generation.right_answers(["#### 7"], ["no number"]) == [False]
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [
@@ -233,3 +245,60 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(model, tmp_
         assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
     assert record.phase("answer").num_tokens > 0
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+
+
+@pytest.fixture(scope="module")
+def sums():
+    """A model that has learned to add two digits, and to write the sum as GSM8K does."""
+    prompts = [f"{a} + {b}" for a in range(10) for b in range(10)]
+    completions = [f"#### {a + b}" for a in range(10) for b in range(10)]
+    tokenizer = models.new_tokenizer([*prompts, *completions], vocabulary_size=290)
+    base = models.new_language_model(tokenizer, hidden_size=64, num_layers=2, num_heads=4, max_length=32)
+    split = Split("train", [str(i) for i in range(100)], prompts, completions=completions)
+    rows = data.cut_completions(split, tokenizer, template="plain", max_length=32)
+
+    def loss_fn(network, batch):
+        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
+
+    config = training.TrainConfig(learning_rate=5e-3, max_steps=150, batch_size=32)
+    return training.fit(base, rows, loss_fn, config, compute=FP32), split
+
+
+def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_path):
+    teacher, split = sums
+    folder = tmp_path / "teacher"
+    teacher.transformer.save_pretrained(folder)
+    teacher.tokenizer.save_pretrained(folder)
+    right = generation.right_answers(
+        generation.answer(teacher, split.texts, template="plain", max_new_tokens=8, compute=FP32).texts,
+        split.completions,
+    )
+    assert sum(right) > 50  # else there is nothing to learn from it
+    path = write_csv(tmp_path / "sums.csv", zip(split.texts, split.completions, strict=True))
+    words = ["run", "distill_sequence_level", "--out", str(tmp_path / "runs"), "--template", "plain"]
+    model = ["--teacher", str(folder), "--hidden-size", "64", "--num-layers", "2", "--max-length", "32"]
+    length = ["--max-new-tokens", "8", "--max-steps", "100", "--learning-rate", "5e-3", "--batch-size", "32"]
+    options = ["--num-evaluations", "1", "--number-format", "fp32"]
+    assert cli.main([*words, *model, *length, *options, "--dataset", path]) == 0
+    (run,) = (tmp_path / "runs" / "distill_sequence_level").iterdir()
+    record = records.read_record(run)
+    (event,) = (event for event in record.events if event.kind == "answers")
+    written, used = event.details["num_written"], event.details["num_used"]
+    assert written == 81
+    assert used == event.details["num_right"] <= written
+    assert record.phase("write").num_tokens > 0
+    assert record.phase("write").cpu_s > 0
+    taught = {result.role: result.metrics["perplexity"].value for result in record.results}
+    assert taught["student"] < 0.5 * taught["untrained_student"]
+
+
+def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path, capsys):
+    folder = tmp_path / "teacher"
+    model.transformer.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
+    words = ["run", "distill_sequence_level", "--smoke", "--no-keep-wrong", "--out", str(tmp_path / "runs")]
+    options = ["--template", "plain", "--max-length", "64", "--teacher", str(folder), "--dataset", path]
+    assert cli.main([*words, *options]) == 2
+    assert "should answer some of 16 prompts rightly, but did not" in capsys.readouterr().err
