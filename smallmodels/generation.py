@@ -78,8 +78,8 @@ class Answers:
     def load(cls, folder: Path) -> "Answers":
         """Read what `save` wrote."""
         value = files.read_json(folder / "answers.json")
-        parts = {name: Work(**value.pop(name)) for name in ("prefill", "decode")}
-        return cls(**value, **parts)
+        value |= {name: Work(**value[name]) for name in ("prefill", "decode")}
+        return cls(**value)
 
 
 def answer(

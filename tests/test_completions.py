@@ -117,7 +117,7 @@ def test_masked_tokens_have_no_influence_on_loss_and_gradient(model):
     assert len(labels) == sum(len(model.tokenizer(COMPLETIONS[i])["input_ids"]) + 1 for i in (0, 7, 31))
     logits = network.transformer(**batch.inputs).logits
     expected = [
-        float(-logits[row, place - 1].log_softmax(-1)[batch.inputs["input_ids"][row, place]])
+        float(-logits.detach()[row, place - 1].log_softmax(-1)[batch.inputs["input_ids"][row, place]])
         for row, place in batch.is_target.nonzero().tolist()
     ]
     found = losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
@@ -249,9 +249,9 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(model, tmp_
 
 @pytest.fixture(scope="module")
 def sums():
-    """A model that has learned to add two digits, and to write the sum as GSM8K does."""
-    prompts = [f"{a} + {b}" for a in range(10) for b in range(10)]
-    completions = [f"#### {a + b}" for a in range(10) for b in range(10)]
+    """A model that has learned which number comes next, and to write it as GSM8K does."""
+    prompts = [f"after {i} comes" for i in range(100)]
+    completions = [f"#### {i + 1}" for i in range(100)]
     tokenizer = models.new_tokenizer([*prompts, *completions], vocabulary_size=290)
     base = models.new_language_model(tokenizer, hidden_size=64, num_layers=2, num_heads=4, max_length=32)
     split = Split("train", [str(i) for i in range(100)], prompts, completions=completions)
@@ -261,7 +261,7 @@ def sums():
         states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
         return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
 
-    config = training.TrainConfig(learning_rate=5e-3, max_steps=150, batch_size=32)
+    config = training.TrainConfig(learning_rate=5e-3, max_steps=200, batch_size=32)
     return training.fit(base, rows, loss_fn, config, compute=FP32), split
 
 
