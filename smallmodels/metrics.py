@@ -230,6 +230,29 @@ def mean_with_interval(values: Values, *, n_bootstrap: int = 2000, seed: int = 0
     return Metric(value=value, low=low, high=high, n=n)
 
 
+def ratio_with_interval(numerators: Values, denominators: Values, *, n_bootstrap: int = 2000, seed: int = 0) -> Metric:
+    """Sum over sum, such as bits over bytes, with a 95 % interval by bootstrap over items.
+
+    Args:
+        numerators: Of each test item.
+        denominators: Of the same items, ≥ 0, not all of them 0.
+        n_bootstrap: Resamples behind the interval.
+        seed: Of the resampling.
+
+    Raises: InputError if the lengths differ, a value is not finite, or all denominators are 0.
+    """
+    above, below = _finite("numerators", numerators), _finite("denominators", denominators)
+    if above.shape != below.shape or below.min() < 0 or below.sum() == 0:
+        raise InputError(
+            f"denominators should be one for each of {len(above)} numerators, ≥ 0 and not all 0, got {len(below)}: "
+            "pass both of the same items"
+        )
+    items = np.ones(len(above), dtype=np.int64)
+    drawn = [(counts @ above) / np.maximum(counts @ below, 1e-300) for counts in _resamples(items, n_bootstrap, seed)]
+    low, high = _percentiles(np.concatenate(drawn)) if len(above) > 1 else (None, None)
+    return Metric(value=float(above.sum() / below.sum()), low=low, high=high, n=len(above))
+
+
 def student_t_interval(values: Values) -> Metric:
     """Mean over repeated runs (seeds, windows) with Student's interval, right for few values.
 

@@ -29,6 +29,15 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 
 
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity"})
+"""Metrics in which a smaller value is the better one; in all others a larger one is."""
+
+
+def goodness(metric: str, value: float) -> float:
+    """A value with the sign that makes larger better; called with a goodness, it gives the value back."""
+    return -value if metric in LOWER_IS_BETTER else value
+
+
 def now() -> str:
     """The time in UTC, as a record holds it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -176,7 +185,7 @@ class CurvePoint:
     """Joules since the training phase began."""
     cpu_s: float
     value: float
-    """The metric that training chooses by, on validation."""
+    """The metric that training chooses by, on validation, with the sign that makes larger better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +303,7 @@ class RunRecord:
     task: str
     """Pipeline tag of the hub: `text-classification`, `sentence-similarity`, …"""
     metric: str
-    """Key of `Result.metrics` that ranks; higher is better."""
+    """Key of `Result.metrics` that ranks; higher is better, but for those of `LOWER_IS_BETTER`."""
     languages: list[str]
     """Two-letter codes as declared by the data; empty if unknown."""
     limits: list[str]

@@ -21,6 +21,7 @@ from smallmodels.data import text_classification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.phases import Context
 from smallmodels.runs import Run
+from smallmodels.teachers import storing
 
 NUM_ROWS, ROWS_PER_SHARD = 24, 10
 TWO_ROWS = dataclasses.replace(FP32, tokens_per_pass=40)
@@ -40,7 +41,7 @@ def store(model, cache, *, killed_at_row=None, killed_at=None, wait_for=None, bu
 
     Returns: Error, exit code and sentence, or None three times; SHA-256 of each shard; rows computed; events.
     """
-    teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
+    storing._ROWS_PER_SHARD = ROWS_PER_SHARD
     if lock_wait_s is not None:
         entries._LOCK_WAIT_S = lock_wait_s
     teacher = classifier(model)
@@ -102,7 +103,7 @@ def _kill_at(call, number, after):
 
 def store_in_run(model, cache, run, *, resume=False, killed_at_row=None):
     """The same as the only phase of a run; returns its cost by the journal and by the entry."""
-    teachers._ROWS_PER_SHARD = ROWS_PER_SHARD
+    storing._ROWS_PER_SHARD = ROWS_PER_SHARD
     seen = 0
 
     def look(module, arguments, inputs):

@@ -175,6 +175,23 @@ where why what is not can you
 
 
 @pytest.fixture(scope="session")
+def tiny_language_model_folder(tmp_path_factory):
+    """A random Llama with two layers of width 32 and a byte-level tokenizer of its own; safetensors."""
+    import torch
+
+    from smallmodels import models
+
+    tokenizer = models.new_tokenizer([WORDS], vocabulary_size=300)
+    made = models.new_language_model(tokenizer, hidden_size=32, num_layers=2, num_heads=2, max_length=32)
+    with torch.no_grad():
+        made.model.transformer.model.embed_tokens.weight.mul_(20)  # else it holds all tokens for equally likely
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    made.transformer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory):
     """A random BERT with four layers of width 32 and a word-piece tokenizer of its own; safetensors."""
     import torch

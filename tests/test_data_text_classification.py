@@ -436,9 +436,9 @@ def test_validation_keeps_its_own_split_and_the_numbering_of_train(monkeypatch):
     ],
 )
 def test_languages_are_those_of_the_configuration(declared, config, expected):
-    from smallmodels.data.text_classification import _languages
+    from smallmodels.data.languages import languages_of
 
-    assert _languages(declared, config) == expected
+    assert languages_of(declared, config) == expected
 
 
 # A phase that was killed, or whose kept value is damaged

@@ -41,8 +41,11 @@ SETTINGS = {
     "distill": ["distill_text_classifier", *LAYERS, "--teacher-train.max-steps", "4", *TEACHER],
     "distill-dropout": ["distill_text_classifier", *LAYERS, "--dropout", "--micro-batch-size", "3", *TEACHER],
     "quickstart": ["quickstart", *LAYERS, "--max-entries", "24", "--num-evaluations", "2"],
+    "pretrain": ["pretrain_language_model", *LAYERS, "--num-evaluations", "2"],
+    "language": ["distill_language_model", "--num-layers", "1", "--num-evaluations", "2"],
 }
-MODEL_FLAG = {"finetune": "--base-model", "distill": "--teacher", "quickstart": "--teacher"}
+MODEL_FLAG = {"finetune": "--base-model", "distill": "--teacher", "quickstart": "--teacher", "language": "--teacher"}
+TEXTS = ["--text-columns", "message", "--max-length", "32"]
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +101,16 @@ class Trial:
 
 
 @pytest.fixture(scope="session")
-def trial(children, tickets, tiny_model_folder) -> Callable[[str, Path], Trial]:
+def trial(children, tickets, tiny_model_folder, tiny_language_model_folder) -> Callable[[str, Path], Trial]:
     """Makes a trial of a setting in a folder."""
 
     def make(setting: str, folder: Path) -> Trial:
         family = setting.partition("-")[0]
-        words = ["run", *SETTINGS[setting], *SHORT, MODEL_FLAG[family], str(tiny_model_folder)]
-        data = [] if family == "quickstart" else ["--dataset", str(tickets), *TICKETS]
+        folder_of_model = tiny_language_model_folder if family == "language" else tiny_model_folder
+        model = [MODEL_FLAG[family], str(folder_of_model)] if family in MODEL_FLAG else []
+        words = ["run", *SETTINGS[setting], *SHORT, *model]
+        columns = TEXTS if family in ("pretrain", "language") else TICKETS
+        data = [] if family == "quickstart" else ["--dataset", str(tickets), *columns]
         return Trial(children, [*words, *data, "--out", str(folder / "runs")], folder)
 
     return make
@@ -246,6 +252,7 @@ BACKWARD = "accelerate:Accelerator.backward"
 SAVE_FILE = "smallmodels.training.state:save_file"
 FORWARD = "smallmodels.models:forward_all"
 FORWARD_TEXTS = "smallmodels.models:forward_texts"
+FORWARD_TARGETS = "smallmodels.models:forward_targets"
 REPLACE, FSYNC = "os:replace", "os:fsync"
 CHECKPOINT = "step-00000004"
 
@@ -330,6 +337,10 @@ PLACES = {
     "validation-end": ("distill", [Point("smallmodels.evaluation:accuracy", 1, "train", after=True)]),
     "train-kept": ("finetune", [Point(REPLACE, 1, "train", path="value"), Point(REPLACE, 1, "train", path="result")]),
     "control": ("distill", [Point(TRAIN_STEP, 7, "label_only"), Point(TRAIN_STEP, 3, "label_only_full_cost")]),
+    "tokenizer": ("pretrain", [Point("smallmodels.kept:save", 1, "tokenizer"), Point(TRAIN_STEP, 3, "train")]),
+    "tokens-cache": ("language", [Point(FORWARD_TARGETS, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
+    "tokens-train": ("language", [Point(TRAIN_STEP, 3, "train"), Point(SAVE_FILE, 2, "train", after=True)]),
+    "tokens-control": ("language", [Point(FORWARD_TARGETS, 2, "train"), Point(TRAIN_STEP, 3, "label_only")]),
     "evaluation": ("distill", [Point(FORWARD, 3, "evaluate"), Point(FORWARD, 5, "evaluate", after=True)]),
     "inference": ("distill-dropout", [Point("smallmodels.evaluation:_window", 2, "inference")]),
     "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),

@@ -317,3 +317,29 @@ def test_payback_of_equal_windows_and_of_nothing_paid() -> None:
 def test_payback_refuses_what_is_no_cost(build: float, reference: list[float], student: list[float]) -> None:
     with pytest.raises(ValueError, match="should"):
         metrics.payback(build, reference, student, quality_ok=True)
+
+
+# Ratios of sums
+
+
+def test_ratio_of_sums_is_not_the_mean_of_ratios_and_its_interval_holds_it():
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 50, 200).astype(float)
+    values = 2.0 * sizes + generator.normal(size=200)
+    found = metrics.ratio_with_interval(values, sizes)
+    assert found.value == pytest.approx(values.sum() / sizes.sum())
+    assert found.low < found.value < found.high
+    assert found.high - found.low < 0.1
+    assert found.n == 200
+    assert metrics.ratio_with_interval(values, sizes) == found
+
+
+def test_ratio_of_one_item_has_no_interval():
+    found = metrics.ratio_with_interval([3.0], [2.0])
+    assert (found.value, found.low, found.high) == (1.5, None, None)
+
+
+@pytest.mark.parametrize("below", [[0.0, 0.0], [1.0], [1.0, -1.0]])
+def test_ratio_refuses_denominators_that_mean_nothing(below):
+    with pytest.raises(ValueError, match="denominators should be one for each"):
+        metrics.ratio_with_interval([1.0, 2.0], below)

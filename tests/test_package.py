@@ -139,6 +139,8 @@ GROUPS = (
         "log",
         "progress",
         "values",
+        "perplexity",
+        "generation",
     },
     {"runs"},
     {"usage", "verification"},

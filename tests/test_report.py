@@ -19,7 +19,7 @@ from sample_records import classifier_record, counted_record, inference, metric,
 from benchmarks import readme
 from smallmodels import records, report
 from smallmodels.errors import InputError
-from smallmodels.records import Metric, RunRecord
+from smallmodels.records import Metric, Result, RunRecord
 from smallmodels.report import figures, formats, fronts, several, single, words
 from smallmodels.report.figures import Point
 from smallmodels.report.page import Page, Picture, Table, Text
@@ -506,6 +506,47 @@ def test_labels_of_points_do_not_cover_each_other() -> None:
     boxes = [t.get_window_extent() for t in figure.axes[0].texts]
     assert len(boxes) == 6
     assert not [1 for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+def language_model_record() -> RunRecord:
+    """The classifier's record with bits per byte, in which the better model has fewer."""
+    base = classifier_record()
+    bits = {"teacher": 1.9, "student": 2.1, "label_only": 2.3}
+
+    def result(r: Result) -> Result:
+        value = bits.get(r.role, 8.0)
+        found = Metric(value=value, low=value - 0.05, high=value + 0.02, n=500)
+        return dataclasses.replace(r, metrics={"bits_per_byte": found})
+
+    curve = [dataclasses.replace(p, value=-3.0 + 0.1 * i) for i, p in enumerate(base.curve)]
+    return dataclasses.replace(
+        base, metric="bits_per_byte", results=[result(r) for r in base.results], curve=curve, payback=None
+    )
+
+
+def test_metric_in_which_less_is_better_is_ranked_drawn_and_told_that_way() -> None:
+    record = language_model_record()
+    page = single.page(record)
+    use = {p.name: p for p in page.panels()}["use-cpu-s"]
+    assert "Teacher 6.40 CPU-seconds, 1.900" in use.alt
+    assert "On the front: Teacher, Student" in use.alt
+    assert "Labels only" not in use.alt.partition("On the front")[2]
+    axes = use.figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels
+    assert not [label for label in labels if label.startswith("-")]
+    heights = {text.get_text().partition(" (")[0]: text.xy[1] for text in axes.texts}
+    assert heights["Teacher"] > heights["Student"]
+    assert any("(8.00)" in text.get_text() for text in axes.texts)
+    words_of_curve = {p.name: p for p in page.panels()}["curve"].alt
+    last = 3.0 - 0.1 * (len(record.curve) - 1)
+    assert "starts at 3.000 after" in words_of_curve
+    assert f"is best, {last:.3f}," in words_of_curve
+
+
+def test_interval_of_such_a_metric_has_its_better_end_on_top() -> None:
+    assert single.goodness_of("bits_per_byte", 2.0, 1.5, 3.0) == {"y": -2.0, "y_low": -3.0, "y_high": -1.5}
+    assert single.goodness_of("accuracy", 0.5, 0.4, None) == {"y": 0.5, "y_low": 0.4, "y_high": None}
 
 
 # --- several runs -----------------------------------------------------------------------------------------------------

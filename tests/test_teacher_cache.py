@@ -220,9 +220,10 @@ def test_t13_recipes_refuse_a_disk_that_is_too_small_before_the_teacher_is_loade
 def test_t13_the_estimate_is_what_is_stored(run, tmp_path, monkeypatch):
     asked = []
     from smallmodels import entries, teachers
+    from smallmodels.teachers import storing
 
     monkeypatch.setattr(entries, "require_space", lambda num_bytes, *_: asked.append(num_bytes))
-    monkeypatch.setattr(teachers, "_ROWS_PER_SHARD", ROWS_PER_SHARD)
+    monkeypatch.setattr(storing, "_ROWS_PER_SHARD", ROWS_PER_SHARD)
     teachers.require_space(NUM_ROWS, 3)
     run("store", cache=tmp_path)
     stored = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())

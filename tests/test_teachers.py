@@ -20,7 +20,7 @@ from smallmodels.errors import DamagedError, PolicyError, RunInterruptedError, T
 from smallmodels.models import Compute
 from smallmodels.phases import Context
 from smallmodels.records import Component
-from smallmodels.teachers import Signals
+from smallmodels.teachers import Signals, storing
 from smallmodels.training import TrainConfig
 
 CONFIG = TrainConfig(learning_rate=1e-2, max_steps=4, batch_size=8, num_evaluations=2)
@@ -39,7 +39,7 @@ def train(teacher):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache of three shards per entry at 24 rows."""
-    monkeypatch.setattr(teachers, "_ROWS_PER_SHARD", 10)
+    monkeypatch.setattr(storing, "_ROWS_PER_SHARD", 10)
     return tmp_path / "cache"
 
 
@@ -272,9 +272,9 @@ def test_t2_t4_a_damaged_shard_is_built_again_alone(teacher, train, cache, damag
 
 def test_t2_a_whole_shard_with_other_values_is_built_again(teacher, train, cache):
     built = store(teacher, train, cache)
-    one_pass = teachers._Pass(teacher, train, FP32, Context(), cache)
+    one_pass = storing._Pass(teacher, train, FP32, Context(), cache)
     (cache / "signals" / built.key / "shard-00001.safetensors").write_bytes(
-        teachers._shard(built.values[10:20] + 1.0, one_pass._about(1))
+        storing._shard(built.values[10:20] + 1.0, one_pass._about(1))
     )
     with Passes(teacher) as passes:
         again = store(teacher, train, cache)
@@ -437,7 +437,7 @@ def test_t7_rows_that_teach_nothing_are_refused_when_written(tiny_model_folder, 
 @pytest.mark.parametrize("fault", [*FAULTS, "zero"])
 def test_t7_rows_that_teach_nothing_are_counted_and_refused_when_read(teacher, train, cache, fault, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(teachers, "_unusable", lambda values: [])  # a writer that does not look
+        patched.setattr(storing._WholeTexts, "unusable", lambda self, values: [])  # a writer that does not look
         model = teacher.copy()
         with torch.no_grad():
             model.model.classifier.weight.zero_()
@@ -517,8 +517,8 @@ def test_input_hashes_are_of_the_token_ids_and_their_address_is_of_all_as_text(t
     hashes = teachers.input_hashes(train.tokens)
     ends = zip(train.tokens.offsets[:-1], train.tokens.offsets[1:], strict=True)
     expected = [files.sha256_bytes(train.tokens.ids[begin:end].tobytes())[:32] for begin, end in ends]
-    assert teachers._hex(hashes) == expected
-    assert teachers._sha256_of_inputs(hashes) == files.sha256_json(expected)
+    assert storing._hex(hashes) == expected
+    assert storing._sha256_of_inputs(hashes) == files.sha256_json(expected)
 
 
 def test_large_signals_are_mapped_and_rows_are_the_same(teacher, train, cache, monkeypatch):

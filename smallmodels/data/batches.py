@@ -25,6 +25,8 @@ from smallmodels.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from smallmodels.losses import TopK
+
 _BATCHES_PER_WINDOW = 128
 """Batches cut from one length-sorted window: enough of them that 3 % of Banking77's tokens are padding (5 % at 64)."""
 
@@ -47,7 +49,8 @@ class Batch:
     num_tokens: int
     """Real tokens, without padding."""
     _labels: "torch.Tensor | None" = None
-    _teacher: "torch.Tensor | None" = None
+    _teacher: "torch.Tensor | TopK | None" = None
+    _is_target: "torch.Tensor | None" = None
 
     @property
     def labels(self) -> "torch.Tensor":
@@ -65,9 +68,30 @@ class Batch:
 
         Raises: InputError if the split has none.
         """
+        return self._require_teacher()  # type: ignore[return-value]
+
+    @property
+    def teacher_top_k(self) -> "TopK":
+        """What a teacher that is a language model stored about each target, in the order of `is_target`.
+
+        Raises: InputError if the split has none.
+        """
+        return self._require_teacher()  # type: ignore[return-value]
+
+    def _require_teacher(self) -> "torch.Tensor | TopK":
         if self._teacher is None:
             raise InputError("batch.teacher needs the teacher's rows, but the split has none: use split.with_signals")
         return self._teacher
+
+    @property
+    def is_target(self) -> "torch.Tensor":
+        """Shape (B, L), bool: the tokens that a language model learns to predict.
+
+        Raises: InputError if the split is not one of a language model.
+        """
+        if self._is_target is None:
+            raise InputError("batch.is_target needs tokens with targets, but there are none: use data.cut_into_rows")
+        return self._is_target
 
     @property
     def num_processed_tokens(self) -> int:
@@ -83,22 +107,45 @@ class Batch:
 
     def _part(self, rows: slice) -> "Batch":
         lengths = self.inputs["attention_mask"][rows].sum(1).numpy()
-        inputs = {name: tensor[rows, : int(lengths.max())] for name, tensor in self.inputs.items()}
+        longest = int(lengths.max())
+        inputs = {name: tensor[rows, :longest] for name, tensor in self.inputs.items()}
         labels = None if self._labels is None else self._labels[rows]
-        teacher = None if self._teacher is None else self._teacher[rows]
-        return Batch(inputs, self.ids[rows], int(lengths.sum()), labels, teacher)
+        is_target = None if self._is_target is None else self._is_target[rows, :longest]
+        teacher = None if self._teacher is None else self._teacher[self._span_of_teacher(rows)]
+        return Batch(inputs, self.ids[rows], int(lengths.sum()), labels, teacher, is_target)
+
+    def _span_of_teacher(self, rows: slice) -> slice:
+        """Where the teacher's word on these rows is: it has a row for each, or for each of their targets."""
+        if not self._is_per_target:
+            return rows
+        ends = [0, *self.is_target.sum(1).cumsum(0).tolist()]
+        return slice(ends[rows.start], ends[min(rows.stop, len(self))])
+
+    @property
+    def _is_per_target(self) -> bool:
+        return hasattr(self._teacher, "log_probs")  # a TopK; its module imports torch, which this one does late
 
     def cut(self, max_length: int) -> "Batch":
         """The same examples, cut after so many tokens."""
         inputs = {name: tensor[:, :max_length] for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, num_tokens=int(inputs["attention_mask"].sum()))
+        is_target = None if self._is_target is None else self._is_target[:, :max_length]
+        teacher = self._teacher
+        if self._is_per_target:
+            kept = self.is_target.nonzero()[:, 1] < max_length
+            teacher = self.teacher_top_k.map(lambda values: values[kept])
+        num_tokens = int(inputs["attention_mask"].sum())
+        return replace(self, inputs=inputs, num_tokens=num_tokens, _teacher=teacher, _is_target=is_target)
 
     def to(self, device: str) -> "Batch":
         """The same tensors on a device, which nobody waits for."""
         labels = None if self._labels is None else to_device(self._labels, device)
-        teacher = None if self._teacher is None else to_device(self._teacher, device)
+        if self._is_per_target:
+            teacher: Any = self.teacher_top_k.map(lambda values: to_device(values, device))
+        else:
+            teacher = None if self._teacher is None else to_device(self.teacher, device)
+        is_target = None if self._is_target is None else to_device(self._is_target, device)
         inputs = {name: to_device(tensor, device) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, _labels=labels, _teacher=teacher)
+        return replace(self, inputs=inputs, _labels=labels, _teacher=teacher, _is_target=is_target)
 
 
 def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
@@ -164,12 +211,21 @@ def pad(tokens: Tokens, indices: Indices) -> "dict[str, torch.Tensor]":
     import torch
 
     lengths = tokens.lengths[indices]
-    input_ids = np.full((len(indices), int(lengths.max())), tokens.pad_id, dtype=np.int64)
-    for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-        begin = tokens.offsets[index]
-        input_ids[row, :length] = tokens.ids[begin : begin + length]
+    input_ids = _padded(tokens.ids, tokens, indices, np.int64, tokens.pad_id)
     mask = (np.arange(input_ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
     return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def _padded(
+    flat: npt.NDArray[Any], tokens: Tokens, indices: Indices, dtype: npt.DTypeLike, filler: float
+) -> npt.NDArray[Any]:
+    """What belongs to the tokens of these examples, one row each, with a filler after the shorter ones."""
+    lengths = tokens.lengths[indices]
+    rows = np.full((len(indices), int(lengths.max())), filler, dtype=dtype)
+    for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+        begin = tokens.offsets[index]
+        rows[row, :length] = flat[begin : begin + length]
+    return rows
 
 
 def collate(split: Split, indices: Indices) -> Batch:
@@ -178,9 +234,14 @@ def collate(split: Split, indices: Indices) -> Batch:
 
     tokens = split.require_tokens()
     labels = None if split.labels is None else torch.from_numpy(split.labels[indices])
-    teacher = None if split.teacher is None else torch.from_numpy(split.teacher[indices])
+    teacher: Any = split.teacher
+    if teacher is not None:
+        teacher = torch.from_numpy(teacher[indices]) if isinstance(teacher, np.ndarray) else teacher.batch(indices)
     num_tokens = int(tokens.lengths[indices].sum())
-    return Batch(pad(tokens, indices), [split.ids[i] for i in indices], num_tokens, labels, teacher)
+    is_target = None
+    if tokens.targets is not None:
+        is_target = torch.from_numpy(_padded(tokens.targets, tokens, indices, np.bool_, False))
+    return Batch(pad(tokens, indices), [split.ids[i] for i in indices], num_tokens, labels, teacher, is_target)
 
 
 class Plan:

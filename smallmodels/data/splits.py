@@ -21,14 +21,26 @@ from smallmodels.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from smallmodels.losses import TopK
+
 _ROWS_PER_CALL = 1000
 """Texts given to the tokenizer at once; bounds its memory, which is many times that of the tokens."""
+
+
+class TargetRows(Protocol):
+    """What a teacher says about the targets of each example (see `teachers.signals.TargetRows`)."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "TargetRows":
+        """Of these examples, in this order."""
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> "TopK":
+        """Of the targets of these examples, one after the other."""
 
 
 class Signals(Protocol):
     """What a teacher says about each row of a split (see `teachers.Signals`)."""
 
-    def rows_for(self, split: "Split") -> npt.NDArray[np.float32]:
+    def rows_for(self, split: "Split") -> npt.NDArray[np.float32] | TargetRows:
         """Rows aligned with the split's examples."""
 
 
@@ -45,6 +57,8 @@ class Tokens:
     max_length: int
     tokenizer: str = ""
     """SHA-256 of the tokenizer that made them, empty where it is not known."""
+    targets: npt.NDArray[np.bool_] | None = None
+    """Shape of `ids`: what a language model learns to predict; never the first token of a text."""
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -54,7 +68,8 @@ class Tokens:
     def take(self, indices: npt.NDArray[np.int64]) -> "Tokens":
         """The tokens of these texts, in this order."""
         ids, offsets = arrays.take_rows(self.ids, self.offsets, indices)
-        return dataclasses.replace(self, ids=ids, offsets=offsets)
+        targets = None if self.targets is None else arrays.take_rows(self.targets, self.offsets, indices)[0]
+        return dataclasses.replace(self, ids=ids, offsets=offsets, targets=targets)
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,10 @@ class Split:
     labels: npt.NDArray[np.int64] | None = None
     """Shape (num_examples,); indices into `Splits.label_names`."""
     tokens: Tokens | None = None
-    teacher: npt.NDArray[np.float32] | None = None
-    """Shape (num_examples, …): the teacher's row for each example."""
+    teacher: npt.NDArray[np.float32] | TargetRows | None = None
+    """Shape (num_examples, …): the teacher's row for each example, or what it says about the targets of each."""
+    completions: Column | None = None
+    """What belongs after each text, where the texts are prompts."""
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.texts), (len(self.ids), len(self.texts))
@@ -90,8 +107,10 @@ class Split:
         return self.tokens
 
     def fingerprint(self) -> str:
-        """SHA-256 over texts and labels in order; ids do not count."""
+        """SHA-256 over texts, labels and completions in order; ids do not count."""
         digest = hashlib.sha256()
+        for completion in self.completions or ():
+            digest.update(len(completion).to_bytes(8, "little") + completion.encode(errors="surrogatepass"))
         for i, text in enumerate(self.texts):
             label = b"" if self.labels is None else str(int(self.labels[i])).encode()
             digest.update(len(text).to_bytes(8, "little") + text.encode(errors="surrogatepass") + b"\0" + label)
@@ -106,7 +125,8 @@ class Split:
             columns.take(self.texts, chosen),
             None if self.labels is None else arrays.take(self.labels, chosen),
             None if self.tokens is None else self.tokens.take(chosen),
-            None if self.teacher is None else arrays.take(self.teacher, chosen),
+            _take(self.teacher, chosen),
+            None if self.completions is None else columns.take(self.completions, chosen),
         )
 
     def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":
@@ -126,6 +146,12 @@ class Split:
         A row belongs to the whole text, and stays with it when the split is tokenised anew for the student.
         """
         return dataclasses.replace(self, teacher=signals.rows_for(self))
+
+
+def _take(
+    teacher: npt.NDArray[np.float32] | TargetRows | None, indices: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32] | TargetRows | None:
+    return arrays.take(teacher, indices) if isinstance(teacher, np.ndarray) else teacher and teacher.take(indices)
 
 
 @dataclass(frozen=True)
@@ -157,12 +183,13 @@ class RetrievalSplit:
 
 @dataclass(frozen=True)
 class Splits:
-    """Train, validation and test of a text classification data set, and where they came from."""
+    """Train, validation and test of a data set, and where they came from."""
 
     train: Split
     validation: Split
     test: Split
     label_names: list[str]
+    """Empty where there are none."""
     source: records.Source
     languages: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)

@@ -4,16 +4,10 @@ Strings, integers, booleans and the hub's ClassLabel all become indices into one
 every split. What is missing is made from train and said so: validation, and test where there is none with labels.
 """
 
-import contextlib
 import dataclasses
-import hashlib
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,75 +16,34 @@ import numpy.typing as npt
 from smallmodels import arrays, files, memory, sources
 from smallmodels.data import identity
 from smallmodels.data.columns import GrowingTexts, RowIds
+from smallmodels.data.drawing import (
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    among,
+    generator,
+    hashes_of,
+    note_overlap,
+    repeated,
+    stratified,
+)
+from smallmodels.data.languages import languages_of
+from smallmodels.data.reading import (
+    LONGEST_TEXT,
+    VALIDATION_SPLITS,
+    bad_text,
+    base_name,
+    clean_text,
+    open_tables,
+    pick_splits,
+)
 from smallmodels.data.splits import Split, Splits
-from smallmodels.data.tables import Table, Values, read_table, table_of
+from smallmodels.data.tables import Table
 from smallmodels.errors import InputError
 from smallmodels.phases import NO_CONTEXT, Context
 
 TEXT_COLUMNS = ("text", "sentence", "content", "utterance", "question", "review", "document", "body", "message")
 LABEL_COLUMNS = ("label", "labels", "category", "intent", "class", "target", "topic", "sentiment")
 """Names that are tried, in this order, where the user gives none."""
-VALIDATION_SPLITS = ("validation", "dev", "valid", "val", "development")
-
-VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
-"""Of train, where the data set has no such split."""
-
-_LANGUAGES = {
-    "amh": "am",
-    "arb": "ar",
-    "ara": "ar",
-    "ben": "bn",
-    "bul": "bg",
-    "ces": "cs",
-    "cmn": "zh",
-    "dan": "da",
-    "deu": "de",
-    "ell": "el",
-    "eng": "en",
-    "fin": "fi",
-    "fra": "fr",
-    "hau": "ha",
-    "heb": "he",
-    "hin": "hi",
-    "hun": "hu",
-    "ibo": "ig",
-    "ind": "id",
-    "ita": "it",
-    "jpn": "ja",
-    "kin": "rw",
-    "kor": "ko",
-    "nld": "nl",
-    "pes": "fa",
-    "pol": "pl",
-    "por": "pt",
-    "ron": "ro",
-    "rus": "ru",
-    "som": "so",
-    "spa": "es",
-    "swa": "sw",
-    "swe": "sv",
-    "swh": "sw",
-    "tam": "ta",
-    "tel": "te",
-    "tha": "th",
-    "tur": "tr",
-    "ukr": "uk",
-    "urd": "ur",
-    "vie": "vi",
-    "xho": "xh",
-    "yor": "yo",
-    "zho": "zh",
-    "zul": "zu",
-    "quy": "qu",
-}
-"""ISO 639-3 to 639-1, for configurations that are named after a language, such as `swh_Latn`."""
-
-
-Hashes = npt.NDArray[np.uint64]
-Marks = npt.NDArray[np.bool_]
-
-_LONGEST_TEXT = 1_000_000
-"""Characters; what is longer is a file that got into a column, not a text."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +112,9 @@ def load_text_classification(
             raise InputError(f"{name} must be at least 2, got {limit}")
     fetched = sources.fetch_dataset(dataset, config=config)
     notes: dict[str, Any] = {}
-    with _tables(fetched, context.folder) as tables:
+    with open_tables(fetched, context.folder) as tables:
         text_column, label_column = _pick_columns(tables, dataset, text_column, label_column, notes)
-        chosen = _pick_splits(tables, dataset, train_split, validation_split, test_split)
+        chosen = pick_splits(tables, dataset, train_split, validation_split, test_split)
         rows = {
             role: _rows_of(tables[name], name, text_column, label_column, drop_bad_texts)
             for role, name in chosen.items()
@@ -170,11 +123,11 @@ def load_text_classification(
         parts = _fill_in(rows, dataset, chosen, split_seed, notes)
         names = _label_names(parts["train"].present(), tables[chosen["train"]], label_column, dataset)
     splits = {role: _number(part, role, names, dataset, label_column) for role, part in parts.items()}
-    splits["train"] = _note_overlap(splits, drop_overlap, notes)
+    splits["train"] = note_overlap(splits, drop_overlap, notes)
     splits["train"] = _limit(splits["train"], max_train, split_seed)
     splits["test"] = _limit(splits["test"], max_test, split_seed)
     done = _finish(splits, [names[key] for key in names], fetched, notes)
-    identity.require_same(_base(dataset), str(done.source.fingerprint), done.label_names, context)
+    identity.require_same(base_name(dataset), str(done.source.fingerprint), done.label_names, context)
     memory.give_back()  # of sorted copies, which the C library would keep for later
     return done
 
@@ -192,79 +145,8 @@ def _finish(
         fingerprint=files.sha256_json([fingerprints[role] for role in ("train", "validation", "test")] + label_names),
         notes=fetched.source.notes | notes,
     )
-    languages = _languages(fetched.languages, fetched.config)
+    languages = languages_of(fetched.languages, fetched.config)
     return Splits(splits["train"], splits["validation"], splits["test"], label_names, source, languages, notes)
-
-
-# Files to tables
-
-
-@contextlib.contextmanager
-def _tables(fetched: sources.DatasetFiles, folder: Path | None) -> Iterator[dict[str, Table]]:
-    """One table for each split, to be read while the block runs."""
-    if fetched.source.revision is None:
-        yield _read_file(fetched)
-        return
-    with _scratch(folder) as scratch:
-        yield _read_hub(fetched, scratch)
-
-
-def _read_file(fetched: sources.DatasetFiles) -> dict[str, Table]:
-    path = fetched.data_files["train"][0]
-    table = read_table(path)
-    if not len(table):
-        raise InputError(f"{path.name} should have rows, found none")
-    return {"train": table}
-
-
-@contextlib.contextmanager
-def _scratch(folder: Path | None) -> Iterator[Path]:
-    """A folder that is gone afterwards; in that of the phase, so that a kill leaves nothing anywhere else."""
-    if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    path = folder / "scratch"
-    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _read_hub(fetched: sources.DatasetFiles, scratch: Path) -> dict[str, Table]:
-    """Read the files that were compared with their hashes; `datasets` keeps no copy of its own that could rot."""
-    import datasets
-
-    with _without_bars():
-        try:
-            loaded = datasets.load_dataset(
-                str(fetched.folder),
-                name=fetched.card_config,
-                data_files={split: [str(path) for path in paths] for split, paths in fetched.data_files.items()},
-                features=datasets.Features.from_dict(fetched.features) if fetched.features else None,
-                cache_dir=str(scratch),
-            )
-        except Exception as error:
-            first_line = next(iter(str(error).splitlines()), "")[:200]
-            raise InputError(
-                f"the files of {fetched.source.name} should make a data set, but {type(error).__name__}: {first_line}"
-            ) from error
-        return {str(name): table_of(split) for name, split in loaded.items()}
-
-
-@contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    import datasets
-
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 # Columns and splits
@@ -280,30 +162,13 @@ def _pick_columns(
         if found not in existing:
             wanted = repr(given) if given else f"for the {flag}"
             shown = ", ".join(existing)
-            raise InputError(f"{_base(dataset)} has no column {wanted}: choose --{flag}-column from {shown}")
+            raise InputError(f"{base_name(dataset)} has no column {wanted}: choose --{flag}-column from {shown}")
         picked.append(found)
         if given is None:
             notes[f"{flag}_column_guessed"] = found
     if picked[0] == picked[1]:
         raise InputError(f"--text-column and --label-column should differ, both are {picked[0]!r}")
     return str(picked[0]), str(picked[1])
-
-
-def _pick_splits(
-    tables: dict[str, Table], dataset: str, train: str, validation: str | None, test: str
-) -> dict[str, str]:
-    """The name of the split for each role; a role that has to be made is absent."""
-    chosen = {"train": train, "test": test}
-    if found := validation or next((name for name in VALIDATION_SPLITS if name in tables), None):
-        chosen["validation"] = found
-    if test == "test" and test not in tables:
-        del chosen["test"]
-    for role, name in chosen.items():
-        if name not in tables:
-            raise InputError(f"{_base(dataset)} has no split {name!r}: choose --{role}-split from {', '.join(tables)}")
-    if len(set(chosen.values())) < len(chosen):
-        raise InputError(f"train, validation and test should be different splits, got {', '.join(chosen.values())}")
-    return chosen
 
 
 def _rows_of(table: Table, split_name: str, text_column: str, label_column: str, drop_bad_texts: bool) -> _Rows:
@@ -321,11 +186,11 @@ def _rows_of(table: Table, split_name: str, text_column: str, label_column: str,
     texts, rows, numbers = GrowingTexts(), arrays.Growing(np.int64), arrays.Growing(np.int32)
     for row, (raw_text, raw_label) in enumerate(zip(raw_texts, raw_labels, strict=True)):
         all_minus_one = all_minus_one and _is_minus_one(raw_label)
-        text = _clean_text(raw_text, text_column, split_name, row, dropped)
+        text = clean_text(raw_text, text_column, split_name, row, dropped)
         label = _clean_label(raw_label, label_column, split_name, row)
-        if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= _LONGEST_TEXT else "":
+        if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= LONGEST_TEXT else "":
             if not drop_bad_texts:
-                raise _bad_text(raw_texts, split_name, row, text, bad)
+                raise bad_text(raw_texts, split_name, row, text, bad)
             dropped[bad] += 1
         elif label is None or (is_class and _is_minus_one(label)):
             dropped["unlabelled"] += 1
@@ -341,31 +206,6 @@ def _rows_of(table: Table, split_name: str, text_column: str, label_column: str,
 
 def _no_rows(split_name: str, dropped: Mapping[str, int]) -> _Rows:
     return _Rows(Split(split_name, [], []), [], np.zeros(0, dtype=np.int32), dict(dropped))
-
-
-def _bad_text(texts: Values, split_name: str, row: int, text: str, bad: str) -> InputError:
-    """Says how many texts are empty, or that one is a megabyte long."""
-    blank = sum(value is None or (isinstance(value, str) and not value.strip()) for value in texts)
-    found = f"{blank} that are empty" if bad == "blank_text" else f"one of {len(text):,} characters"
-    return InputError(
-        f"every row of split {split_name} should hold a text below a million characters, found {found} "
-        f"(row {row + 1} is the first): mend the data, or add --drop-bad-texts to leave such rows out"
-    )
-
-
-def _clean_text(value: Any, column: str, split_name: str, row: int, counts: Counter[str]) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | dict | bytes):
-        raise InputError(
-            f"column {column!r} should hold texts, found {type(value).__name__} in {split_name} row {row}: "
-            "choose another --text-column"
-        )
-    text = str(value)
-    repaired = text.encode(errors="replace").decode()  # a lone surrogate cannot be written to any file
-    if repaired != text:
-        counts["repaired_surrogates"] += 1
-    return repaired
 
 
 def _clean_label(value: Any, column: str, split_name: str, row: int) -> Any:
@@ -404,7 +244,7 @@ def _fill_in(
     """All three parts; those that the data set lacks are drawn from train, test before validation."""
     parts = dict(rows)
     if not len(parts["train"].split):
-        raise InputError(f"{_base(dataset)} should have rows with a text and a label to train on, found none")
+        raise InputError(f"{base_name(dataset)} should have rows with a text and a label to train on, found none")
     if "test" in parts and not len(parts["test"].split):
         if chosen["test"] != "test":
             raise InputError(f"split {chosen['test']!r} has no labelled rows: choose another --test-split")
@@ -425,42 +265,19 @@ def _fill_in(
 
 def _draw(train: _Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[_Rows, _Rows]:
     """Train without the rows that are held back, and those rows; a text that occurs twice stays whole in train."""
-    hashes = _hashes(train.split.texts)
-    candidates = np.flatnonzero(~_among(hashes, _repeated(hashes)))
+    hashes = hashes_of(train.split.texts)
+    candidates = np.flatnonzero(~among(hashes, repeated(hashes)))
     _, order = np.unique([str(kind) for kind in train.kinds], return_inverse=True)
     count = min(round(fraction * len(hashes)), len(candidates))
     taken = np.zeros(len(hashes), dtype=bool)
     labels = order.astype(np.int32)[train.numbers[candidates]]
-    taken[candidates[_stratified(labels, count, _generator(split_seed, role))]] = True
+    taken[candidates[stratified(labels, count, generator(split_seed, role))]] = True
     if not taken.any():
         raise InputError(
-            f"{_base(dataset)} should have enough rows to hold some back for {role}, found {len(taken)}: "
+            f"{base_name(dataset)} should have enough rows to hold some back for {role}, found {len(taken)}: "
             "each class needs two different texts or more"
         )
     return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
-
-
-def _generator(split_seed: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng([abs(split_seed), *purpose.encode()])
-
-
-def _stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:
-    """Mark `count` rows so that every class gives its share; a class never gives its last row.
-
-    Shares are rounded down, and what is left goes to the classes with the largest remainders.
-    """
-    sizes = np.bincount(labels)
-    classes = np.flatnonzero(sizes)
-    sizes = sizes[classes]
-    wanted = sizes * (count / max(1, len(labels)))
-    given = np.minimum(np.floor(wanted).astype(np.int64), sizes - 1)
-    for index in np.argsort(np.floor(wanted) - wanted, kind="stable"):
-        if given.sum() < count and given[index] < sizes[index] - 1:
-            given[index] += 1
-    marked = np.zeros(len(labels), dtype=bool)
-    for label, number in zip(classes, given, strict=True):
-        marked[generator.permutation(np.flatnonzero(labels == label))[:number]] = True
-    return marked
 
 
 def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
@@ -468,7 +285,7 @@ def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
     if limit is None or len(split) <= limit:
         return split
     assert split.labels is not None
-    dropped = _stratified(split.labels, len(split) - limit, _generator(split_seed, f"limit {split.name}"))
+    dropped = stratified(split.labels, len(split) - limit, generator(split_seed, f"limit {split.name}"))
     return split.take(np.flatnonzero(~dropped))
 
 
@@ -482,7 +299,7 @@ def _label_names(labels: list[Any], table: Table, column: str, dataset: str) -> 
         return dict(enumerate(table.class_names[column]))
     if len(kinds) > 1:
         shown = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise InputError(f"column {column!r} of {_base(dataset)} should hold one kind of label, found {shown}")
+        raise InputError(f"column {column!r} of {base_name(dataset)} should hold one kind of label, found {shown}")
     values = sorted(set(labels))
     described = _described(table, column, values)
     return {value: described.get(value, str(value)) for value in values}
@@ -506,8 +323,8 @@ def _number(part: _Rows, role: str, names: dict[Any, str], dataset: str, column:
     if unknown := sorted({str(label) for label in part.present() if known[label] is None}):
         shown = ", ".join(unknown[:5])
         raise InputError(
-            f"{role} of {_base(dataset)} should only have labels that train has, found {shown} in column {column!r}: "
-            "add such rows to train or remove them"
+            f"{role} of {base_name(dataset)} should only have labels that train has, found {shown} in column "
+            f"{column!r}: add such rows to train or remove them"
         )
     labels = np.asarray([-1 if number is None else number for number in numbers], dtype=np.int64)
     return dataclasses.replace(part.split, name=role, labels=arrays.take(labels, part.numbers))
@@ -534,58 +351,3 @@ def _note_missing_classes(splits: dict[str, Split], label_names: list[str], note
         present = set() if split.labels is None else set(np.unique(split.labels).tolist())
         if missing := [name for number, name in enumerate(label_names) if number not in present]:
             notes.setdefault("classes_without_rows", {})[role] = missing
-
-
-# Overlap, languages
-
-
-def _note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) -> Split:
-    """Count texts of train that stand in another split too, and leave them out of train if asked."""
-    train = splits["train"]
-    own = _hashes(train.texts)
-    overlap = {role: _among(own, np.unique(_hashes(splits[role].texts))) for role in ("validation", "test")}
-    notes["overlap"] = {f"train/{role}": int(found.sum()) for role, found in overlap.items()}
-    notes["num_duplicates_in_train"] = len(own) - len(np.unique(own))
-    kept = np.flatnonzero(~(overlap["validation"] | overlap["test"]))
-    if not drop or len(kept) == len(own):
-        return train
-    notes["num_overlap_dropped_from_train"] = len(own) - len(kept)
-    return train.take(kept)
-
-
-def _hashes(texts: Sequence[str]) -> Hashes:
-    """Eight bytes for each text, white space around it left out: of ten million texts no two collide, by all odds."""
-    growing = arrays.Growing(np.uint64)
-    for text in texts:
-        content = text.strip().encode(errors="surrogatepass")
-        growing.add(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
-    return growing.done()
-
-
-def _repeated(hashes: Hashes) -> Hashes:
-    """Those that occur twice or more, sorted."""
-    ordered = np.sort(hashes)
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-
-
-def _among(hashes: Hashes, some: Hashes) -> Marks:
-    """Which of the hashes are among some, which are sorted."""
-    found = np.zeros(len(hashes), dtype=bool)
-    for part, marks in zip(arrays.pieces(hashes), arrays.pieces(found), strict=True):
-        if len(some):
-            marks[:] = some[np.searchsorted(some, part).clip(max=len(some) - 1)] == part
-    return found
-
-
-def _languages(declared: list[str], config: str | None) -> list[str]:
-    """Languages of one configuration: its own if it is named after one, else what the card declares for all."""
-    prefix = (config or "").replace("-", "_").split("_")[0]
-    code = prefix if prefix in declared else _LANGUAGES.get(prefix)
-    if code is not None:
-        return [code]
-    return declared if config is None or len(declared) <= 1 else []
-
-
-def _base(dataset: str) -> str:
-    """A name for messages: the hub id, or the file's name without its folder."""
-    return os.path.basename(dataset) if Path(dataset).suffix and Path(dataset).exists() else dataset

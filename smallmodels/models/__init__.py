@@ -4,10 +4,19 @@
 `first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
 """
 
-from smallmodels.models.adapters import add_lora, merge_adapter
+from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter
 from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
-from smallmodels.models.facts import Operations, describe, num_operations, num_parameters, size_bytes
-from smallmodels.models.forward import forward_all, forward_texts
+from smallmodels.models.facts import (
+    Operations,
+    describe,
+    num_operations,
+    num_parameters,
+    size_bytes,
+    vocabulary_size,
+)
+from smallmodels.models.forward import forward_all, forward_targets, forward_texts
+from smallmodels.models.fresh import new_language_model, new_language_model_of, new_tokenizer
+from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import (
     Embedder,
     Model,
@@ -15,6 +24,7 @@ from smallmodels.models.loading import (
     embedding_width,
     load_classifier,
     load_embedder,
+    load_language_model,
     require_own_tokens,
     seeded,
 )
@@ -22,6 +32,7 @@ from smallmodels.models.loading import (
 __all__ = [
     "Compute",
     "Embedder",
+    "LanguageModel",
     "Model",
     "Operations",
     "TextModel",
@@ -30,15 +41,22 @@ __all__ = [
     "describe",
     "embedding_width",
     "forward_all",
+    "forward_targets",
     "forward_texts",
+    "is_adapted",
     "load_classifier",
     "load_embedder",
+    "load_language_model",
     "matmul_rate",
     "merge_adapter",
+    "new_language_model",
+    "new_language_model_of",
+    "new_tokenizer",
     "num_operations",
     "num_parameters",
     "pick_device",
     "require_own_tokens",
     "seeded",
     "size_bytes",
+    "vocabulary_size",
 ]

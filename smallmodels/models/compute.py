@@ -21,6 +21,7 @@ from smallmodels.data import batches
 from smallmodels.data.splits import Tokens
 from smallmodels.errors import InputError
 from smallmodels.models import first_token
+from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import Embedder, TextModel
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -70,11 +71,12 @@ class Compute:
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, with the chosen attention, and a last layer that computes what the head reads."""
-        transformer: Any = model.transformer if isinstance(model, Embedder) else model
+        transformer: Any = model.transformer if isinstance(model, (Embedder, LanguageModel)) else model
         if hasattr(transformer, "set_attn_implementation"):
             if self.attention == _MASKED:
                 _register_masked()
-            transformer.set_attn_implementation(self.attention)
+            has_choice = getattr(transformer, "_supports_sdpa", True)  # Gemma 2 has not
+            transformer.set_attn_implementation(self.attention if has_choice else "eager")
         first_token.shorten(model)
         return model.to(self.device)
 

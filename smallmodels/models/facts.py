@@ -9,6 +9,7 @@ from torch import nn
 
 from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
+from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import Embedder, TextModel
 
 _ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier")
@@ -20,6 +21,12 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def vocabulary_size(model: TextModel) -> int:
+    """Rows of a language model's output layer: tokens, and spare rows that a family may have."""
+    assert isinstance(model.model, LanguageModel), "only language models have an output layer of tokens"
+    return len(model.model.output_layer.weight)
+
+
 def size_bytes(model: nn.Module) -> int:
     """Bytes of the weights as they are saved."""
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -28,7 +35,7 @@ def size_bytes(model: nn.Module) -> int:
 def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
     """Facts about a trained model for the record: base model, layers, parameters, number format, how to load it."""
     config: Any = model.model.config
-    loader = "SentenceTransformer" if isinstance(model.model, Embedder) else "AutoModelForSequenceClassification"
+    loaders = {Embedder: "SentenceTransformer", LanguageModel: "AutoModelForCausalLM"}
     return {
         **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
         "num_layers": int(config.num_hidden_layers),
@@ -39,7 +46,7 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         "device": compute.device,
         "number_format": compute.number_format,
         "weights_sha256": model.weights_sha256(),
-        "loader": loader,
+        "loader": loaders.get(type(model.model), "AutoModelForSequenceClassification"),
     }
 
 
@@ -75,7 +82,8 @@ class Operations:
         weights = {m: m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)}
         of_texts = sum(number for module, number in weights.items() if module in per_text)
         of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each
-        return cls(2.0 * of_texts, 2.0 * of_tokens, 4.0 * width * (num_layers - num_short))
+        pairs = 0.5 if isinstance(model, LanguageModel) else 1.0  # a token attends to those before it
+        return cls(2.0 * of_texts, 2.0 * of_tokens, pairs * 4.0 * width * (num_layers - num_short))
 
     def __call__(self, lengths: npt.NDArray[np.int64]) -> float:
         """Of one pass over texts of these lengths."""

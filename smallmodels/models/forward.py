@@ -1,6 +1,6 @@
 """Passes of a model without gradients, over texts of any number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from smallmodels.data import batches
-from smallmodels.data.splits import Tokens, tokenize
+from smallmodels.data.splits import Split, Tokens, tokenize
 from smallmodels.errors import RunInterruptedError
 from smallmodels.models.compute import Compute, choose_compute
 from smallmodels.models.facts import Operations
+from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import TextModel, require_own_tokens
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -56,6 +57,36 @@ def forward_all(
     for indices, values_NC in rows:
         result[indices] = values_NC.cpu().numpy()
     return result
+
+
+def forward_targets(
+    network: LanguageModel, rows: Split, *, compute: Compute, context: Context = NO_CONTEXT
+) -> Iterator[tuple[npt.NDArray[np.int64], batches.Batch, Tensor, Tensor]]:
+    """The hidden states of a language model that predict the targets of each row; no gradients.
+
+    Args:
+        network: On the device and in evaluation mode.
+        rows: As `data.cut_into_rows` makes them.
+        compute: Number format and size of a pass.
+        context: Counts the work and may ask to stop.
+
+    Yields: Places of some rows, their batch, and of all its targets the states, (num_targets, num_dimensions), and ids.
+    """
+    tokens, operations = rows.require_tokens(), Operations.of(network)
+    for indices in batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass):
+        if context.should_stop():
+            raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
+        batch = batches.collate(rows, indices)
+        there = batch.to(compute.device)
+        with torch.no_grad(), compute.autocast():
+            hidden = network(**there.inputs)
+            chosen = there.is_target[:, 1:]
+            states, labels = hidden[:, :-1][chosen], there.inputs["input_ids"][:, 1:][chosen]
+        lengths, processed = tokens.lengths[indices], batch.num_processed_tokens
+        context.counts.add(
+            examples=len(indices), tokens=batch.num_tokens, processed=processed, operations=operations(lengths)
+        )
+        yield indices, batch, states, labels
 
 
 def forward_texts(

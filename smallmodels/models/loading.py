@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -25,6 +26,7 @@ from transformers import (
 from smallmodels import files, sources
 from smallmodels.data.splits import Tokens, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError
+from smallmodels.models.language_model import LanguageModel, require_known_output
 
 _NOTES_NAME = "smallmodels.json"
 
@@ -60,7 +62,7 @@ class TextModel:
     """A model with its tokenizer, and notes on how it came to be; a teacher or a student."""
 
     model: nn.Module
-    """A sequence classifier of transformers, or an `Embedder`."""
+    """A sequence classifier of transformers, an `Embedder`, or a `LanguageModel`."""
     tokenizer: PreTrainedTokenizerBase
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able: `base_model`, `layers`, …"""
@@ -73,23 +75,27 @@ class TextModel:
         An embedder is readable by sentence-transformers as well.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        transformer: Any = self.model.transformer if isinstance(self.model, Embedder) else self.model
         with _quiet_transformers():
-            transformer.save_pretrained(folder)
+            self.transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if isinstance(self.model, Embedder):
             _write_sentence_transformers_files(folder, self)
-        kind = "embedder" if isinstance(self.model, Embedder) else "classifier"
-        files.write_json(folder / _NOTES_NAME, {"kind": kind, "max_length": self.max_length, "notes": self.notes})
+        about = {"kind": _kind(self.model), "max_length": self.max_length, "notes": self.notes}
+        files.write_json(folder / _NOTES_NAME, about)
 
     @classmethod
     def load(cls, folder: Path) -> "TextModel":
         """Read what `save` wrote; float32, in evaluation mode, no code from the folder."""
         about = files.read_json(folder / _NOTES_NAME)
-        auto = AutoModel if about["kind"] == "embedder" else AutoModelForSequenceClassification
-        model, tokenizer = _from_folder(auto, folder, may_lack=_UNUSED if about["kind"] == "embedder" else ())
-        wrapped: nn.Module = Embedder(model) if about["kind"] == "embedder" else model
+        auto, wrapper = _KINDS[about["kind"]]
+        model, tokenizer = _from_folder(auto, folder, may_lack=_MAY_LACK.get(about["kind"], ()))
+        wrapped: nn.Module = wrapper(model) if wrapper else model
         return cls(wrapped.eval(), tokenizer, about["notes"], about["max_length"])
+
+    @property
+    def transformer(self) -> Any:
+        """The model of transformers, without our wrapper."""
+        return getattr(self.model, "transformer", self.model) if _kind(self.model) != "classifier" else self.model
 
     def copy(self) -> "TextModel":
         """A deep copy of the weights; the tokenizer is shared."""
@@ -104,6 +110,18 @@ class TextModel:
             for name, tensor in sorted(self.model.state_dict().items())
         ]
         return files.sha256_json(parts)
+
+
+_KINDS: dict[str, tuple[Any, type[nn.Module] | None]] = {
+    "classifier": (AutoModelForSequenceClassification, None),
+    "embedder": (AutoModel, Embedder),
+    "language_model": (AutoModelForCausalLM, LanguageModel),
+}
+"""What loads a model of each kind, and what we wrap it in."""
+
+
+def _kind(model: nn.Module) -> str:
+    return next((name for name, (_, wrapper) in _KINDS.items() if wrapper and isinstance(model, wrapper)), "classifier")
 
 
 def _tensor_bytes(tensor: Tensor) -> bytes:
@@ -129,6 +147,8 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
 
 _UNUSED = ("pooler.",)
 """Weights that an embedder may lack, because it does not use them."""
+_MAY_LACK = {"embedder": _UNUSED, "language_model": ("lm_head.",)}
+"""By kind; an output layer that shares the token table is not in the file."""
 _HEAD = ("classifier.", "score.", "pre_classifier.", "pooler.")
 """Weights that a base model may lack, because they are new in a classifier."""
 _NOT_USED = ("pooler.", "position_ids")
@@ -256,6 +276,27 @@ def load_embedder(
     notes = {"base_model": fetched.source.name}
     embedder = Embedder(transformer).eval()
     return TextModel(embedder, tokenizer, notes, _usable_length(transformer, max_length)), fetched
+
+
+def load_language_model(
+    model: str | sources.ModelFiles, *, max_length: int = 512, role: str = "teacher"
+) -> tuple[TextModel, sources.ModelFiles]:
+    """A causal language model from the hub, an installed package or a folder.
+
+    Args:
+        model: Hub id, `org/name@revision`, or a local folder; or what `sources.fetch_model` brought to disk.
+        max_length: Tokens of a row, if the model takes that many.
+        role: For the record; files that were fetched already have theirs.
+
+    Returns: The model in evaluation mode, and the files that it came from.
+    Raises: InputError if it is no causal language model, or makes its logits in a way that is not known here.
+    """
+    fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
+    name = fetched.source.name
+    transformer, tokenizer = _from_folder(AutoModelForCausalLM, fetched.folder, may_lack=_MAY_LACK["language_model"])
+    language_model = LanguageModel(transformer).eval()
+    require_known_output(language_model, name)
+    return TextModel(language_model, tokenizer, {"base_model": name}, _usable_length(transformer, max_length)), fetched
 
 
 def embedding_width(fetched: sources.ModelFiles) -> int:

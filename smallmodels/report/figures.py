@@ -61,7 +61,8 @@ _SALT = "smallmodels"  # ids inside the SVG depend on it; fixed, so that equal r
 class Point:
     """One model in a picture of cost against quality.
 
-    `x` is its cost and `y` its quality; the four bounds are the ends of their intervals, None where unknown.
+    `x` is its cost and `y` its quality, larger being better, so the negative of a metric where smaller is better; the
+    four bounds are the ends of their intervals, None where unknown.
     """
 
     label: str
@@ -120,6 +121,7 @@ def scatter(
     y_label: str,
     draw_front: bool,
     percent: bool,
+    lower_is_better: bool = False,
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> "Figure":
@@ -131,28 +133,48 @@ def scatter(
         y_label: Name of the metric.
         draw_front: Whether to connect the front; False where the cost of this panel must not be ranked.
         percent: Whether quality is shown in percent.
+        lower_is_better: Whether the points have the metric's negative, which is shown without its sign.
         width: In SVG units (1/72 inch).
         height: In the same units.
     """
     figure, axes = _new_figure(width, height)
     _scale_cost(axes, [p.x for p in points])
-    cut = _KEEP_SHARE * max(p.y for p in points)
+    best = max(p.y for p in points)
+    cut = best - (1 - _KEEP_SHARE) * abs(best)
+    unit = _Unit(percent, lower_is_better)
     shown = [p for p in points if p.y >= cut]
-    bottom = _scale_quality(axes, shown, percent, room_below=len(shown) < len(points))
+    bottom = _scale_quality(axes, shown, unit, room_below=len(shown) < len(points))
     _label_axes(axes, x_label, y_label)
     front = sorted((p for p in shown if p.on_front), key=lambda p: (p.x, p.y))
     if draw_front:
         _draw_front(axes, front)
-    placed = [p if p.y >= cut else _below(p, bottom, percent) for p in points]
+    placed = [p if p.y >= cut else _below(p, bottom, unit) for p in points]
     for point, original in zip(placed, points, strict=True):
         _draw_point(axes, point, below=original.y < cut)
     _place_labels(axes, placed, front if draw_front else [], width, height)
     return figure
 
 
-def _below(point: Point, bottom: float, percent: bool) -> Point:
+@dataclass(frozen=True)
+class _Unit:
+    """How a quality is written."""
+
+    percent: bool
+    lower_is_better: bool
+
+    def shown(self, y: float) -> float:
+        """The number to write."""
+        return y * (100 if self.percent else 1) * (-1 if self.lower_is_better else 1) + 0.0  # -0 becomes 0
+
+    @property
+    def sign(self) -> str:
+        """After the number."""
+        return "\u00a0%" if self.percent else ""
+
+
+def _below(point: Point, bottom: float, unit: _Unit) -> Point:
     """A point far below the others, moved to the lower edge with its value in its name: the others keep their room."""
-    value = f"{100 * point.y:.1f}\u00a0%" if percent else f"{point.y:.2f}"
+    value = f"{unit.shown(point.y):.{1 if unit.percent else 2}f}{unit.sign}"
     return replace(point, label=f"{point.label} ({value})", y=bottom, y_low=None, y_high=None)
 
 
@@ -212,7 +234,7 @@ def _scale_cost(axes: "Axes", costs: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def _scale_quality(axes: "Axes", points: Sequence[Point], percent: bool, *, room_below: bool = False) -> float:
+def _scale_quality(axes: "Axes", points: Sequence[Point], unit: _Unit, *, room_below: bool = False) -> float:
     """Set the limits of quality and return the lower one; with room below for points that are off the scale."""
     values = [v for p in points for v in (p.y, p.y_low, p.y_high) if v is not None]
     low, high = min(values), max(values)
@@ -220,18 +242,19 @@ def _scale_quality(axes: "Axes", points: Sequence[Point], percent: bool, *, room
     bottom, top = low - margin * (2.5 if room_below else 1), high + margin
     if low >= 0:
         bottom = max(bottom, 0.0)
-    if high <= 1.0:
+    if high <= 0.0:
+        top = min(top, 0.0)
+    elif high <= 1.0:
         top = min(top, 1.0 + margin / 3)
     axes.set_ylim(bottom, top)
-    _quality_ticks(axes, bottom, top, percent)
+    _quality_ticks(axes, bottom, top, unit)
     return bottom
 
 
-def _quality_ticks(axes: "Axes", bottom: float, top: float, percent: bool) -> None:
+def _quality_ticks(axes: "Axes", bottom: float, top: float, unit: _Unit) -> None:
     ticks = [t for t in _linear_ticks(bottom, top, 5) if t >= bottom]
-    scale = 100 if percent else 1
     axes.set_yticks(ticks)
-    axes.set_yticklabels([_plain_number(t * scale) + ("\u00a0%" if percent else "") for t in ticks])
+    axes.set_yticklabels([_plain_number(unit.shown(t)) + unit.sign for t in ticks])
 
 
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:
@@ -316,8 +339,16 @@ def _overlap(one: tuple[float, float, float, float], two: tuple[float, float, fl
 
 
 @_own_style()
-def curve(xs: Sequence[float], ys: Sequence[float], *, x_label: str, y_label: str, percent: bool) -> "Figure":
-    """Quality on validation against the cost of training so far; the best point is marked."""
+def curve(
+    xs: Sequence[float],
+    ys: Sequence[float],
+    *,
+    x_label: str,
+    y_label: str,
+    percent: bool,
+    lower_is_better: bool = False,
+) -> "Figure":
+    """Quality on validation, larger being better, against the cost of training so far; the best point is marked."""
     figure, axes = _new_figure(WIDTH, HEIGHT)
     colour = PALETTE["student"][0]
     points = [Point(label="", role="student", x=x, y=y) for x, y in zip(xs, ys, strict=True)]
@@ -325,7 +356,7 @@ def curve(xs: Sequence[float], ys: Sequence[float], *, x_label: str, y_label: st
     axes.set_xlim(0, high * 1.06)
     axes.set_xticks(_linear_ticks(0.0, high * 1.06, 5))
     axes.set_xticklabels([_plain_number(t) for t in axes.get_xticks()])
-    _scale_quality(axes, points, percent)
+    _scale_quality(axes, points, _Unit(percent, lower_is_better))
     _label_axes(axes, x_label, y_label)
     axes.plot(xs, ys, color=colour, linewidth=2, marker="o", markersize=4, clip_on=False)
     best = max(range(len(ys)), key=lambda i: ys[i])

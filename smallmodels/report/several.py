@@ -286,9 +286,13 @@ def _placed(systems: Sequence[System], unit: Unit, *, use: bool) -> tuple[list[P
             verdict[i] = "not comparable: cost missing" if quality is not None else "not comparable: quality missing"
             continue
         points[i] = Point(
-            label=system.label, role=system.role, x=cost.value, y=quality.value,
-            x_low=cost.low, x_high=cost.high, y_low=quality.low, y_high=quality.high,
-        )  # fmt: skip
+            label=system.label,
+            role=system.role,
+            x=cost.value,
+            x_low=cost.low,
+            x_high=cost.high,
+            **single.goodness_of(system.records[0].metric, quality.value, quality.low, quality.high),
+        )
     ranked = [i for i in points if not verdict[i]]
     if len(ranked) < 2:
         for i in ranked:

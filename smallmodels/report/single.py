@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from smallmodels import records
 from smallmodels.records import Inference, Payback, Result, RunRecord, statement_sha256
 from smallmodels.report import details, figures, formats, fronts, words
 from smallmodels.report.figures import Point
@@ -196,10 +198,15 @@ def _point(record: RunRecord, result: Result, cost: float, low: float | None, hi
     if value is None:
         return []
     found, label = result.metrics[record.metric], role_name(result.role)
-    ends = (found.low, found.high)
-    return [
-        Point(label=label, role=result.role, x=cost, y=value, x_low=low, x_high=high, y_low=ends[0], y_high=ends[1])
-    ]
+    quality = goodness_of(record.metric, value, found.low, found.high)
+    return [Point(label=label, role=result.role, x=cost, x_low=low, x_high=high, **quality)]
+
+
+def goodness_of(metric: str, value: float, low: float | None, high: float | None) -> dict[str, Any]:
+    """A value with its interval as the y of a point, whose top is the better end."""
+    ends = [None if end is None else records.goodness(metric, end) for end in (low, high)]
+    y_low, y_high = reversed(ends) if metric in records.LOWER_IS_BETTER else ends
+    return {"y": records.goodness(metric, value), "y_low": y_low, "y_high": y_high}
 
 
 def not_comparable(record: RunRecord) -> str:
@@ -240,7 +247,9 @@ def _axis(unit: Unit) -> str:
 def cost_panel(metric: str, points: list[Point], name: str, axis: str, what: str, *, ranks: bool) -> Panel:
     """A picture of cost against quality with the words that stand for it."""
     quality_name = formats.metric_name(metric)
-    said = "; ".join(f"{p.label} {number(p.x)} {axis}, {formats.quality(metric, p.y)}" for p in points[:12])
+    said = "; ".join(
+        f"{p.label} {number(p.x)} {axis}, {formats.quality(metric, records.goodness(metric, p.y))}" for p in points[:12]
+    )
     front = ", ".join(p.label for p in points if p.on_front)
     alt = f"{formats.capital(quality_name)} against {axis} {what}: {said}."
     alt += f" On the front: {front}." if front and ranks else ""
@@ -250,6 +259,7 @@ def cost_panel(metric: str, points: list[Point], name: str, axis: str, what: str
         y_label=quality_name,
         draw_front=ranks,
         percent=formats.is_share(metric),
+        lower_is_better=metric in records.LOWER_IS_BETTER,
     )
     heading = f"{formats.capital(axis)} {what}" + (", ranked" if front and ranks else ", not ranked")
     return Panel(name=name, heading=heading, alt=alt, figure=figure)
@@ -376,20 +386,26 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
     use_joules = unit == "J" and len(joules) == len(points)
     xs = joules if use_joules else [p.cpu_s for p in points]
     ys = [p.value for p in points]
+    shown_ys = [records.goodness(record.metric, y) for y in ys]
     axis, name = _axis("J" if use_joules else "CPU-s"), formats.metric_name(record.metric)
     best = max(range(len(ys)), key=lambda i: ys[i])
     alt = (
-        f"Validation {name} starts at {formats.quality(record.metric, ys[0])} after {number(xs[0])} {axis} and is "
-        f"highest, {formats.quality(record.metric, ys[best])}, after {number(xs[best])} {axis}."
+        f"Validation {name} starts at {formats.quality(record.metric, shown_ys[0])} after {number(xs[0])} {axis} and "
+        f"is best, {formats.quality(record.metric, shown_ys[best])}, after {number(xs[best])} {axis}."
     )
     figure = figures.curve(
-        xs, ys, x_label=f"{axis} of training", y_label=f"validation {name}", percent=formats.is_share(record.metric)
+        xs,
+        ys,
+        x_label=f"{axis} of training",
+        y_label=f"validation {name}",
+        percent=formats.is_share(record.metric),
+        lower_is_better=record.metric in records.LOWER_IS_BETTER,
     )
     panel = Panel(name="curve", heading=f"Validation {name} during training", alt=alt, figure=figure)
     shown = _spread(len(points), best)
     rows: list[Row] = [
-        [f"{p.step:,}", number(p.cpu_s), number(p.energy_j), formats.quality(record.metric, p.value)]
-        for p in (points[i] for i in shown)
+        [f"{p.step:,}", number(p.cpu_s), number(p.energy_j), formats.quality(record.metric, y)]
+        for p, y in ((points[i], shown_ys[i]) for i in shown)
     ]
     joules_name = "joules" if record.energy_is_counted else "estimated joules"
     table = Table(

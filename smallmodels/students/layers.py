@@ -14,7 +14,7 @@ def keep_layers(student: Student, num_layers: int) -> Student:
     """Keep evenly spaced layers, first and last included, and copy their weights.
 
     Args:
-        student: An encoder, with or without a head; it is not changed.
+        student: An encoder, with or without a head, or a language model; it is not changed.
         num_layers: Layers to keep, from 1 to as many as there are.
 
     Raises: InputError if there are fewer layers.
@@ -28,8 +28,21 @@ def keep_layers(student: Student, num_layers: int) -> Student:
     parent, name = _find_layers(small.model, available)
     layers = getattr(parent, name)
     setattr(parent, name, nn.ModuleList([layers[i] for i in kept]))
-    _config(small).num_hidden_layers = num_layers
+    _renumber(getattr(parent, name))
+    config = _config(small)
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
     return dataclasses.replace(small, notes={**student.notes, "kept_layers": kept, "teacher_layers": available})
+
+
+def _renumber(layers: nn.ModuleList) -> None:
+    """Tell each layer its new place, under which a language model keeps what it has read."""
+    for place, layer in enumerate(layers):
+        parts: list[Any] = list(layer.modules())
+        for module in parts:
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = place
 
 
 def _config(student: Student) -> Any:

@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerBase
 from smallmodels import models
 from smallmodels.data.splits import Tokens, tokenize
 from smallmodels.errors import InputError
-from smallmodels.models import Embedder
 from smallmodels.students.student import Student
 
 NewIds: TypeAlias = Mapping[int, int]
@@ -252,7 +251,7 @@ def _renumber_padding(model: Any, new_ids: NewIds) -> None:
 
 
 def _transformer(student: Student) -> Any:
-    return student.model.transformer if isinstance(student.model, Embedder) else student.model
+    return student.transformer
 
 
 def _configs(student: Student) -> list[Any]:

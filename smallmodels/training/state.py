@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smallmodels import checkpoints, files, processes, records
+from smallmodels import checkpoints, files, models, processes, records
 from smallmodels.errors import DamagedError, TrainingError
 from smallmodels.models import TextModel
 from smallmodels.phases import Context, Counts
@@ -175,7 +175,7 @@ class Checkpointer:
 def trainable(model: nn.Module, loss_fn: LossFn, config: TrainConfig) -> dict[str, nn.Parameter]:
     """Parameters to train by name; those of the loss carry the prefix `loss.`."""
     chosen = dict(model.named_parameters())
-    adapted = hasattr(model, "peft_config")  # peft has already frozen what is not an adapter
+    adapted = models.is_adapted(model)  # peft has already frozen what is not an adapter
     if not adapted:
         table = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
         for parameter in chosen.values():

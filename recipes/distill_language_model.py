@@ -1,0 +1,227 @@
+"""Distil a language model into a smaller one, which learns from what the teacher said about each token of the texts.
+
+Source:    soft targets: Hinton et al. 2015, arXiv:1503.02531; reverse KL: Gu et al. 2023, arXiv:2306.08543; generalised
+           Jensen-Shannon: Agarwal et al. 2023, arXiv:2306.13649; skew KL: Ko et al. 2024, arXiv:2402.03898.
+Run:       smallmodels run distill_language_model --teacher runs/pretrain_language_model/…/model
+Expected:  the student's bits per byte beside those of the same student trained on the texts alone at equal cost.
+Licences:  MedQuAD, questions and answers on health, is CC-BY-4.0, SmolLM2 Apache-2.0; a student inherits its teacher's.
+
+The stored signal holds the k most likely tokens of each place and the mass of all others, some 130 bytes a token.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from smallmodels import cli, data, losses, models, perplexity, students, teachers, training
+from smallmodels.data import Batch
+from smallmodels.errors import require
+from smallmodels.evaluation import Contender
+from smallmodels.models import LanguageModel, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to distil, how small, and how the student is trained."""
+
+    dataset: str = "lavita/MedQuAD"
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = None
+    """Configuration of a hub data set that has several, such as a language."""
+    text_columns: tuple[str, ...] = ("question", "answer")
+    """Columns whose texts make up one text, a line break between them."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a tenth of train if there is none."""
+    drop_overlap: bool = True
+    """Drop training texts that also stand in validation or test."""
+    drop_bad_texts: bool = True
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Train on so many texts only."""
+    max_test: int | None = 500
+    """Validate and test on so many texts only."""
+    teacher: str = "HuggingFaceTB/SmolLM2-135M"
+    """Causal language model, from the hub or a local folder."""
+    hidden_size: int | None = None
+    """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
+    num_layers: int = 10
+    """Layers of the student."""
+    num_heads: int = 4
+    """Heads of attention of a new student."""
+    max_length: int = 256
+    """Tokens of a row; longer texts make several."""
+    k: int = 32
+    """Most likely tokens of the teacher that are kept for each place."""
+    objective: Literal["kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl"] = "kl"
+    """Divergence from the teacher."""
+    temperature: float = 1.0
+    """Softens both distributions; > 0, and 1 leaves them as they are."""
+    soft_weight: float = 0.5
+    """Share of the divergence in the loss, in [0, 1]; the rest is cross-entropy with the next token."""
+    seed: int = 0
+    """Of a new student's weights and of the training."""
+    split_seed: int = 0
+    """Of the texts that are held out."""
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=2, batch_size=16)
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "> 0", self.temperature)
+        require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.k > 0, "k", "> 0", self.k)
+
+
+SMOKE = replace(
+    Config(),
+    max_train=100,
+    max_test=20,
+    num_layers=1,
+    max_length=64,
+    k=8,
+    train=replace(Config().train, max_steps=2, num_evaluations=1),
+)
+
+OBJECTIVES: dict[str, losses.Divergence] = {
+    "kl": losses.kl_divergence,
+    "reverse_kl": losses.reverse_kl_divergence,
+    "jensen_shannon": losses.jensen_shannon_divergence,
+    "skew_kl": losses.skew_kl_divergence,
+    "skew_reverse_kl": losses.skew_reverse_kl_divergence,
+}
+
+
+def main(config: Config, run: Run) -> None:
+    """Store what the teacher says, train the student on it, and compare it with one that had the texts alone."""
+    # 1. Texts and teacher
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    splits = run.phase(
+        "data",
+        data.load_texts,
+        dataset_name,
+        config=config.dataset_config,
+        text_columns=config.text_columns,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        test_split=config.test_split,
+        split_seed=config.split_seed,
+        drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
+        max_train=config.max_train,
+        max_test=config.max_test,
+    )
+    run.add_source(splits.source)
+    teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
+    run.add_source(fetched.source)
+    if config.hidden_size is None:
+        untrained = students.keep_layers(teacher, config.num_layers)
+    else:
+        untrained = models.new_language_model(
+            teacher.tokenizer,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            max_length=teacher.max_length,
+            seed=config.seed,
+        )
+    rows = data.cut_into_rows(splits.train, teacher.tokenizer, max_length=teacher.max_length)
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **run.compute)
+    unigrams = perplexity.Unigrams.fit(rows, teacher.tokenizer)
+    num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
+    packing = teachers.Packing(config.k, (config.temperature,), num_classes)
+    run.say(teachers.require_space_for_tokens(rows, packing, run.folder))
+
+    # 2. What the teacher says about each token, stored once
+    signals = run.phase(
+        "cache",
+        teachers.store_token_signals,
+        teacher,
+        rows,
+        packing=packing,
+        compute=compute,
+    )
+
+    # 3. The student, and the same one without a teacher at equal cost
+    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(
+            states, model.output_layer, lambda logits, chunk: losses.cross_entropy(logits, labels[chunk])
+        )
+
+    def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        told, divergence = batch.teacher_top_k, OBJECTIVES[config.objective]
+
+        def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
+            soft = losses.top_k_divergence(logits, told[chunk], divergence, temperature=config.temperature)
+            return config.soft_weight * soft + (1 - config.soft_weight) * losses.cross_entropy(logits, labels[chunk])
+
+        return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        found = perplexity.text_losses(model, splits.validation, compute=compute).metrics()["bits_per_byte"]
+        return {"minus_bits_per_byte": -found.value}
+
+    student = run.phase(
+        "train",
+        training.fit,
+        untrained.copy(),
+        rows.with_signals(signals),
+        soft_loss,
+        config.train,
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+
+    def steps_at_equal_cost() -> int:
+        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(["cache", "train"], to=["train"]))
+
+    control = run.phase(
+        "label_only",
+        training.fit,
+        untrained.copy(),
+        rows,
+        hard_loss,
+        replace(config.train, max_steps=run.choose("label_only_steps", partial(steps_at_equal_cost))),
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+
+    # 4. The test split is read here, once
+    contenders = {
+        "teacher": Contender(teacher),
+        "student": Contender(student, built_by=("cache", "train")),
+        "untrained_student": Contender(untrained),
+        "label_only": Contender(control, built_by=("label_only",)),
+        "unigrams": Contender(unigrams),
+    }
+    result = run.phase("evaluate", perplexity.evaluate_language_models, contenders, splits.test, compute=compute)
+    run.finish(
+        student,
+        title=f"{config.num_layers}-layer language model of {splits.source.name}, distilled from {fetched.source.name}",
+        task="text-generation",
+        metric="bits_per_byte",
+        results=result.results,
+        predictions=result.predictions,
+        curve=training.curve(student),
+        model=models.describe(student, compute),
+        languages=splits.languages,
+        limits=[
+            f"Tested on {splits.source.name} only; it says false things in good language.",
+            "Not a medical device, and no source of advice.",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

@@ -1,0 +1,216 @@
+"""Distil a language model by what it writes: the teacher answers, a filter keeps what is right, a student learns it.
+
+Source:    Kim and Rush 2016, arXiv:1606.07947, section 3.2; the filter: Zelikman et al. 2022, arXiv:2203.14465.
+Run:       smallmodels run distill_sequence_level
+Expected:  as many right answers as the teacher's own allow; how many were written, kept and used is in the record.
+Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
+"""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from smallmodels import cli, data, generation, losses, models, perplexity, students, training
+from smallmodels.data import Batch
+from smallmodels.errors import InputError, require
+from smallmodels.evaluation import Contender
+from smallmodels.models import LanguageModel, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the teacher is asked, and who learns from its answers."""
+
+    dataset: str = "openai/gsm8k"
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = "main"
+    """Configuration of a hub data set that has several."""
+    prompt_column: str = "question"
+    """Column with what the teacher is asked."""
+    completion_column: str = "answer"
+    """Column with the right answer, whose number stands after `####`; only the filter and the test read it."""
+    train_split: str = "train"
+    """Split whose prompts the teacher answers."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a tenth of train if there is none."""
+    drop_overlap: bool = True
+    """Drop training prompts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = 2000
+    """Ask the teacher so many prompts only."""
+    max_test: int | None = 200
+    """Validate and test on so many examples only."""
+    teacher: str = "HuggingFaceTB/SmolLM2-360M-Instruct"
+    """Causal language model that answers, from the hub or a local folder."""
+    hidden_size: int | None = None
+    """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
+    num_layers: int = 16
+    """Layers of the student."""
+    num_heads: int = 4
+    """Heads of attention of a new student."""
+    template: data.Template = "chat"
+    """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
+    keep_wrong: bool = False
+    """Learn from wrong answers too: what the filter is worth shows beside it."""
+    max_length: int = 384
+    """Tokens after which an example is cut."""
+    max_new_tokens: int = 256
+    """Longest answer."""
+    seed: int = 0
+    """Of a new student's weights and of the training."""
+    split_seed: int = 0
+    """Of the examples that are held out."""
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=3, batch_size=16)
+
+    def __post_init__(self) -> None:
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_new_tokens > 0, "max_new_tokens", "> 0", self.max_new_tokens)
+
+
+SMOKE = replace(
+    Config(),
+    max_train=16,
+    max_test=4,
+    num_layers=1,
+    max_new_tokens=8,
+    keep_wrong=True,
+    train=replace(Config().train, max_steps=2, num_evaluations=1),
+)
+
+
+def main(config: Config, run: Run) -> None:
+    """Let the teacher write, keep what is right, and train the student on it."""
+    # 1. Prompts and models
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    splits = run.phase(
+        "data",
+        data.load_texts,
+        dataset_name,
+        config=config.dataset_config,
+        text_columns=(config.prompt_column,),
+        completion_column=config.completion_column,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        test_split=config.test_split,
+        split_seed=config.split_seed,
+        drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
+        max_train=config.max_train,
+        max_test=config.max_test,
+    )
+    run.add_source(splits.source)
+    teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
+    run.add_source(fetched.source)
+    if config.hidden_size is None:
+        untrained = students.keep_layers(teacher, config.num_layers)
+    else:
+        untrained = models.new_language_model(
+            teacher.tokenizer,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            max_length=teacher.max_length,
+            seed=config.seed,
+        )
+
+    def rows_of(split: data.Split) -> data.Split:
+        return data.cut_completions(split, teacher.tokenizer, template=config.template, max_length=teacher.max_length)
+
+    compute = run.phase(
+        "setup", models.choose_compute, model=untrained, tokens=rows_of(splits.validation).tokens, **run.compute
+    )
+
+    # 2. What the teacher writes, and what of it is right
+    written = run.phase(
+        "write",
+        generation.answer,
+        teacher,
+        splits.train.texts[:],
+        template=config.template,
+        max_new_tokens=config.max_new_tokens,
+        compute=compute,
+    )
+    told = replace(splits.train, completions=written.texts)
+    right = generation.right_answers(written.texts, splits.train.completions or ())
+    kept = [i for i, text in enumerate(written.texts) if text.strip() and (config.keep_wrong or right[i])]
+    if not kept:
+        raise InputError(
+            f"the teacher should answer some of {len(right)} prompts rightly, but did not: choose another teacher, "
+            "a longer --max-new-tokens, or --keep-wrong"
+        )
+    rows = rows_of(told.take(kept))
+    run.event(
+        "answers",
+        f"the teacher wrote {len(right)} answers, {sum(right)} of them right; {len(kept)} were kept, {len(rows)} used",
+        num_written=len(right),
+        num_right=sum(right),
+        num_kept=len(kept),
+        num_used=len(rows),
+        num_written_tokens=sum(written.num_new_tokens),
+        num_used_tokens=int(rows.require_tokens().lengths.sum()),
+    )
+
+    # 3. The student
+    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(
+            states, model.output_layer, lambda logits, chunk: losses.cross_entropy(logits, labels[chunk])
+        )
+
+    validation, test = rows_of(splits.validation), rows_of(splits.test)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
+        return {"minus_perplexity": -found.value}
+
+    student = run.phase(
+        "train",
+        training.fit,
+        untrained.copy(),
+        rows,
+        loss_fn,
+        config.train,
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+
+    # 4. The test split is read here, once
+    contenders = {
+        "teacher": Contender(teacher),
+        "student": Contender(student, built_by=("write", "train")),
+        "untrained_student": Contender(untrained),
+    }
+    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
+    answered = run.phase(
+        "answer",
+        generation.evaluate_answers,
+        contenders,
+        splits.test,
+        template=config.template,
+        max_new_tokens=config.max_new_tokens,
+        compute=compute,
+    )
+    run.finish(
+        student,
+        title=f"{config.num_layers}-layer language model, taught by the answers of {fetched.source.name} "
+        f"to {splits.source.name}",
+        task="text-generation",
+        metric="exact_match",
+        results=perplexity.together(answered.results, predicted.results),
+        predictions=answered.predictions,
+        curve=[],
+        model=models.describe(student, compute),
+        languages=splits.languages,
+        limits=[f"Tested on {splits.source.name} only; check every answer before you rely on it."],
+    )
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

@@ -1,0 +1,173 @@
+"""Fine-tune a language model on prompts and completions: all weights, or low-rank adapters (LoRA, DoRA).
+
+Source:    loss on completions alone: Ouyang et al. 2022, arXiv:2203.02155, section 3.5; LoRA: Hu et al. 2021,
+           arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; GSM8K: Cobbe et al. 2021, arXiv:2110.14168.
+Run:       smallmodels run finetune_language_model
+Expected:  fewer bits per byte of the completions than before; the share of right answers is that of a small model.
+Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; the result inherits its base model's.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from smallmodels import cli, data, generation, losses, models, perplexity, training
+from smallmodels.data import Batch
+from smallmodels.errors import require
+from smallmodels.evaluation import Contender
+from smallmodels.models import LanguageModel, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to fine-tune, on what, and how."""
+
+    dataset: str = "openai/gsm8k"
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = "main"
+    """Configuration of a hub data set that has several."""
+    prompt_column: str = "question"
+    """Column with what the model is asked."""
+    completion_column: str = "answer"
+    """Column with what it shall say; the right number stands after `####`."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a tenth of train if there is none."""
+    drop_overlap: bool = True
+    """Drop training prompts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Train on so many examples only."""
+    max_test: int | None = 200
+    """Validate and test on so many examples only."""
+    base_model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Causal language model, from the hub or a local folder."""
+    template: data.Template = "chat"
+    """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
+    adapter: Literal["none", "lora", "dora"] = "lora"
+    """Train all weights, or adapters that are merged into the saved model."""
+    lora_rank: int = 16
+    """Of the adapters."""
+    max_length: int = 384
+    """Tokens after which an example is cut."""
+    max_new_tokens: int = 256
+    """Longest answer in the evaluation."""
+    seed: int = 0
+    """Of the adapters and the training."""
+    split_seed: int = 0
+    """Of the examples that are held out."""
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=2, batch_size=16)
+
+    def __post_init__(self) -> None:
+        require(self.lora_rank > 0, "lora_rank", "> 0", self.lora_rank)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_new_tokens > 0, "max_new_tokens", "> 0", self.max_new_tokens)
+
+
+SMOKE = replace(
+    Config(),
+    max_train=50,
+    max_test=8,
+    max_new_tokens=8,
+    train=replace(Config().train, max_steps=2, num_evaluations=1),
+)
+
+
+def main(config: Config, run: Run) -> None:
+    """Fine-tune on completions, and see how many answers are right before and after."""
+    # 1. Examples and model
+    dataset_name, base_name = run.pin((config.dataset, "dataset"), (config.base_model, "model"))
+    splits = run.phase(
+        "data",
+        data.load_texts,
+        dataset_name,
+        config=config.dataset_config,
+        text_columns=(config.prompt_column,),
+        completion_column=config.completion_column,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        test_split=config.test_split,
+        split_seed=config.split_seed,
+        drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
+        max_train=config.max_train,
+        max_test=config.max_test,
+    )
+    run.add_source(splits.source)
+    base, fetched = models.load_language_model(base_name, max_length=config.max_length, role="base_model")
+    run.add_source(fetched.source)
+
+    def rows_of(split: data.Split) -> data.Split:
+        return data.cut_completions(split, base.tokenizer, template=config.template, max_length=base.max_length)
+
+    rows, validation, test = (rows_of(split) for split in (splits.train, splits.validation, splits.test))
+    if dropped := len(splits.train) - len(rows):
+        run.event(
+            "too long", f"{dropped} of {len(splits.train)} examples have no room for a completion, and are left out"
+        )
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.tokens, **run.compute)
+
+    # 2. Train on the completions
+    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(
+            states, model.output_layer, lambda logits, chunk: losses.cross_entropy(logits, labels[chunk])
+        )
+
+    def validate(model: TextModel) -> dict[str, float]:
+        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
+        return {"minus_perplexity": -found.value}
+
+    adapted = base.copy()
+    if config.adapter != "none":
+        adapted = models.add_lora(base, rank=config.lora_rank, seed=config.seed, dora=config.adapter == "dora")
+    student = run.phase(
+        "train",
+        training.fit,
+        adapted,
+        rows,
+        loss_fn,
+        config.train,
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+
+    # 3. The test split is read here, once
+    contenders = {
+        "student": Contender(student, built_by=("train",)),
+        "untrained_student": Contender(base),
+    }
+    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
+    answered = run.phase(
+        "answer",
+        generation.evaluate_answers,
+        contenders,
+        splits.test,
+        template=config.template,
+        max_new_tokens=config.max_new_tokens,
+        compute=compute,
+    )
+    run.finish(
+        student,
+        title=f"{fetched.source.name}, fine-tuned on {splits.source.name}",
+        task="text-generation",
+        metric="exact_match",
+        results=perplexity.together(answered.results, predicted.results),
+        predictions=answered.predictions,
+        curve=[],
+        model=models.describe(student, compute),
+        languages=splits.languages,
+        limits=[f"Tested on {splits.source.name} only; check every answer before you rely on it."],
+    )
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

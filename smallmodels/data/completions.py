@@ -1,0 +1,103 @@
+"""Prompts and completions as rows of tokens: what the model shall say is a target, what it is asked is not."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from smallmodels import arrays
+from smallmodels.data.splits import Split, Tokens, tokenizer_sha256
+from smallmodels.data.texts import text_edges
+from smallmodels.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["chat", "plain"]
+"""How prompt and completion are written: as a dialogue in the model's own form, or one after the other."""
+
+
+def cut_completions(
+    split: Split, tokenizer: "PreTrainedTokenizerBase", *, template: Template, max_length: int
+) -> Split:
+    """One row for each example: the prompt, which is only read, and the completion, which is to be predicted.
+
+    Args:
+        split: With completions.
+        tokenizer: Of the model; its chat template runs in the sandbox of transformers.
+        template: `chat` is the model's own form of a dialogue; `plain` has a line break after the prompt.
+        max_length: Tokens of a row; a longer example is cut at its end.
+
+    Returns: A split without the examples of whose completion nothing was left.
+
+    Raises: InputError if there are no completions, none is left, or the model has no chat template that fits.
+    """
+    if split.completions is None:
+        raise InputError(f"split {split.name} should have completions: name their column with --completion-column")
+    growing, targets, kept = arrays.GrowingRows(np.int32), arrays.Growing(np.bool_), []
+    for place, (prompt, completion) in enumerate(zip(split.texts, split.completions, strict=True)):
+        before, after = _both(prompt, completion, tokenizer, template)
+        row = [*before, *after][:max_length]
+        if len(row) <= len(before):
+            continue
+        growing.append(np.asarray(row, dtype=np.int32), [len(row)])
+        targets.append(np.arange(len(row)) >= len(before))
+        kept.append(place)
+    if not kept:
+        raise InputError(
+            f"{max_length} tokens should have room for a prompt and the beginning of its completion, but have not for "
+            f"any of {len(split)}: choose a larger --max-length"
+        )
+    ids, offsets = growing.done()
+    pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    tokens = Tokens(ids, offsets, int(pad_id), max_length, tokenizer_sha256(tokenizer), targets.done())
+    names = [split.ids[place] for place in kept]
+    return Split(split.name, names, [""] * len(names), tokens=tokens)
+
+
+def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", template: Template) -> list[int]:
+    """What the model is given before it answers.
+
+    Raises: InputError if the model has no chat template.
+    """
+    if template == "plain":
+        return [*text_edges(tokenizer)[0], *_ids(f"{prompt}\n", tokenizer)]
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("the model should have a chat template, but has none: choose --template plain")
+    return _chat([{"role": "user", "content": prompt}], tokenizer, add_generation_prompt=True)
+
+
+def _both(
+    prompt: str, completion: str, tokenizer: "PreTrainedTokenizerBase", template: Template
+) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of the completion, the end of the text included."""
+    before = prompt_ids(prompt, tokenizer, template)
+    if template == "plain":
+        return before, [*_ids(completion, tokenizer), *text_edges(tokenizer)[1]]
+    both = _chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], tokenizer)
+    if both[: len(before)] != before:
+        raise InputError(
+            "the model's chat template should write a prompt in the same way with and without an answer, but does "
+            "not: choose --template plain"
+        )
+    after = both[len(before) :]
+    end = tokenizer.eos_token_id
+    if end in after:  # what a template writes after it, such as a line break, is no part of the answer
+        after = after[: len(after) - after[::-1].index(end)]
+    return before, after
+
+
+def _ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase", **options: Any) -> list[int]:
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+    except TemplateError as error:  # its own refusal, or something that the sandbox forbids
+        raise InputError(
+            f"the model's chat template should write a question and an answer, but: {error}: choose --template plain"
+        ) from error
+    return _ids(str(text), tokenizer)

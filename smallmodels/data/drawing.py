@@ -1,0 +1,79 @@
+"""Which rows are held back, limited or counted: draws from a seed, and texts that occur twice."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smallmodels import arrays
+from smallmodels.data.splits import Split
+
+VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
+"""Of train, where the data set has no such split."""
+
+Hashes = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.bool_]
+
+
+def generator(split_seed: int, purpose: str) -> np.random.Generator:
+    """Of the draws for one purpose."""
+    return np.random.default_rng([abs(split_seed), *purpose.encode()])
+
+
+def stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:
+    """Mark `count` rows so that every class gives its share; a class never gives its last row.
+
+    Shares are rounded down, and what is left goes to the classes with the largest remainders.
+    """
+    sizes = np.bincount(labels)
+    classes = np.flatnonzero(sizes)
+    sizes = sizes[classes]
+    wanted = sizes * (count / max(1, len(labels)))
+    given = np.minimum(np.floor(wanted).astype(np.int64), sizes - 1)
+    for index in np.argsort(np.floor(wanted) - wanted, kind="stable"):
+        if given.sum() < count and given[index] < sizes[index] - 1:
+            given[index] += 1
+    marked = np.zeros(len(labels), dtype=bool)
+    for label, number in zip(classes, given, strict=True):
+        marked[generator.permutation(np.flatnonzero(labels == label))[:number]] = True
+    return marked
+
+
+def note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) -> Split:
+    """Count texts of train that stand in another split too, and leave them out of train if asked."""
+    train = splits["train"]
+    own = hashes_of(train.texts)
+    overlap = {role: among(own, np.unique(hashes_of(splits[role].texts))) for role in ("validation", "test")}
+    notes["overlap"] = {f"train/{role}": int(found.sum()) for role, found in overlap.items()}
+    notes["num_duplicates_in_train"] = len(own) - len(np.unique(own))
+    kept = np.flatnonzero(~(overlap["validation"] | overlap["test"]))
+    if not drop or len(kept) == len(own):
+        return train
+    notes["num_overlap_dropped_from_train"] = len(own) - len(kept)
+    return train.take(kept)
+
+
+def hashes_of(texts: Sequence[str]) -> Hashes:
+    """Eight bytes for each text, white space around it left out: of ten million texts no two collide, by all odds."""
+    growing = arrays.Growing(np.uint64)
+    for text in texts:
+        content = text.strip().encode(errors="surrogatepass")
+        growing.add(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
+    return growing.done()
+
+
+def repeated(hashes: Hashes) -> Hashes:
+    """Those that occur twice or more, sorted."""
+    ordered = np.sort(hashes)
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def among(hashes: Hashes, some: Hashes) -> Marks:
+    """Which of the hashes are among some, which are sorted."""
+    found = np.zeros(len(hashes), dtype=bool)
+    for part, marks in zip(arrays.pieces(hashes), arrays.pieces(found), strict=True):
+        if len(some):
+            marks[:] = some[np.searchsorted(some, part).clip(max=len(some) - 1)] == part
+    return found

@@ -1,0 +1,60 @@
+"""Pure tensor functions that return one value per target; `fit` sums them and divides once per optimizer step.
+
+One convention for all of them:
+
+- masked targets are already removed, so a mean over the result is a mean over targets;
+- the softened loss is multiplied by the squared temperature, once, here and nowhere else;
+- half-precision inputs are widened to float32 before anything is summed, under autocast too;
+- the teacher's side receives no gradient.
+
+Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K tokens of a stored signal, D dimensions
+of an embedding or hidden state, L positions of a text.
+
+`classes` compares logits, `vocabulary` does so for language models without ever holding all logits, `embeddings`
+compares embeddings and hidden states.
+"""
+
+from smallmodels.losses.classes import (
+    Divergence,
+    cross_entropy,
+    jensen_shannon_divergence,
+    kl_divergence,
+    reverse_kl_divergence,
+    skew_kl_divergence,
+    skew_reverse_kl_divergence,
+    universal_logit_distance,
+)
+from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, hidden_states_mse, pairwise_similarity
+from smallmodels.losses.vocabulary import (
+    OutputLayer,
+    TopK,
+    by_chunks,
+    next_tokens,
+    top_k,
+    top_k_by_chunks,
+    top_k_divergence,
+    top_k_log_probs,
+)
+
+__all__ = [
+    "Divergence",
+    "OutputLayer",
+    "TopK",
+    "by_chunks",
+    "cross_entropy",
+    "embedding_cosine",
+    "embedding_mse",
+    "hidden_states_mse",
+    "jensen_shannon_divergence",
+    "kl_divergence",
+    "next_tokens",
+    "pairwise_similarity",
+    "reverse_kl_divergence",
+    "skew_kl_divergence",
+    "skew_reverse_kl_divergence",
+    "top_k",
+    "top_k_by_chunks",
+    "top_k_divergence",
+    "top_k_log_probs",
+    "universal_logit_distance",
+]

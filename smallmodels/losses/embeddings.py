@@ -1,0 +1,115 @@
+"""Losses on embeddings and hidden states: how far the student's are from the teacher's."""
+
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+from torch import Tensor
+
+from smallmodels.errors import InputError
+from smallmodels.losses.inputs import check_equal_shapes, check_matrix, full_precision, widened
+
+
+def embedding_mse(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    """Squared difference per target, averaged over the dimensions of the embedding.
+
+    Args:
+        student_embeddings: Shape (num_targets, num_dimensions); project it first where the student is narrower.
+        teacher_embeddings: Same shape; receives no gradient.
+
+    Returns:
+        Shape (num_targets,), ≥ 0; zero where the embeddings are equal. For unit vectors it is 2 (1 - cosine) / D.
+
+    Raises:
+        InputError: A ValueError; shapes differ.
+    """
+    student, teacher = _embedding_pair(student_embeddings, teacher_embeddings)
+    return (student - teacher).square().mean(dim=-1)
+
+
+def embedding_cosine(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    """One minus the cosine of the angle between the two embeddings, per target.
+
+    Args:
+        student_embeddings: Shape (num_targets, num_dimensions).
+        teacher_embeddings: Same shape; receives no gradient.
+
+    Returns:
+        Shape (num_targets,), in [0, 2]; zero where the directions are equal. A vector of zeros has no
+        direction and is at 1 from everything.
+
+    Raises:
+        InputError: A ValueError; shapes differ.
+    """
+    student, teacher = _embedding_pair(student_embeddings, teacher_embeddings)
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+def pairwise_similarity(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
+    """How far each target's cosine similarities to the other targets are from the teacher's.
+
+    The widths may differ, because only similarities are compared. A value depends on which targets come
+    together: in small micro-batches each target meets fewer others.
+
+    Args:
+        student_embeddings: Shape (num_targets, student's dimensions).
+        teacher_embeddings: Shape (num_targets, teacher's dimensions); receives no gradient.
+
+    Returns:
+        Shape (num_targets,), in [0, 4]: the squared difference, averaged over the other targets; zero where all
+        similarities are equal, and for a target that is alone.
+
+    Raises:
+        InputError: A ValueError; an input is not a matrix, or the numbers of targets differ.
+
+    Source:
+        Similarity-preserving distillation, Tung and Mori 2019, arXiv:1907.09682, with cosines for dot products.
+    """
+    check_matrix("student_embeddings", student_embeddings, "num_targets, num_dimensions")
+    check_matrix("teacher_embeddings", teacher_embeddings, "num_targets, num_dimensions")
+    num_targets = len(student_embeddings)
+    if len(teacher_embeddings) != num_targets:
+        raise InputError(
+            f"student and teacher should embed the same targets, got {num_targets} and {len(teacher_embeddings)} "
+            "rows: pass one row per text on both sides"
+        )
+    with full_precision(student_embeddings):  # autocast would run both products in half precision
+        student_ND = F.normalize(widened(student_embeddings), dim=-1)
+        teacher_ND = F.normalize(widened(teacher_embeddings.detach()), dim=-1)
+        difference = student_ND @ student_ND.T - teacher_ND @ teacher_ND.T
+        # The diagonal is 1 - 1: taking it out removes its rounding, not its value.
+        squares = difference.square().fill_diagonal_(0.0)
+        return squares.sum(dim=-1) / max(num_targets - 1, 1)
+
+
+def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Squared difference of hidden states per real token, averaged over their dimensions; padding is left out.
+
+    Args:
+        student_states: Shape (num_texts, num_positions, num_dimensions), through a learned projection where the
+            student is narrower.
+        teacher_states: Same shape; receives no gradient.
+        attention_mask: Shape (num_texts, num_positions); not zero for real tokens.
+
+    Returns:
+        Shape (num_real_tokens,): here a target is a token.
+
+    Raises:
+        InputError: A ValueError; shapes differ.
+
+    Source:
+        TinyBERT, Jiao et al. 2020, arXiv:1909.10351, section 3.1.
+    """
+    advice = "project the student's states to the teacher's width, and tokenise both alike"
+    check_equal_shapes("hidden states", student_states, teacher_states, advice)
+    if attention_mask.shape != student_states.shape[:-1]:
+        raise InputError(
+            f"attention_mask should have shape {tuple(student_states.shape[:-1])}, "
+            f"got {tuple(attention_mask.shape)}: pass the mask of the same batch"
+        )
+    real = attention_mask.bool()
+    return embedding_mse(student_states[real], teacher_states[real])
+
+
+def _embedding_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides checked, in float32 or wider, the teacher's without gradient."""
+    check_matrix("student_embeddings", student, "num_targets, num_dimensions")
+    check_equal_shapes("embeddings", student, teacher, "project the student to the teacher's width first")
+    return widened(student), widened(teacher.detach())

@@ -1,0 +1,351 @@
+"""Losses of language models: no tensor ever holds the logits of all targets, and a stored signal holds few per target.
+
+A teacher's stored signal is, per target, its k most likely tokens and the mass of all others. Both sides are then
+compared in buckets: one for each of these tokens, and the tail, which holds the rest. With k the whole vocabulary this
+is the full divergence.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
+from torch import Tensor
+
+from smallmodels.errors import InputError, require
+from smallmodels.losses.classes import Divergence
+from smallmodels.losses.inputs import check_matrix, full_precision, widened
+
+_CHUNK_BYTES = 16 * 2**20
+"""Of float32 logits at once: they stay in the cache of a processor, and are enough rows for a fast product."""
+
+_ROWS = (32, 4096)
+"""Targets of a chunk, at least and at most."""
+
+
+# Which positions predict what
+
+
+def next_tokens(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
+    """The hidden states that predict a target, and the targets: shift and mask in one place.
+
+    Args:
+        hidden_states: Shape (num_rows, num_positions, num_dimensions), of the last layer.
+        input_ids: Shape (num_rows, num_positions).
+        is_target: Same shape, bool: tokens that the model shall predict. The first token of a row cannot be one, nor
+            should be the first of any example in a packed row.
+
+    Returns:
+        Shapes (num_targets, num_dimensions) and (num_targets,); state t - 1 belongs to token t.
+
+    Raises:
+        InputError: A ValueError; shapes do not fit, or there is no target.
+    """
+    if not input_ids.shape == is_target.shape == hidden_states.shape[:2]:
+        raise InputError(
+            f"input_ids and is_target should have shape {tuple(hidden_states.shape[:2])}, like hidden_states, "
+            f"got {tuple(input_ids.shape)} and {tuple(is_target.shape)}: pass the tensors of one batch"
+        )
+    chosen = is_target[:, 1:].bool()
+    labels = input_ids[:, 1:][chosen]
+    if not len(labels):
+        raise InputError("a batch should have tokens to predict, found none: keep longer completions (--max-length)")
+    return hidden_states[:, :-1][chosen], labels
+
+
+# Chunks of targets
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """What makes logits of hidden states: a product, and in some families what is done to it."""
+
+    weight: Tensor
+    """Shape (vocabulary, num_dimensions)."""
+    bias: Tensor | None = None
+    """Shape (vocabulary,)."""
+    scale: float = 1.0
+    """Logits are multiplied by it: Cohere, Granite."""
+    softcap: float | None = None
+    """Logits are bent to stay below it: Gemma 2. Comes after the scale."""
+
+    def cut(self, num_classes: int) -> "OutputLayer":
+        """The first rows alone: ids that two models of one family, with different padding, both really have."""
+        bias = None if self.bias is None else self.bias[:num_classes]
+        return replace(self, weight=self.weight[:num_classes], bias=bias)
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """Scale and bend a product."""
+        scaled = logits if self.scale == 1.0 else logits * self.scale
+        return scaled if self.softcap is None else self.softcap * (scaled / self.softcap).tanh()
+
+    def __call__(self, hidden_states: Tensor) -> Tensor:
+        """Logits, (num_targets, vocabulary), float32: of a few targets."""
+        return self.finish(widened(F.linear(hidden_states, self.weight, self.bias)))
+
+
+def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Apply the output layer and a loss to a few targets at a time; gradients are made there too, and logits dropped.
+
+    The gradient of the layer's weights is exact for any sum or mean of the values. Where they are weighted one by
+    one, everything is computed once more in the backward pass.
+
+    Args:
+        hidden_states: Shape (num_targets, num_dimensions).
+        layer: Makes the logits.
+        loss_of_logits: Is given logits, (some targets, vocabulary), and which targets they are; gives one value for
+            each. It must not touch other tensors that need a gradient.
+
+    Returns:
+        Shape (num_targets,), float32.
+    """
+    check_matrix("hidden_states", hidden_states, "num_targets, num_dimensions")
+
+    def finished(logits: Tensor, rows: slice) -> Tensor:
+        return loss_of_logits(layer.finish(logits), rows)
+
+    inputs = hidden_states, layer.weight, layer.bias
+    if not torch.is_grad_enabled():
+        return _pass(finished, *inputs, (False, False, False), _autocast_dtype(hidden_states), None)[0]
+    values: Tensor = _ByChunks.apply(finished, *inputs)  # type: ignore[no-untyped-call]
+    return values
+
+
+class _ByChunks(torch.autograd.Function):
+    """`by_chunks` with a gradient that is ready before it is asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loss_of_logits: Callable[[Tensor, slice], Tensor], hidden: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.loss_of_logits, ctx.has_bias = loss_of_logits, bias is not None
+        ctx.needs = ctx.needs_input_grad[1:]
+        ctx.autocast_dtype = _autocast_dtype(hidden)
+        ctx.save_for_backward(hidden, weight, *([] if bias is None else [bias]))
+        values, ctx.gradients = _pass(loss_of_logits, hidden, weight, bias, ctx.needs, ctx.autocast_dtype, None)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (weights,) = upstream
+        hidden, weight, *rest = ctx.saved_tensors
+        low, high = torch.aminmax(weights)
+        if bool(low == high):
+            gradients = [None if g is None else g.mul_(low.to(g.dtype)) for g in ctx.gradients]
+        else:
+            bias = rest[0] if ctx.has_bias else None
+            _, gradients = _pass(ctx.loss_of_logits, hidden, weight, bias, ctx.needs, ctx.autocast_dtype, weights)
+        ctx.gradients = None  # they are large
+        return None, *gradients
+
+
+def _autocast_dtype(values: Tensor) -> torch.dtype | None:
+    """The number format that autocast would give a matrix product here."""
+    device = values.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _pass(
+    loss_of_logits: Callable[[Tensor, slice], Tensor],
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    needs: Sequence[bool],
+    dtype: torch.dtype | None,
+    weights_of_targets: Tensor | None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Values of all targets, and gradients of their (weighted) sum for hidden states, weight and bias."""
+    needs_any = any(needs)
+    wanted = [
+        source if need and source is not None else None
+        for need, source in zip(needs, (hidden, weight, bias), strict=True)
+    ]
+    gradients = [None if source is None else torch.zeros_like(source, dtype=torch.float32) for source in wanted]
+    of_hidden, of_weight, of_bias = gradients
+    with full_precision(hidden), torch.no_grad():
+        used_hidden, used_weight = (hidden, weight) if dtype is None else (hidden.to(dtype), weight.to(dtype))
+        values = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        for rows in _chunks(len(hidden), len(weight)):
+            logits = widened(F.linear(used_hidden[rows], used_weight))
+            if bias is not None:
+                logits += bias
+            part = logits.requires_grad_(needs_any)
+            with torch.set_grad_enabled(needs_any):
+                found = loss_of_logits(part, rows)
+            values[rows] = found.detach()
+            if not needs_any:
+                continue
+            above = torch.ones_like(found) if weights_of_targets is None else weights_of_targets[rows]
+            (slope,) = torch.autograd.grad(found, part, above)
+            if of_bias is not None:
+                of_bias += slope.sum(0)
+            slope = slope.to(used_weight.dtype)
+            if of_hidden is not None:
+                of_hidden[rows] = slope @ used_weight
+            if of_weight is not None:
+                _add_product(of_weight, slope.T, used_hidden[rows])
+    return values, [
+        None if gradient is None or source is None else gradient.to(source.dtype)
+        for gradient, source in zip(gradients, (hidden, weight, bias), strict=True)
+    ]
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add a product to a float32 total, which is never summed in half precision."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def _chunks(num_targets: int, num_classes: int) -> Iterator[slice]:
+    least, most = _ROWS
+    size = min(most, max(least, _CHUNK_BYTES // (4 * num_classes)))
+    return (slice(start, min(start + size, num_targets)) for start in range(0, num_targets, size))
+
+
+# A teacher's k most likely tokens
+
+
+@dataclass(frozen=True)
+class TopK:
+    """What a teacher says about each target: its k most likely tokens, and the rest as a whole."""
+
+    ids: Tensor
+    """Shape (num_targets, k), int64."""
+    log_probs: Tensor
+    """Shape (num_targets, k): log-probabilities of these tokens at temperature 1."""
+    tails: Tensor
+    """Shape (num_targets, num_temperatures): logarithm of the sum of p^(1/temperature) over all other tokens."""
+    temperatures: tuple[float, ...]
+    """Of the tails."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice) -> "TopK":
+        return TopK(self.ids[rows], self.log_probs[rows], self.tails[rows], self.temperatures)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "TopK":
+        """The same with each tensor put through a function, such as one that moves it to a device."""
+        return TopK(function(self.ids), function(self.log_probs), function(self.tails), self.temperatures)
+
+    def buckets(self, temperature: float) -> Tensor:
+        """Logits of the k tokens and, last, of the tail, softened by a temperature; shape (num_targets, k + 1).
+
+        Raises: InputError if the tail at this temperature was not stored: it does not follow from that at another.
+        """
+        if temperature not in self.temperatures:
+            stored = ", ".join(f"{value:g}" for value in self.temperatures)
+            raise InputError(
+                f"temperature must be one that the signal was stored for ({stored}), got {temperature:g}: "
+                "choose one of these, or store the signal again for this one"
+            )
+        tail = self.tails[:, self.temperatures.index(temperature)]
+        return torch.cat([widened(self.log_probs) / temperature, widened(tail)[:, None]], dim=1)
+
+
+def top_k(logits: Tensor, k: int, temperatures: Sequence[float] = (1.0,)) -> TopK:
+    """The k most likely tokens of each target, and the tails at these temperatures.
+
+    Args:
+        logits: Shape (num_targets, vocabulary).
+        k: Tokens to keep, at most the whole vocabulary.
+        temperatures: For which losses will be computed.
+
+    Raises:
+        InputError: A ValueError; k or a temperature is out of range.
+    """
+    check_matrix("logits", logits, "num_targets, vocabulary")
+    require(1 <= k <= logits.shape[1], "k", f"in 1 … {logits.shape[1]}, the size of the vocabulary", k)
+    for temperature in temperatures:
+        require(temperature > 0, "temperature", "> 0", float(temperature))
+    with full_precision(logits), torch.no_grad():
+        log_probs = F.log_softmax(widened(logits), dim=-1)
+        kept, ids = log_probs.topk(k, dim=-1)
+        others = log_probs.scatter_(1, ids, float("-inf"))
+        tails = torch.stack([(others / temperature).logsumexp(-1) for temperature in temperatures], dim=1)
+    return TopK(ids, kept, tails, tuple(map(float, temperatures)))
+
+
+def top_k_by_chunks(
+    hidden_states: Tensor, layer: OutputLayer, k: int, temperatures: Sequence[float] = (1.0,)
+) -> Iterator[TopK]:
+    """`top_k` of a teacher's hidden states, (num_targets, num_dimensions), a few targets at a time; no gradients."""
+    with torch.no_grad():
+        for rows in _chunks(len(hidden_states), len(layer.weight)):
+            yield top_k(layer(hidden_states[rows]), k, temperatures)
+
+
+def top_k_log_probs(logits: Tensor, ids: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Softened log-probabilities of a few tokens per target, and of all others together.
+
+    The tail is summed over its tokens, not taken as what is missing to 1, so it is exact where it is small.
+
+    Args:
+        logits: Shape (num_targets, vocabulary).
+        ids: Shape (num_targets, k), int64; different ones in a row.
+        temperature: > 0.
+
+    Returns:
+        Shape (num_targets, k + 1), the tail last; minus infinity for a tail without tokens.
+    """
+    check_matrix("logits", logits, "num_targets, vocabulary")
+    require(temperature > 0, "temperature", "> 0", float(temperature))
+    with full_precision(logits):
+        log_probs: Tensor = _TopKLogProbs.apply(widened(logits), ids, float(temperature))  # type: ignore[no-untyped-call]
+    return log_probs
+
+
+class _TopKLogProbs(torch.autograd.Function):
+    """`top_k_log_probs`; one tensor of the logits' shape holds all that the gradient needs, and becomes it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+        weights = (logits - logits.amax(-1, keepdim=True)).div_(temperature).exp_()
+        top = weights.gather(1, ids)
+        tail = weights.scatter_(1, ids, 0.0).sum(-1, keepdim=True)
+        total = top.sum(-1, keepdim=True) + tail
+        buckets = torch.cat([top, tail], dim=1)
+        ctx.save_for_backward(weights, ids, buckets, total)
+        ctx.temperature = temperature
+        # From the logits, not from the exponentials, which are 0 for a token far below the best.
+        best = (logits.gather(1, ids) - logits.amax(-1, keepdim=True)) / temperature
+        return torch.cat([best, tail.log()], dim=1) - total.log()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = upstream
+        weights, ids, buckets, total = ctx.saved_tensors
+        of_top, of_tail = slopes[:, :-1], slopes[:, -1:]
+        tail = buckets[:, -1:]
+        common = -slopes.sum(-1, keepdim=True) / total  # through the normalisation
+        of_others = common + torch.where(tail > 0, of_tail / tail, 0.0)
+        gradient = weights.mul_(of_others / ctx.temperature)  # the weights of the top are 0 there
+        gradient.scatter_(1, ids, (of_top + common * buckets[:, :-1]) / ctx.temperature)
+        return gradient, None, None
+
+
+def top_k_divergence(student_logits: Tensor, teacher: TopK, divergence: Divergence, *, temperature: float) -> Tensor:
+    """A divergence between student and stored teacher over the k tokens and the tail, times temperature squared.
+
+    Args:
+        student_logits: Shape (num_targets, vocabulary).
+        teacher: Of the same targets.
+        divergence: Of `losses`: `kl_divergence`, or a `functools.partial` of one with its own settings.
+        temperature: One of `teacher.temperatures`.
+
+    Returns:
+        Shape (num_targets,), ≥ 0, at most the divergence over the whole vocabulary, and equal to it for k = vocabulary.
+
+    Raises:
+        InputError: A ValueError; the temperature was not stored, or an id is not in the student's vocabulary.
+    """
+    if teacher.ids.device.type == "cpu" and teacher.ids.numel() and int(teacher.ids.max()) >= student_logits.shape[1]:
+        raise InputError(
+            f"the teacher's ids must be in [0, {student_logits.shape[1]}), the student's vocabulary, got "
+            f"{int(teacher.ids.max())}: cut the teacher's logits to the ids that both models have before storing them"
+        )
+    student = top_k_log_probs(student_logits, teacher.ids, temperature=temperature)
+    return divergence(student, teacher.buckets(temperature), temperature=1.0) * temperature**2

@@ -1,0 +1,29 @@
+"""What a teacher gives a student: stored signals, and fine-tuned teachers that several runs share.
+
+Both live in the cache folder, addressed by what changes them, with the joules that made them. Using an entry again
+costs nothing now and still owes its share.
+
+`signals` is what was stored and how it reaches a batch, `storing` makes it in one pass that survives a kill, `tuning`
+fine-tunes teachers, `addresses` says what makes a model give what it gives.
+"""
+
+from smallmodels.teachers.signals import Packing, Signals, TokenSignals, input_hashes
+from smallmodels.teachers.storing import (
+    require_space,
+    require_space_for_tokens,
+    store_signals,
+    store_token_signals,
+)
+from smallmodels.teachers.tuning import fine_tune
+
+__all__ = [
+    "Packing",
+    "Signals",
+    "TokenSignals",
+    "fine_tune",
+    "input_hashes",
+    "require_space",
+    "require_space_for_tokens",
+    "store_signals",
+    "store_token_signals",
+]

@@ -1,0 +1,38 @@
+"""What makes a model give what it gives, as parts of an address in the cache."""
+
+import inspect
+import json
+from typing import Any
+
+from smallmodels import files
+from smallmodels.data.splits import tokenizer_sha256
+from smallmodels.models import TextModel
+
+FORMAT = "2"
+"""Of the addresses and of what is kept under them; raise it when a fix changes what a teacher gives."""
+
+
+def of_model(model: TextModel) -> dict[str, str]:
+    """What makes a model give what it gives: weights, config, the names of its classes, tokenizer."""
+    config: Any = model.model.config
+    settings = config.to_dict()
+    kept = {name: value for name, value in settings.items() if not name.startswith("_") and name != "name_or_path"}
+    return {
+        "format": FORMAT,
+        "kind": type(model.model).__name__,
+        "weights": model.weights_sha256(),
+        "config": files.sha256_json(json.loads(json.dumps(kept, default=str))),
+        "tokenizer": tokenizer_sha256(model.tokenizer),
+    }
+
+
+def of_code(function: Any) -> str:
+    """A function's source and the plain values that it closes over; of anything else its class's source."""
+    code = function if hasattr(function, "__code__") else type(function)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):  # typed into a console
+        source = getattr(function, "__code__", code).__repr__()
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    plain = [value if isinstance(value, (bool, int, float, str)) else type(value).__qualname__ for value in cells]
+    return files.sha256_json([source, plain])

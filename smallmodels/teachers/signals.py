@@ -1,0 +1,217 @@
+"""What a teacher said about each input or token, as it is stored and as it reaches a batch."""
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from smallmodels import arrays, files
+from smallmodels.data.splits import Split, Tokens
+from smallmodels.errors import DamagedError, InputError, require
+from smallmodels.losses import TopK
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The teacher's row for each input of a split, read back by the hash of the input's tokens."""
+
+    values: npt.NDArray[np.float32]
+    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder; mapped where they are many."""
+    inputs: npt.NDArray[np.bytes_]
+    """Shape (num_examples,): hash of each example's token ids, 16 bytes."""
+    key: str
+    """Content address of the entry in the cache."""
+    tokenizer: str = ""
+    """SHA-256 of the teacher's tokenizer, empty where it is not known."""
+
+    def rows_for(self, split: Split) -> npt.NDArray[np.float32]:
+        """Rows aligned with the split's examples, whatever their order.
+
+        Raises:
+            InputError: The split was cut into tokens by another tokenizer than the teacher's.
+            DamagedError: An example has no row, because the data changed since the signal was stored.
+        """
+        positions = _positions(split, self.inputs, self.tokenizer)
+        return self.values if positions is None else arrays.take(self.values, positions)
+
+    def save(self, folder: Path) -> None:
+        """Write values and input hashes."""
+        arrays.save(folder / "values.npy", self.values)
+        arrays.save(folder / "inputs.npy", self.inputs)
+        files.write_json(folder / "signals.json", {"key": self.key, "tokenizer": self.tokenizer})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Signals":
+        """Read what `save` wrote."""
+        about = files.read_json(folder / "signals.json")
+        values, inputs = arrays.load(folder / "values.npy"), arrays.load(folder / "inputs.npy")
+        return cls(values, inputs, about["key"], about["tokenizer"])
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the k most likely tokens and the tails of one target lie in bytes.
+
+    First k log-probabilities and the tails, 16 bits each, then the low 16 bits of each id, then what is above them in
+    as many bits as the vocabulary needs.
+    """
+
+    k: int
+    """Tokens to keep."""
+    temperatures: tuple[float, ...]
+    """At which the mass of all other tokens is kept; 1 is always among them."""
+    num_classes: int
+    """Ids that teacher and student both have: the size of the smaller vocabulary."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.k <= self.num_classes, "k", f"in 1 … {self.num_classes}, the vocabulary", self.k)
+        for temperature in self.temperatures:
+            require(temperature > 0, "temperature", "> 0", temperature)
+        object.__setattr__(self, "temperatures", tuple(sorted({1.0, *map(float, self.temperatures)})))
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one target."""
+        return 2 * (self.k + len(self.temperatures) + self.k) + math.ceil(self.k * self._high_bits / 8)
+
+    @property
+    def _high_bits(self) -> int:
+        """Bits of an id above the first 16: 0, 1, 2, 4 or 8, so that none lies across two bytes."""
+        needed = max(0, (self.num_classes - 1).bit_length() - 16)
+        return 0 if needed == 0 else 1 << (needed - 1).bit_length()
+
+    def pack(self, top: TopK) -> Bytes:
+        """Shape (num_targets, num_bytes)."""
+        ids = top.ids.cpu().numpy().astype(np.uint32)
+        values = torch.cat([top.log_probs, top.tails], dim=1).cpu().to(torch.float16).numpy()
+        parts = [values.view(np.uint8), (ids & 0xFFFF).astype("<u2").view(np.uint8)]
+        if bits := self._high_bits:
+            per_byte = 8 // bits
+            high = np.zeros((len(ids), math.ceil(self.k / per_byte) * per_byte), dtype=np.uint8)
+            high[:, : self.k] = ids >> 16
+            shifted = high.reshape(len(ids), -1, per_byte) << (np.arange(per_byte, dtype=np.uint8) * bits)
+            parts.append(np.bitwise_or.reduce(shifted, axis=2))
+        return np.concatenate(parts, axis=1)
+
+    def unpack(self, packed: Bytes) -> TopK:
+        """What was packed, its numbers rounded to 16 bits."""
+        k, num_values = self.k, self.k + len(self.temperatures)
+        values = np.ascontiguousarray(packed[:, : 2 * num_values]).view("<f2")
+        ids = np.ascontiguousarray(packed[:, 2 * num_values : 2 * (num_values + k)]).view("<u2").astype(np.int64)
+        if bits := self._high_bits:
+            high = packed[:, 2 * (num_values + k) :, None] >> (np.arange(8 // bits, dtype=np.uint8) * bits)
+            ids |= (high & ((1 << bits) - 1)).reshape(len(packed), -1)[:, :k].astype(np.int64) << 16
+        numbers = torch.from_numpy(values)
+        return TopK(torch.from_numpy(ids), numbers[:, :k], numbers[:, k:], self.temperatures)
+
+
+@dataclass(frozen=True)
+class TargetRows:
+    """A teacher's word on the targets of each example of a split, in their order."""
+
+    packed: Bytes
+    """Shape (num_targets, bytes of one)."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (num_examples + 1,): example i has the targets from `offsets[i]` to `offsets[i + 1]`."""
+    packing: Packing
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "TargetRows":
+        """Of these examples, in this order."""
+        width = self.packing.num_bytes
+        flat, offsets = arrays.take_rows(self.packed.reshape(-1), self.offsets * width, indices)
+        return dataclasses.replace(self, packed=flat.reshape(-1, width), offsets=offsets // width)
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> TopK:
+        """Of the targets of these examples, one after the other."""
+        parts = [self.packed[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        return self.packing.unpack(np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class TokenSignals:
+    """The teacher's k most likely tokens for each target of each row of a split, read back by the hash of the row."""
+
+    packed: Bytes
+    """Shape (num_targets, bytes of one); mapped where they are many."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (num_examples + 1,)."""
+    packing: Packing
+    inputs: npt.NDArray[np.bytes_]
+    """Shape (num_examples,): hash of each row's token ids and targets, 16 bytes."""
+    key: str
+    """Content address of the entry in the cache."""
+    tokenizer: str = ""
+    """SHA-256 of the teacher's tokenizer, empty where it is not known."""
+
+    def rows_for(self, split: Split) -> TargetRows:
+        """As `Signals.rows_for`, for targets."""
+        rows = TargetRows(self.packed, self.offsets, self.packing)
+        positions = _positions(split, self.inputs, self.tokenizer)
+        return rows if positions is None else rows.take(positions)
+
+    def save(self, folder: Path) -> None:
+        """Write bytes, offsets and input hashes."""
+        arrays.save(folder / "packed.npy", self.packed)
+        arrays.save(folder / "offsets.npy", self.offsets)
+        arrays.save(folder / "inputs.npy", self.inputs)
+        about = {"key": self.key, "tokenizer": self.tokenizer, "packing": dataclasses.asdict(self.packing)}
+        files.write_json(folder / "signals.json", about)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TokenSignals":
+        """Read what `save` wrote."""
+        about = files.read_json(folder / "signals.json")
+        packing = Packing(**{**about["packing"], "temperatures": tuple(about["packing"]["temperatures"])})
+        packed, offsets, inputs = (arrays.load(folder / f"{name}.npy") for name in ("packed", "offsets", "inputs"))
+        return cls(packed, offsets, packing, inputs, about["key"], about["tokenizer"])
+
+
+def _positions(split: Split, inputs: npt.NDArray[np.bytes_], tokenizer: str) -> npt.NDArray[np.int64] | None:
+    """Where the row of each example is; None if they are in the same order.
+
+    Raises: InputError or DamagedError, see `Signals.rows_for`.
+    """
+    if tokenizer and split.require_tokens().tokenizer not in ("", tokenizer):
+        raise InputError(
+            f"split {split.name} should be tokenised with the teacher's tokenizer when it gets the teacher's rows, "
+            "found another: tokenise it with that first, and for the student afterwards, which keeps the rows"
+        )
+    wanted = input_hashes(split.require_tokens())
+    if np.array_equal(wanted, inputs):
+        return None
+    order = np.argsort(inputs, kind="stable")
+    positions = order[np.searchsorted(inputs, wanted, sorter=order).clip(max=len(order) - 1)]
+    if len(unknown := np.flatnonzero(inputs[positions] != wanted)):
+        raise DamagedError(
+            f"the stored signal should have a row for {split.ids[unknown[0]]}, but the input changed: store again"
+        )
+    return np.asarray(positions, dtype=np.int64)
+
+
+def input_hashes(tokens: Tokens) -> npt.NDArray[np.bytes_]:
+    """The first 16 bytes of SHA-256 of each text's token ids, and of its targets where it has some."""
+    growing = arrays.Growing(f"S{HASH_BYTES}")
+    for begins, ends in zip(arrays.pieces(tokens.offsets[:-1]), arrays.pieces(tokens.offsets[1:]), strict=True):
+        spans = [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        growing.append([_sha256(tokens, span) for span in spans])
+    return growing.done()
+
+
+def _sha256(tokens: Tokens, span: slice) -> bytes:
+    digest = hashlib.sha256(tokens.ids[span].data)
+    if tokens.targets is not None:
+        digest.update(tokens.targets[span].data)
+    return digest.digest()[:HASH_BYTES]

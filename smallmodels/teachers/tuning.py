@@ -1,0 +1,116 @@
+"""Fine-tuned teachers, kept in the cache for every run that needs the same one."""
+
+import dataclasses
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from smallmodels import entries, files, models, training
+from smallmodels.data.splits import Split
+from smallmodels.errors import DamagedError
+from smallmodels.models import Compute, TextModel
+from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.teachers import addresses
+from smallmodels.teachers.storing import ENTRY
+
+
+def fine_tune(
+    base: TextModel,
+    train: Split,
+    loss_fn: training.LossFn,
+    config: training.TrainConfig,
+    *,
+    seed: int = 0,
+    validation: Split,
+    validate: training.Validate,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+    cache: Path | None = None,
+) -> TextModel:
+    """Fine-tune a teacher on labels, or read back the one that an earlier run made from the same parts.
+
+    Args:
+        base: The model to fine-tune; trained in place.
+        train: Tokenised, with labels.
+        loss_fn: As `training.fit` takes it; its source and the numbers that it closes over are part of the address.
+        config: As `training.fit` takes it.
+        seed: The teacher's own seed.
+        validation: What `validate` reads; part of the address, because it chooses the weights.
+        validate: As `training.fit` takes it.
+        compute: Device and number format; chosen for this machine if None.
+        context: Of the run.
+        cache: Folder of the cache; `cache_folder()` if None.
+    """
+    compute = compute or models.choose_compute()
+    key = {
+        "what": "fine-tuned teacher",
+        **addresses.of_model(base),
+        "max_length": base.max_length,
+        "train": train.fingerprint(),
+        "validation": validation.fingerprint(),
+        "loss": addresses.of_code(loss_fn),
+        "validate": addresses.of_code(validate),
+        "torch": torch.__version__,
+        "config": dataclasses.asdict(config),
+        "seed": seed,
+        "device": compute.device,
+        "number_format": compute.number_format,
+        "num_threads": compute.num_threads,
+    }
+
+    folder = entries.address(key, cache)
+
+    def read() -> TextModel | None:
+        try:
+            files.check_manifest(folder)
+        except DamagedError:
+            return None
+        if owed := entries.Bill(files.read_json(folder / ENTRY)["parts"], context).settle():
+            context.event("cache", "fine-tuned teacher read back", key=folder.name, **owed)
+        return TextModel.load(folder / "model")
+
+    def build() -> TextModel:
+        _remove_damaged(folder, context)
+        bill = entries.Bill([], context)
+        bill.begin(since_phase_began=True)
+        tuned = training.fit(
+            base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context
+        )
+        with entries.writing(folder), files.atomic_folder(folder) as temporary:
+            tuned.save(temporary / "model")
+            bill.note()
+            files.write_json(temporary / ENTRY, {"key": key, "parts": bill.to_json()})
+        return TextModel.load(folder / "model")
+
+    return entries.read_or_build(folder, read, build, context)
+
+
+def _remove_damaged(folder: Path, context: Context) -> None:
+    """Remove a damaged teacher and what killed builders left of it.
+
+    Raises: DamagedError if the folder holds what is not ours, which stays.
+    """
+    torn = re.compile(rf"\.{folder.name}\.\d+\.tmp")
+    for path in folder.parent.iterdir():
+        if torn.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not folder.exists():
+        return
+    try:
+        files.check_manifest(folder)
+    except DamagedError as error:
+        if _holds_foreign_files(folder):
+            raise
+        context.event("damaged cache", str(error))
+        shutil.rmtree(folder)
+
+
+def _holds_foreign_files(folder: Path) -> bool:
+    with suppress(DamagedError):
+        listed = files.read_json(folder / files.MANIFEST)["files"]
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        return bool(names - set(listed) - {files.MANIFEST})
+    return bool({path.name for path in folder.iterdir()} - {ENTRY, files.MANIFEST, "model"})

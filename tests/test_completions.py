@@ -1,0 +1,304 @@
+"""Prompts and completions: rows and their targets, templates, answers, adapters."""
+
+import copy
+import csv
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from small_data import FP32
+
+from smallmodels import cli, data, generation, losses, models, perplexity, records, training
+from smallmodels.data.splits import Split
+from smallmodels.errors import InputError
+from smallmodels.models import TextModel
+from smallmodels.phases import Context
+
+PROMPTS = [f"what is {i} and {i % 7} together" for i in range(40)]
+COMPLETIONS = [f"{i} and {i % 7} is {i + i % 7}\n#### {i + i % 7}" for i in range(40)]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|endoftext|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = models.new_tokenizer([*PROMPTS, *COMPLETIONS], vocabulary_size=300)
+    made = models.new_language_model(tokenizer, hidden_size=32, num_layers=2, num_heads=2, max_length=64)
+    with torch.no_grad():
+        made.model.transformer.model.embed_tokens.weight.mul_(20)
+    return made
+
+
+@pytest.fixture
+def chatting(model):
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def split_of(prompts=PROMPTS, completions=COMPLETIONS):
+    ids = [f"train/{i}" for i in range(len(prompts))]
+    return Split("train", ids, prompts, completions=completions)
+
+
+def parts(rows, tokenizer):
+    """What is read and what is to be said in each row, as text."""
+    tokens, found = rows.tokens, []
+    for i in range(len(rows)):
+        part = slice(tokens.offsets[i], tokens.offsets[i + 1])
+        ids, targets = tokens.ids[part], tokens.targets[part]
+        assert (np.diff(targets.astype(int)) >= 0).all()
+        found.append((tokenizer.decode(ids[~targets]), tokenizer.decode(ids[targets])))
+    return found
+
+
+# Rows
+
+
+def test_plain_rows_have_the_completion_and_the_end_as_targets(model):
+    rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=64)
+    end = "<|endoftext|>"
+    expected = [(f"{end}{p}\n", f"{c}{end}") for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+    assert parts(rows, model.tokenizer) == expected
+    assert rows.ids == split_of().ids
+
+
+def test_chat_rows_follow_the_models_template_and_end_with_the_answer(chatting):
+    rows = data.cut_completions(split_of(), chatting, template="chat", max_length=200)
+    read, said = parts(rows, chatting)[3]
+    assert read == f"<|im_start|>user\n{PROMPTS[3]}<|endoftext|>\n<|im_start|>assistant\n"
+    assert said == f"{COMPLETIONS[3]}<|endoftext|>"  # the line break after it is no part of the answer
+
+
+def test_example_without_room_for_its_completion_is_left_out_and_all_of_them_refused(model):
+    prompts = [" ".join([prompt] * (1 + i % 4)) for i, prompt in enumerate(PROMPTS)]
+    lengths = [len(data.prompt_ids(p, model.tokenizer, "plain")) for p in prompts]
+    limit = sorted(lengths)[20]
+    rows = data.cut_completions(split_of(prompts), model.tokenizer, template="plain", max_length=limit)
+    assert 0 < len(rows) == sum(length < limit for length in lengths) < 40
+    assert rows.tokens.lengths.max() <= limit
+    assert all(rows.tokens.targets[rows.tokens.offsets[1:] - 1])
+    with pytest.raises(InputError, match="larger --max-length"):
+        data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=3)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "has none: choose --template plain"),
+        ("{{ messages | length }} messages", "with and without an answer"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "should write a question and an answer, but: "),
+        ("{{ raise_exception('no users here') }}", "no users here: choose --template plain"),
+        ("{% for m in messages %", "should write a question and an answer, but: "),
+    ],
+)
+def test_m6_chat_template_that_does_not_fit_or_breaks_out_is_refused_in_a_sentence(model, template, said):
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=said):
+        data.cut_completions(split_of(), tokenizer, template="chat", max_length=64)
+
+
+def test_rows_need_completions(model):
+    with pytest.raises(InputError, match="--completion-column"):
+        data.cut_completions(split_of(completions=None), model.tokenizer, template="plain", max_length=64)
+
+
+def test_masked_tokens_have_no_influence_on_loss_and_gradient(model):
+    from smallmodels.data import batches
+
+    rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=64)
+    batch = batches.collate(rows, np.array([0, 7, 31]))
+    network = copy.deepcopy(model.model).requires_grad_(True)
+    states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+    assert len(labels) == sum(len(model.tokenizer(COMPLETIONS[i])["input_ids"]) + 1 for i in (0, 7, 31))
+    logits = network.transformer(**batch.inputs).logits
+    expected = [
+        float(-logits.detach()[row, place - 1].log_softmax(-1)[batch.inputs["input_ids"][row, place]])
+        for row, place in batch.is_target.nonzero().tolist()
+    ]
+    found = losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+# Loading
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["question", "answer"], *rows])
+    return str(path)
+
+
+def test_completions_stay_with_their_prompts_through_every_draw(tmp_path):
+    path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
+    splits = data.load_texts(path, text_columns=("question",), completion_column="answer", max_train=20)
+    right = dict(zip(PROMPTS, COMPLETIONS, strict=True))
+    for split in (splits.train, splits.validation, splits.test):
+        assert [right[prompt] for prompt in split.texts] == list(split.completions)
+    other = data.load_texts(path, text_columns=("question",), completion_column="question", max_train=20)
+    assert other.source.fingerprint != splits.source.fingerprint
+    with pytest.raises(InputError, match="choose --completion-column from question, answer"):
+        data.load_texts(path, text_columns=("question",), completion_column="reply")
+
+
+# Answers
+
+
+def test_answers_in_batches_are_those_of_each_prompt_alone(model, monkeypatch):
+    monkeypatch.setattr(generation, "_TOKENS_PER_BATCH", 150)
+    prompts = [*PROMPTS[:7], "a", "a longer prompt than the others are"]
+    context = Context()
+    found = generation.answer(model, prompts, template="plain", max_new_tokens=6, compute=FP32, context=context)
+    for i, prompt in enumerate(prompts):
+        ids = data.prompt_ids(prompt, model.tokenizer, "plain")
+        whole = model.model.transformer.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)[0]
+        assert found.texts[i] == model.tokenizer.decode(whole[len(ids) :], skip_special_tokens=True)
+        assert found.num_prompt_tokens[i] == len(ids)
+        assert found.num_new_tokens[i] == len(whole) - len(ids)
+    assert found.prefill.num_tokens == sum(found.num_prompt_tokens)
+    assert found.decode.num_tokens == sum(found.num_new_tokens) - len(prompts)
+    assert found.prefill.duration_s > 0
+    assert context.counts.num_tokens == sum(found.num_prompt_tokens) + sum(found.num_new_tokens)
+
+
+def test_answer_that_does_not_fit_into_the_model_is_refused(model):
+    with pytest.raises(InputError, match="takes 64 tokens, but the longest prompt has"):
+        generation.answer(model, PROMPTS[:1], template="plain", max_new_tokens=60, compute=FP32)
+
+
+def test_answers_are_read_back_as_they_were(model, tmp_path):
+    found = generation.answer(model, PROMPTS[:3], template="plain", max_new_tokens=4, compute=FP32)
+    found.save(tmp_path)
+    assert generation.Answers.load(tmp_path) == found
+
+
+def test_right_answers_need_a_number_on_both_sides():
+    texts, completions = ["#### 7", "#### 7", "7", "#### 1,000"], ["x\n#### 7", "#### 8", "#### 7", "#### 1000"]
+    assert generation.right_answers(texts, completions) == [True, False, False, True]
+    assert generation.right_answers(["#### 7"], ["no number"]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("she has 3.\n#### 1,234", "1234"),
+        ("#### -5", "-5"),
+        ("#### 3.50", "3.50"),
+        ("#### 1 #### 2", "1"),
+        ("the answer is 7", None),
+        ("####7", None),
+        ("", None),
+    ],
+)
+def test_gsm8k_answer_is_extracted_as_in_the_official_code(text, number):
+    assert generation.gsm8k_answer(text) == number
+
+
+# Adapters
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_alone_are_trained_and_end_in_a_model_that_plain_transformers_load(model, tmp_path, dora):
+    rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=64)
+    adapted = models.add_lora(model, rank=2, dora=dora)
+    assert models.is_adapted(adapted.model)
+    assert not models.is_adapted(model.model)
+
+    def loss_fn(network, batch):
+        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
+
+    config = training.TrainConfig(learning_rate=2e-2, max_steps=20, batch_size=8)
+    before = perplexity.row_losses(model, rows, compute=FP32).nats.sum()
+    student = training.fit(adapted, rows, loss_fn, config, compute=FP32)
+    assert not models.is_adapted(student.model)
+    after = perplexity.row_losses(student, rows, compute=FP32).nats.sum()
+    assert after < 0.9 * before
+    table = "transformer.model.embed_tokens.weight"
+    assert torch.equal(student.model.state_dict()[table], model.model.state_dict()[table])
+    student.save(tmp_path)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([data.prompt_ids(PROMPTS[0], model.tokenizer, "plain")])
+    torch.testing.assert_close(plain(ids).logits, student.model.transformer(ids).logits)
+
+
+# The recipe
+
+
+@pytest.mark.parametrize("adapter", ["none", "dora"])
+def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(model, tmp_path, adapter):
+    folder = tmp_path / "base"
+    model.transformer.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
+    words = ["run", "finetune_language_model", "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain"]
+    sizes = ["--max-length", "64", "--lora-rank", "2", "--adapter", adapter, "--base-model", str(folder)]
+    assert cli.main([*words, *sizes, "--dataset", path, "--max-test", "3"]) == 0
+    (run,) = (tmp_path / "runs" / "finetune_language_model").iterdir()
+    record = records.read_record(run)
+    assert {result.role for result in record.results} == {"student", "untrained_student"}
+    for result in record.results:
+        assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
+    assert record.phase("answer").num_tokens > 0
+    assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+
+
+@pytest.fixture(scope="module")
+def sums():
+    """A model that has learned which number comes next, and to write it as GSM8K does."""
+    prompts = [f"after {i} comes" for i in range(100)]
+    completions = [f"#### {i + 1}" for i in range(100)]
+    tokenizer = models.new_tokenizer([*prompts, *completions], vocabulary_size=290)
+    base = models.new_language_model(tokenizer, hidden_size=64, num_layers=2, num_heads=4, max_length=32)
+    split = Split("train", [str(i) for i in range(100)], prompts, completions=completions)
+    rows = data.cut_completions(split, tokenizer, template="plain", max_length=32)
+
+    def loss_fn(network, batch):
+        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
+
+    config = training.TrainConfig(learning_rate=5e-3, max_steps=200, batch_size=32)
+    return training.fit(base, rows, loss_fn, config, compute=FP32), split
+
+
+def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_path):
+    teacher, split = sums
+    folder = tmp_path / "teacher"
+    teacher.transformer.save_pretrained(folder)
+    teacher.tokenizer.save_pretrained(folder)
+    right = generation.right_answers(
+        generation.answer(teacher, split.texts, template="plain", max_new_tokens=8, compute=FP32).texts,
+        split.completions,
+    )
+    assert sum(right) > 50  # else there is nothing to learn from it
+    path = write_csv(tmp_path / "sums.csv", zip(split.texts, split.completions, strict=True))
+    words = ["run", "distill_sequence_level", "--out", str(tmp_path / "runs"), "--template", "plain"]
+    model = ["--teacher", str(folder), "--hidden-size", "64", "--num-layers", "2", "--max-length", "32"]
+    length = ["--max-new-tokens", "8", "--max-steps", "100", "--learning-rate", "5e-3", "--batch-size", "32"]
+    options = ["--num-evaluations", "1", "--number-format", "fp32"]
+    assert cli.main([*words, *model, *length, *options, "--dataset", path]) == 0
+    (run,) = (tmp_path / "runs" / "distill_sequence_level").iterdir()
+    record = records.read_record(run)
+    (event,) = (event for event in record.events if event.kind == "answers")
+    written, used = event.details["num_written"], event.details["num_used"]
+    assert written == 81
+    assert used == event.details["num_right"] <= written
+    assert record.phase("write").num_tokens > 0
+    assert record.phase("write").cpu_s > 0
+    taught = {result.role: result.metrics["perplexity"].value for result in record.results}
+    assert taught["student"] < 0.5 * taught["untrained_student"]
+
+
+def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path, capsys):
+    folder = tmp_path / "teacher"
+    model.transformer.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
+    words = ["run", "distill_sequence_level", "--smoke", "--no-keep-wrong", "--out", str(tmp_path / "runs")]
+    options = ["--template", "plain", "--max-length", "64", "--teacher", str(folder), "--dataset", path]
+    assert cli.main([*words, *options]) == 2
+    assert "should answer some of 16 prompts rightly, but did not" in capsys.readouterr().err
