@@ -164,9 +164,9 @@ KINDS = {
     "matrix products of linear layers": ("mm", "addmm", "linear"),
     "matrix products and softmax of attention": ("bmm", "baddbmm", "softmax", "scaled_dot", "masked_fill"),
     "GELU": ("gelu",),
-    "layer norms": ("layer_norm",),
-    "AdamW": ("adamw",),
-    "norm of the gradient": ("vector_norm", "foreach_norm"),
+    "layer norms": ("native_layer_norm",),
+    "AdamW": ("fused_adamw",),
+    "norm of the gradient": ("linalg_vector_norm", "foreach_norm"),
     "copies and casts": ("copy", "_to_copy", "contiguous", "cat", "index", "embedding"),
     "sums and additions": ("add", "sum", "mul", "div"),
 }
