@@ -95,11 +95,32 @@ def test_example_without_room_for_its_completion_is_left_out_and_all_of_them_ref
         ("{% for m in messages %", "should write a question and an answer, but: "),
     ],
 )
-def test_m6_chat_template_that_does_not_fit_or_breaks_out_is_refused_in_a_sentence(model, template, said):
+def test_m4_chat_template_that_does_not_fit_or_breaks_out_is_refused_in_a_sentence(model, template, said):
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = template
     with pytest.raises(InputError, match=said):
         data.cut_completions(split_of(), tokenizer, template="chat", max_length=64)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "within 0.2 s, but does not",
+        ),
+        ("{{ 'x' * 3000000 }}", "at most 1,000,000 characters, but has 3,000,000"),
+    ],
+    ids=["time", "size"],
+)
+def test_m4_chat_template_that_takes_too_long_or_writes_too_much_is_refused(model, template, said, monkeypatch):
+    from smallmodels.data import completions
+
+    monkeypatch.setattr(completions, "_RENDER_S", 0.2)
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=said):
+        data.prompt_ids("hello", tokenizer, "chat")
 
 
 def test_rows_need_completions(model):

@@ -298,7 +298,7 @@ def test_several_labels_per_row_and_fractions_are_refused(tmp_path):
 def serve_tables(monkeypatch, tables, names=None):
     """Let `load` find these rows of (text, label) per split, as if read from a hub data set."""
     from smallmodels import sources
-    from smallmodels.data import text_classification
+    from smallmodels.data import reading
 
     class_names = {} if names is None else {"label": names}
     found = {
@@ -308,7 +308,7 @@ def serve_tables(monkeypatch, tables, names=None):
     source = sources.cards.source_of("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)
     fetched = sources.DatasetFiles(None, None, None, None, {}, ["en"], source)
     monkeypatch.setattr(sources, "fetch_dataset", lambda *_, **__: fetched)
-    monkeypatch.setattr(text_classification, "_read_hub", lambda *_: found)
+    monkeypatch.setattr(reading, "_read_hub", lambda *_: found)
 
 
 TRAIN = [(f"train {i}", i % 2) for i in range(40)]

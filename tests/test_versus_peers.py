@@ -120,7 +120,8 @@ def test_own_rows_judge_memory_real_tokens_and_share_of_the_machine():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "words"), [(32, "not measured: the steps of these runs are smaller"), (320, "not met")]
+    ("batch_size", "words"),
+    [(32, "not measured: the steps of these runs are smaller"), (320, "not met, by 1 of 3 runs")],
 )
 def test_share_of_the_machine_counts_in_large_steps_only(batch_size, words):
     record = run("ours_distillation", number_format="bf16")

@@ -1,17 +1,24 @@
 """Prompts and completions as rows of tokens: what the model shall say is a target, what it is asked is not."""
 
-from collections.abc import Sequence
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from smallmodels import arrays
+from smallmodels.data.reading import LONGEST_TEXT
 from smallmodels.data.splits import Split, Tokens, tokenizer_sha256
 from smallmodels.data.texts import text_edges
 from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_RENDER_S = 5.0
+"""Longest time for one dialogue."""
 
 Template = Literal["chat", "plain"]
 """How prompt and completion are written: as a dialogue in the model's own form, or one after the other."""
@@ -95,9 +102,39 @@ def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBas
     from jinja2 import TemplateError
 
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+        with _time_limit(_RENDER_S):
+            text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+    except TimeoutError:
+        raise InputError(
+            f"the model's chat template should write a dialogue within {_RENDER_S:g} s, but does not: "
+            "choose --template plain"
+        ) from None
     except TemplateError as error:  # its own refusal, or something that the sandbox forbids
         raise InputError(
             f"the model's chat template should write a question and an answer, but: {error}: choose --template plain"
         ) from error
-    return _ids(str(text), tokenizer)
+    if len(text) > LONGEST_TEXT:
+        raise InputError(
+            f"a dialogue in the model's chat template should have at most {LONGEST_TEXT:,} characters, but has "
+            f"{len(text):,}: choose --template plain"
+        )
+    return _ids(text, tokenizer)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after so long; only in a main thread, and where the system has such a clock."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
