@@ -33,7 +33,7 @@ def size_bytes(model: nn.Module) -> int:
 
 
 def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
-    """Facts about a trained model for the record: base model, layers, parameters, number format, how to load it."""
+    """Facts about a trained model for the record: base model, size, measured choices, how to load it."""
     config: Any = model.model.config
     loaders = {Embedder: "SentenceTransformer", LanguageModel: "AutoModelForCausalLM"}
     return {
@@ -43,8 +43,7 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         "num_parameters": num_parameters(model.model),
         "size_bytes": size_bytes(model.model),
         "max_length": model.max_length,
-        "device": compute.device,
-        "number_format": compute.number_format,
+        **compute.choices,
         "weights_sha256": model.weights_sha256(),
         "loader": loaders.get(type(model.model), "AutoModelForSequenceClassification"),
     }
