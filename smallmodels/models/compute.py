@@ -81,7 +81,7 @@ class Compute:
         return model.to(self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Run the block's matrix products in the number format; trained weights are cast once in the outermost block."""
+        """Run the block's matrix products in the number format; the outermost block casts trained weights once."""
         if self.number_format == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
