@@ -6,7 +6,7 @@ Reads:     `share`, operations per second over the matmul rate measured in the s
            ones, at 4,096 real tokens a step or more. `overhead`, CPU time of `fit`, alone and in a run with energy,
            metrics and journal, over that of the same steps in plain torch; in turn, in one process. `linear`, time per
            token and resident memory of the first thousand of ten thousand steps, and of the last. `profile`, the
-           milliseconds of a step by operation. Results go to benchmarks/results/training_loop.json.
+           milliseconds of a step by operation; `teacher_pass`, those of a pass without gradients. Results go to benchmarks/results/training_loop.json.
 """
 
 import argparse
@@ -181,12 +181,38 @@ def profile_step() -> dict[str, Any]:
     whole_ms = 1e3 * (time.perf_counter() - begin) / num_steps
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         fit(job, replace(CONFIG, max_steps=num_steps))
+    return {"step_ms": whole_ms, "parts_ms": _parts_ms(seen, num_steps)}
+
+
+def profile_teacher_pass() -> dict[str, Any]:
+    """Milliseconds per 1,000 tokens of a teacher's pass by operation, and what its products need at the matmul rate."""
+    teacher, _, _ = models.load_classifier(TEACHER, [str(i) for i in range(NUM_CLASSES)], max_length=64)
+    texts = data.load_python_docs().train.take(np.arange(1000))
+    tokens = texts.tokenize(teacher.tokenizer, max_length=64).require_tokens()
+    compute = models.choose_compute(model=teacher, tokens=tokens)
+    thousands, counted = tokens.lengths.sum() / 1000, Context()
+    models.forward_all(teacher, tokens, compute=compute)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        models.forward_all(teacher, tokens, compute=compute)
+        seconds.append(time.perf_counter() - begin)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        models.forward_all(teacher, tokens, compute=compute, context=counted)
+    rates = [models.matmul_rate(compute.device, compute.number_format) for _ in range(9)]
+    floor_ms = 1e3 * (counted.counts.num_operations or 0.0) / statistics.median(rates) / thousands
+    whole_ms = 1e3 * statistics.median(seconds) / thousands
+    return {"ms": whole_ms, "floor_ms": floor_ms, "parts_ms": _parts_ms(seen, thousands)}
+
+
+def _parts_ms(seen: Any, count: float) -> dict[str, float]:
+    """Milliseconds by kind of operation, over a count of steps or tokens."""
     parts = dict.fromkeys([*KINDS, "anything else"], 0.0)
     for event in seen.key_averages():
         name = event.key.removeprefix("aten::").lstrip("_").lower()
         kind = next((kind for kind, words in KINDS.items() if any(name.startswith(w) for w in words)), "anything else")
-        parts[kind] += event.self_cpu_time_total / 1e3 / num_steps
-    return {"step_ms": whole_ms, "parts_ms": parts}
+        parts[kind] += event.self_cpu_time_total / 1e3 / count
+    return parts
 
 
 def cpu_s(function: Callable[[], None]) -> float:
@@ -201,7 +227,13 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-MEASUREMENTS = {"share": share, "overhead": overhead, "linear": linear, "profile": profile_step}
+MEASUREMENTS = {
+    "share": share,
+    "overhead": overhead,
+    "linear": linear,
+    "profile": profile_step,
+    "teacher_pass": profile_teacher_pass,
+}
 
 
 def main() -> None:
