@@ -6,7 +6,8 @@ Reads:     `share`, operations per second over the matmul rate measured in the s
            ones, at 4,096 real tokens a step or more. `overhead`, CPU time of `fit`, alone and in a run with energy,
            metrics and journal, over that of the same steps in plain torch; in turn, in one process. `linear`, time per
            token and resident memory of the first thousand of ten thousand steps, and of the last. `profile`, the
-           milliseconds of a step by operation; `teacher_pass`, those of a pass without gradients. Results go to benchmarks/results/training_loop.json.
+           milliseconds of a step by operation; `teacher_pass`, those of a pass without gradients. Results go to
+           benchmarks/results/training_loop.json.
 """
 
 import argparse
