@@ -57,8 +57,25 @@ class Evaluation:
         return cls([records.from_json(records.Result, r) for r in value["results"]], value["predictions"])
 
 
-def _contender(value: Contender | TextModel) -> Contender:
+def as_contender(value: Contender | TextModel) -> Contender:
+    """The contender itself, or a model that no phase was paid for."""
     return value if isinstance(value, Contender) else Contender(value)
+
+
+def plain_result(
+    role: str, contender: Contender, split_name: str, measured: Mapping[str, records.Metric]
+) -> records.Result:
+    """The result of a task without classes."""
+    return records.Result(
+        role=role,
+        split=split_name,
+        metrics=dict(measured),
+        per_class=[],
+        agreement=None,
+        calibration_error=None,
+        built_by=list(contender.built_by),
+        teacher_phases=list(contender.teacher_phases),
+    )
 
 
 # Quality
@@ -85,14 +102,14 @@ def evaluate_classifiers(
     compute = compute or models.choose_compute()
     probabilities: dict[str, npt.NDArray[np.float64]] = {}
     for number, (role, value) in enumerate(contenders.items()):
-        probabilities[role] = _probabilities(_contender(value).model, split, compute, context)
+        probabilities[role] = _probabilities(as_contender(value).model, split, compute, context)
         context.progress(number + 1, len(contenders))
     answers = {role: probabilities_NC.argmax(1) for role, probabilities_NC in probabilities.items()}
     results = []
     predictions: dict[str, list[Any]] = {"id": list(split.ids), "label": [label_names[i] for i in split.labels]}
     for role, value in contenders.items():
         teacher = answers.get("teacher") if role != "teacher" else None
-        results.append(_classifier_result(role, _contender(value), split, probabilities[role], label_names, teacher))
+        results.append(_classifier_result(role, as_contender(value), split, probabilities[role], label_names, teacher))
         predictions[f"{role}/prediction"] = [label_names[i] for i in answers[role]]
         predictions[f"{role}/score"] = [round(float(p), 6) for p in probabilities[role].max(1)]
     return Evaluation(results, predictions)
@@ -170,7 +187,7 @@ def evaluate_retrieval(
     ranks: dict[str, npt.NDArray[np.float64]] = {}
     first: dict[str, npt.NDArray[np.int64]] = {}
     for number, (role, value) in enumerate(contenders.items()):
-        similarities_QD = _similarities(_contender(value).model, split, compute, context)
+        similarities_QD = _similarities(as_contender(value).model, split, compute, context)
         ranks[role] = metrics.reciprocal_ranks(similarities_QD, split.relevant, k=k)
         first[role] = similarities_QD.argmax(1)
         context.progress(number + 1, len(contenders))
@@ -179,7 +196,7 @@ def evaluate_retrieval(
     predictions: dict[str, list[Any]] = {"id": list(split.queries.ids), "label": relevant}
     for role, value in contenders.items():
         agree = metrics.agreement(first[role], first["teacher"]) if "teacher" in first and role != "teacher" else None
-        results.append(_retrieval_result(role, _contender(value), split, ranks[role], k, agree))
+        results.append(_retrieval_result(role, as_contender(value), split, ranks[role], k, agree))
         predictions[f"{role}/prediction"] = [split.documents.ids[i] for i in first[role]]
         predictions[f"{role}/score"] = [round(float(r), 6) for r in ranks[role]]
     return Evaluation(results, predictions)
@@ -268,9 +285,9 @@ def measure_inference(
         context: Of the run; its energy reading is taken at the edges of each window.
     """
     compute = compute or models.choose_compute()
-    shapes = {role: _shape(_contender(value).model) for role, value in contenders.items()}
+    shapes = {role: _shape(as_contender(value).model) for role, value in contenders.items()}
     measured_as = {role: next(r for r in shapes if shapes[r] == shape) for role, shape in shapes.items()}
-    models_of = {role: _contender(contenders[role]).model for role in dict.fromkeys(measured_as.values())}
+    models_of = {role: as_contender(contenders[role]).model for role in dict.fromkeys(measured_as.values())}
     uses = {role: _use(model, compute, context) for role, model in models_of.items()}
     latencies = {role: _latencies(use, texts, compute, seconds=window_s / 2) for role, use in uses.items()}
     windows: dict[str, list[records.InferenceWindow]] = {role: [] for role in uses}

@@ -19,8 +19,9 @@ from smallmodels import energy, files, metrics, models, records
 from smallmodels.data import prompt_ids
 from smallmodels.data.completions import Template
 from smallmodels.data.splits import Split
+from smallmodels.data.texts import padding_id
 from smallmodels.errors import InputError, RunInterruptedError
-from smallmodels.evaluation import Contender, Contenders, Evaluation
+from smallmodels.evaluation import Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -135,7 +136,7 @@ def _generate(
     """New tokens after each row; what it took is added to `prefill` and `decode`."""
     longest = max(map(len, rows))
     end = model.tokenizer.eos_token_id
-    filler = next((i for i in (model.tokenizer.pad_token_id, end) if i is not None), 0)
+    filler = padding_id(model.tokenizer)
     ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=compute.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
     clock = _Clock(compute, context)
@@ -249,7 +250,7 @@ def evaluate_answers(
     results = []
     columns: dict[str, list[Any]] = {"id": list(split.ids), "right": [text or "" for text in wanted]}
     for role, value in contenders.items():
-        contender = value if isinstance(value, Contender) else Contender(value)
+        contender = as_contender(value)
         found = answer(
             contender.model,
             list(split.texts),
@@ -259,21 +260,8 @@ def evaluate_answers(
             context=context,
         )
         is_right = right_answers(found.texts, split.completions)
-        results.append(
-            records.Result(
-                role=role,
-                split=split.name,
-                metrics={
-                    "exact_match": metrics.mean_with_interval([float(right) for right in is_right]),
-                    **_costs(found),
-                },
-                per_class=[],
-                agreement=None,
-                calibration_error=None,
-                built_by=list(contender.built_by),
-                teacher_phases=list(contender.teacher_phases),
-            )
-        )
+        exact = metrics.mean_with_interval([float(right) for right in is_right])
+        results.append(plain_result(role, contender, split.name, {"exact_match": exact, **_costs(found)}))
         columns |= {f"{role}/answer": found.texts, f"{role}/is_right": is_right}
     return Evaluation(results, columns)
 

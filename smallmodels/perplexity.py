@@ -20,7 +20,7 @@ from smallmodels import losses, metrics, models, records
 from smallmodels.data import cut_into_rows
 from smallmodels.data.splits import Split, tokenizer_sha256
 from smallmodels.errors import InputError
-from smallmodels.evaluation import Contender, Contenders, Evaluation
+from smallmodels.evaluation import Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -79,16 +79,15 @@ def evaluate_language_models(
     results = []
     columns: dict[str, list[Any]] = {"id": list(split.ids), "num_bytes": _num_bytes(split).tolist()}
     for number, (role, value) in enumerate(contenders.items()):
-        contender = value if isinstance(value, Contender) else Contender(value)
+        contender = as_contender(value)
         model = contender.model
         if isinstance(model, TextModel):
             found = text_losses(model, split, stride=stride, compute=compute, context=context)
         else:
             found = model.text_losses(split)
-        result = _result(role, contender, split, found)
+        result = plain_result(role, contender, split.name, found.metrics())
         if role == "student" and "teacher" in contenders:
-            teacher = contenders["teacher"]
-            teacher_model = teacher.model if isinstance(teacher, Contender) else teacher
+            teacher_model = as_contender(contenders["teacher"]).model
             near = closeness(model, teacher_model, split, stride=stride, compute=compute, context=context)
             with_kl = {**result.metrics, "kl_from_teacher": near.kl}
             result = dataclasses.replace(result, metrics=with_kl, agreement=near.agreement)
@@ -111,9 +110,9 @@ def evaluate_rows(
     """
     results = []
     for role, value in contenders.items():
-        contender = value if isinstance(value, Contender) else Contender(value)
+        contender = as_contender(value)
         found = row_losses(contender.model, rows, compute=compute, context=context)
-        results.append(_result(role, contender, rows, found))
+        results.append(plain_result(role, contender, rows.name, found.metrics()))
     return Evaluation(results)
 
 
@@ -146,10 +145,7 @@ class Unigrams:
         assert tokens.targets is not None
         owners, ids = np.repeat(text_of_row, tokens.lengths)[tokens.targets], tokens.ids[tokens.targets]
         nats, right = -self.log_probs[ids], ids == int(self.log_probs.argmax())
-        sums = [np.bincount(owners, weights, minlength=len(split)) for weights in (nats, None, right)]
-        return TextLosses(
-            sums[0].astype(np.float64), sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split)
-        )
+        return _summed(split, owners, nats, np.ones(len(ids)), right)
 
     def save(self, folder: Path) -> None:
         """Write the logarithms and the tokenizer."""
@@ -164,19 +160,6 @@ class Unigrams:
 
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         return cls(np.load(folder / "log_probs.npy", allow_pickle=False), tokenizer)
-
-
-def _result(role: str, contender: Contender, split: Split, found: TextLosses) -> records.Result:
-    return records.Result(
-        role=role,
-        split=split.name,
-        metrics=found.metrics(),
-        per_class=[],
-        agreement=None,
-        calibration_error=None,
-        built_by=list(contender.built_by),
-        teacher_phases=list(contender.teacher_phases),
-    )
 
 
 def text_losses(
@@ -201,14 +184,7 @@ def text_losses(
     rows = cut_into_rows(split, model.tokenizer, max_length=model.max_length, stride=stride or model.max_length // 2)
     of_rows = row_losses(model, rows, compute=compute, context=context)
     text_of_row = _texts_of_rows(rows, split)
-    sums = [
-        np.bincount(text_of_row, values, minlength=len(split))
-        for values in (of_rows.nats, of_rows.num_tokens, of_rows.num_right)
-    ]
-    nats, num_tokens, num_right = sums
-    return TextLosses(
-        nats.astype(np.float64), num_tokens.astype(np.int64), num_right.astype(np.int64), _num_bytes(split)
-    )
+    return _summed(split, text_of_row, of_rows.nats, of_rows.num_tokens, of_rows.num_right)
 
 
 def row_losses(
@@ -310,6 +286,18 @@ def _losses_of(
     with torch.no_grad(), compute.autocast():
         values = losses.by_chunks(states, network.output_layer, cross_entropy)
     return values.double().cpu().numpy(), right.cpu().numpy()
+
+
+def _summed(
+    split: Split,
+    owners: npt.NDArray[np.int64],
+    nats: npt.NDArray[Any],
+    num_tokens: npt.NDArray[Any],
+    num_right: npt.NDArray[Any],
+) -> TextLosses:
+    """Losses of texts from those of their parts, of which each has an owner."""
+    sums = [np.bincount(owners, part, minlength=len(split)) for part in (nats, num_tokens, num_right)]
+    return TextLosses(sums[0].astype(np.float64), sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
 
 
 def _num_bytes(split: Split) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 from smallmodels import arrays
 from smallmodels.data.reading import LONGEST_TEXT
 from smallmodels.data.splits import Split, Tokens, tokenizer_sha256
-from smallmodels.data.texts import text_edges
+from smallmodels.data.texts import padding_id, text_edges
 from smallmodels.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def cut_completions(
             f"any of {len(split)}: choose a larger --max-length"
         )
     ids, offsets = growing.done()
-    pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    tokens = Tokens(ids, offsets, int(pad_id), max_length, tokenizer_sha256(tokenizer), targets.done())
+    tokens = Tokens(ids, offsets, padding_id(tokenizer), max_length, tokenizer_sha256(tokenizer), targets.done())
     names = [split.ids[place] for place in kept]
     return Split(split.name, names, [""] * len(names), tokens=tokens)
 

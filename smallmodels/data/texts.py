@@ -201,9 +201,13 @@ def cut_into_rows(
                 targets.append(np.arange(len(row)) >= num_seen)
                 names.append(f"{split.ids[first + place]}:{number}")
     ids, offsets = growing.done()
-    pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
-    tokens = Tokens(ids, offsets, int(pad_id), max_length, tokenizer_sha256(tokenizer), targets.done())
+    tokens = Tokens(ids, offsets, padding_id(tokenizer), max_length, tokenizer_sha256(tokenizer), targets.done())
     return Split(split.name, names, [""] * len(names), tokens=tokens)
+
+
+def padding_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that fills up rows: the tokenizer's own for that, else its end of a text, else 0."""
+    return int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
 
 
 def text_edges(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:

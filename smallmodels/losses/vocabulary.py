@@ -47,11 +47,16 @@ def next_tokens(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor) -> 
             f"input_ids and is_target should have shape {tuple(hidden_states.shape[:2])}, like hidden_states, "
             f"got {tuple(input_ids.shape)} and {tuple(is_target.shape)}: pass the tensors of one batch"
         )
-    chosen = is_target[:, 1:].bool()
-    labels = input_ids[:, 1:][chosen]
+    states, labels = shifted(hidden_states, input_ids, is_target)
     if not len(labels):
         raise InputError("a batch should have tokens to predict, found none: keep longer completions (--max-length)")
-    return hidden_states[:, :-1][chosen], labels
+    return states, labels
+
+
+def shifted(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
+    """`next_tokens` of tensors that fit, of which there may be no target."""
+    chosen = is_target[:, 1:].bool()
+    return hidden_states[:, :-1][chosen], input_ids[:, 1:][chosen]
 
 
 # Chunks of targets

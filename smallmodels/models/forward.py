@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from smallmodels import losses
 from smallmodels.data import batches
 from smallmodels.data.splits import Split, Tokens, tokenize
 from smallmodels.errors import RunInterruptedError
@@ -79,9 +80,7 @@ def forward_targets(
         batch = batches.collate(rows, indices)
         there = batch.to(compute.device)
         with torch.no_grad(), compute.autocast():
-            hidden = network(**there.inputs)
-            chosen = there.is_target[:, 1:]
-            states, labels = hidden[:, :-1][chosen], there.inputs["input_ids"][:, 1:][chosen]
+            states, labels = losses.shifted(network(**there.inputs), there.inputs["input_ids"], there.is_target)
         lengths, processed = tokens.lengths[indices], batch.num_processed_tokens
         context.counts.add(
             examples=len(indices), tokens=batch.num_tokens, processed=processed, operations=operations(lengths)
