@@ -586,7 +586,7 @@ def test_flag_that_a_resumed_run_cannot_follow_is_refused(toy, capsys, flags, se
     assert sentence in refuse(capsys, "run", "--resume", str(only_run(toy.parent)), *flags)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
 def test_signalled_run_exits_75_and_resumes_to_a_record_r2_r3(toy, number):
     command = [sys.executable, "-m", "smallmodels", "run"]
     process = subprocess.Popen(

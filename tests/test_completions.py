@@ -286,6 +286,7 @@ def sums():
     return training.fit(base, rows, loss_fn, config, compute=FP32), split
 
 
+@pytest.mark.slow
 def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_path):
     teacher, split = sums
     folder = tmp_path / "teacher"

@@ -76,6 +76,7 @@ def report(tmp_path):
     return json.loads((tmp_path / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_report_of_several_runs_holds_outcomes_of_every_id(report):
     counts = {fault: [*tests.values()] for part in report.values() for fault, tests in part.items()}
     for tests in counts.values():
@@ -86,6 +87,7 @@ def test_report_of_several_runs_holds_outcomes_of_every_id(report):
     assert readme.survived(report) == {"C1", "T2", "K10"}
 
 
+@pytest.mark.slow
 def test_readme_counts_a_test_with_two_ids_once_and_notices_a_fault_that_is_lost(report, tmp_path, capsys):
     root, results = tmp_path / "root", tmp_path / "root" / "benchmarks" / "results"
     results.mkdir(parents=True)

@@ -88,7 +88,14 @@ def refused(outcome, *parts, error="InputError", exit_code=2):
 @pytest.mark.parametrize(
     ("arguments", "splits", "num_labels", "label", "languages"),
     [
-        ("'PolyAI/banking77'", {"train": 9003, "validation": 1000, "test": 3080}, 77, "activate_my_card", ["en"]),
+        pytest.param(
+            "'PolyAI/banking77'",
+            {"train": 9003, "validation": 1000, "test": 3080},
+            77,
+            "activate_my_card",
+            ["en"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "'Davlan/sib200', config='swh_Latn', label_column='category'",
             {"train": 701, "validation": 99, "test": 204},
@@ -148,6 +155,7 @@ def test_several_configurations_are_named(hub, hub_home):
 # Names that lead nowhere
 
 
+@pytest.mark.faults
 def test_unknown_ids_and_revisions_are_one_sentence_each(small_hub, tmp_path):
     refused(small_hub.evaluate(MODEL.format(name="org/absent"), tmp_path), "the hub has no model org/absent")
     refused(small_hub.evaluate(DATASET.format(name="org/absent"), tmp_path), "the hub has no dataset org/absent")
@@ -155,6 +163,7 @@ def test_unknown_ids_and_revisions_are_one_sentence_each(small_hub, tmp_path):
     refused(small_hub.evaluate(MODEL.format(name=f"org/tiny@{'0' * 40}"), tmp_path), "no revision '0000")
 
 
+@pytest.mark.faults
 def test_h8_gated_repository_names_its_page_and_s3_no_token(small_hub, tmp_path):
     expression = MODEL.format(name="org/gated")
     for number, token in enumerate((None, "hf_CANARY")):
@@ -176,6 +185,7 @@ def test_h6_a_revision_is_read_as_it_was(small_hub, tmp_path):
 # What is not loaded
 
 
+@pytest.mark.faults
 def test_m1_m2_refused_models_cost_no_download_of_weights(small_hub, tmp_path):
     before = len(small_hub.paths_asked())
     pickled = small_hub.evaluate(MODEL.format(name="org/pickled"), tmp_path)
@@ -371,6 +381,7 @@ def test_h3_a_hub_that_is_not_there_is_one_sentence(small_hub, tmp_path):
     assert "CANARY" not in outcome.message
 
 
+@pytest.mark.faults
 def test_h2_cold_cache_offline_names_every_missing_file(faulty, tmp_path):
     refused(
         faulty.evaluate(DATASET.format(name="org/rows"), tmp_path, HF_HUB_OFFLINE="1"),
@@ -385,6 +396,7 @@ def test_h2_cold_cache_offline_names_every_missing_file(faulty, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["model", pytest.param("dataset", marks=pytest.mark.faults)])
+@pytest.mark.faults
 def test_h1_h3_what_was_fetched_is_used_when_the_hub_is_gone(faulty, tmp_path, kind):
     expression = MODEL.format(name="org/tiny") if kind == "model" else load("'org/rows'")
     online = faulty.evaluate(expression, tmp_path)
@@ -429,6 +441,7 @@ def damaged_in_cache(faulty, home, kind, damage):
 
 
 @pytest.mark.parametrize("kind", ["parquet", *(pytest.param(k, marks=pytest.mark.faults) for k in ("model", "rows"))])
+@pytest.mark.faults
 def test_d7_an_altered_file_in_the_cache_is_found_and_fetched_again(faulty, tmp_path, kind):
     damaged_in_cache(faulty, tmp_path, kind, lambda content: altered(content, kind))
 

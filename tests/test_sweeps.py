@@ -393,6 +393,7 @@ def wait_for(path: Path, process: subprocess.Popen | None = None) -> None:
 COMMAND = [sys.executable, "-m", "smallmodels", "sweep", "benchmarks/pair.py"]
 
 
+@pytest.mark.faults
 def test_killed_sweep_goes_on_waits_for_its_orphan_reports_a_failure_and_runs_nothing_twice(bench):
     write_sweep(bench, axes={"seed": (0,)})
     (bench / "hold-a0").touch()
