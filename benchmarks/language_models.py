@@ -1,0 +1,241 @@
+"""Does distilling a language model pay? The student against the same one trained on the texts alone, at equal cost.
+
+A teacher is pretrained on questions and answers on health and on old books, then a student a quarter of its size learns
+from fewer of these texts: once from what the teacher says of each token, once from the tokens alone for as many steps
+as the same cost buys, the teacher's pass included. The teacher's own pretraining is shown beside, not counted.
+
+Run:    python benchmarks/language_texts.py runs/texts.jsonl
+        smallmodels run pretrain_language_model --dataset runs/texts.jsonl --text-columns text --max-train 4500
+            --max-test 300 --hidden-size 320 --num-layers 8 --num-heads 5 --num-evaluations 3
+        cp -r runs/pretrain_language_model/…/model runs/teacher
+        smallmodels sweep benchmarks/language_models.py        on an otherwise idle machine
+        python benchmarks/language_models.py runs              keeps the records, writes the table
+        python benchmarks/language_models.py                   writes the table from the records that are kept
+Reads:  benchmarks/results/language_models.md. Fewer bits per byte are better. The share of the gap that is closed is
+        (texts alone - distilled) / (texts alone - teacher). The cost to reach what the plain student ends with is that
+        of the distilled one up to its first validation that is no worse, the teacher's pass included.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from smallmodels import files, metrics, records
+from smallmodels.errors import InputError
+from smallmodels.records import RunRecord
+from smallmodels.report import formats
+from smallmodels.sweeps import Sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, TABLE = "benchmarks/results/language_models", "benchmarks/results/language_models.md"
+KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
+METRIC, VALIDATION = "bits_per_byte", "validation/minus_bits_per_byte"
+MIN_SEEDS = 3
+DISTILLED, PLAIN = ("cache", "train"), ("label_only",)
+"""Phases whose costs are compared."""
+
+SWEEP = Sweep(
+    recipes=("distill_language_model",),
+    axes={
+        "teacher": ("runs/teacher",),
+        "dataset": ("runs/texts.jsonl",),
+        "text_columns": ("text",),
+        "hidden_size": (192,),
+        "num_layers": (4,),
+        "max_train": (700,),
+        "max_test": (200,),
+        "num_evaluations": (6,),
+        "seed": (0, 1, 2),
+    },
+    metric=METRIC,
+    margin=0.01,
+)
+
+Unit = Literal["energy_j", "cpu_s"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One seed: both students, in one run."""
+
+    record: RunRecord
+    lines: Sequence[Mapping[str, Any]]
+    """Of `metrics.jsonl`."""
+
+    def bits(self, role: str) -> float:
+        """Bits per byte of a role on the test texts."""
+        result = self.record.result(role)
+        assert result is not None, f"no {role} in {self.record.run_id}"
+        return result.metrics[METRIC].value
+
+    @property
+    def gain(self) -> float:
+        """By how many bits per byte the distilled student is better than the plain one."""
+        return self.bits("label_only") - self.bits("student")
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the way from the plain student to the teacher; None where there is no way to go."""
+        gap = self.bits("label_only") - self.bits("teacher")
+        return self.gain / gap if gap > 0 else None
+
+    def cost(self, phases: Sequence[str], unit: Unit) -> float | None:
+        """Of phases, work that another run had paid for included."""
+        joules, cpu_s = self.record.cost_of(list(phases))
+        return joules if unit == "energy_j" else cpu_s
+
+    def cost_to_match(self, unit: Unit) -> float | None:
+        """Share of the plain student's whole cost after which the distilled one is as good; None where it never is."""
+        whole, cached = self.cost(PLAIN, unit), self.cost(("cache",), unit)
+        wanted = max((value for value, _ in self.validations("label_only", unit)), default=math.inf)
+        found = next((spent for value, spent in self.validations("train", unit) if value >= wanted), None)
+        return (cached + found) / whole if whole and cached is not None and found is not None else None
+
+    def validations(self, phase: str, unit: Unit) -> list[tuple[float, float | None]]:
+        """Quality, and cost since the phase began, of each validation."""
+        return [(line[VALIDATION], line[unit]) for line in self.lines if line["phase"] == phase and VALIDATION in line]
+
+
+ROWS: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
+    ("teacher, bits per byte", lambda trial: trial.bits("teacher")),
+    ("distilled student", lambda trial: trial.bits("student")),
+    ("the same on the texts alone, at equal cost", lambda trial: trial.bits("label_only")),
+    ("the same untrained", lambda trial: trial.bits("untrained_student")),
+    ("frequencies of tokens", lambda trial: trial.bits("unigrams")),
+    ("distilled better by", lambda trial: trial.gain),
+    ("share of the gap to the teacher closed", lambda trial: trial.gap_closed),
+    ("CPU-s, distilled: teacher's pass and training", lambda trial: trial.cost(DISTILLED, "cpu_s")),
+    ("CPU-s, texts alone", lambda trial: trial.cost(PLAIN, "cpu_s")),
+    ("J, distilled", lambda trial: trial.cost(DISTILLED, "energy_j")),
+    ("J, texts alone", lambda trial: trial.cost(PLAIN, "energy_j")),
+    ("CPU-s to be as good as texts alone, share of its own", lambda trial: trial.cost_to_match("cpu_s")),
+    ("J to be as good as texts alone, share of its own", lambda trial: trial.cost_to_match("energy_j")),
+)
+
+
+def page(trials: Sequence[Trial], teacher: RunRecord | None) -> str:
+    """The table, what it means, and what it was measured on."""
+    rows = []
+    for name, value in ROWS:
+        values = [value(trial) for trial in trials]
+        known = [number for number in values if number is not None]
+        mean = metrics.student_t_interval(known) if len(known) == len(values) and known else None
+        rows.append([name, *map(_shown, values), _with_interval(mean)])
+    head = ["", *(f"seed {trial.record.config['seed']}" for trial in trials), "mean, 95 % interval"]
+    parts = [
+        "# Language models: distilled against texts alone",
+        verdict([trial.gain for trial in trials]),
+        formats.markdown_table(head, rows),
+        *(_where(trial.record) for trial in trials[:1]),
+        *([_teacher_words(teacher)] if teacher else []),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(gains: Sequence[float]) -> str:
+    """One sentence: whether distillation wins, over the seeds."""
+    if len(gains) < MIN_SEEDS:
+        return "Fewer than three seeds: no verdict."
+    interval = metrics.student_t_interval(gains)
+    assert interval.low is not None
+    assert interval.high is not None
+    shown = f"{interval.value:.3f} bits per byte ({interval.low:.3f} to {interval.high:.3f}, {len(gains)} seeds)"
+    if interval.low > 0:
+        return f"At equal cost, the distilled student is better by {shown}."
+    if interval.high < 0:
+        return f"At equal cost, **distillation loses**: the distilled student differs by {shown}."
+    return f"At equal cost, the two cannot be told apart: the distilled student is better by {shown}."
+
+
+def _shown(value: float | None) -> str:
+    return formats.number(value, 4) if value is not None else formats.MISSING
+
+
+def _with_interval(mean: records.Metric | None) -> str:
+    if mean is None:
+        return formats.MISSING
+    if mean.low is None:
+        return _shown(mean.value)
+    return f"{_shown(mean.value)} ({_shown(mean.low)} to {_shown(mean.high)})"
+
+
+def _where(record: RunRecord) -> str:
+    machine, train = record.environment, record.phase("train")
+    tokens = formats.large(train.num_tokens if train else None)
+    joules = "counted" if record.energy_is_counted else "estimated by a model of the processor"
+    text = (
+        f"Each student has {formats.large(record.model.get('num_parameters'))} parameters and saw {tokens} tokens when "
+        f"distilled. Measured on {machine.processor}, {machine.num_cores} cores, {record.model['number_format']}; "
+        f"joules are {joules}. Commit {(record.git_commit or formats.MISSING)[:8]}."
+    )
+    return formats.markdown(text, 1000)
+
+
+def _teacher_words(teacher: RunRecord) -> str:
+    train = teacher.phase("train")
+    assert train is not None
+    text = (
+        f"The teacher, of {formats.large(teacher.model.get('num_parameters'))} parameters, was pretrained on "
+        f"{formats.large(train.num_tokens)} tokens in {formats.number(train.cpu_s)} CPU-s, which is not counted above"
+    )
+    return formats.markdown(text + (", on a machine that did other work too." if teacher.contended else "."), 1000)
+
+
+# Records on disk
+
+
+def keep(folder: Path, results: Path) -> None:
+    """Copy what is kept of the complete runs below a folder.
+
+    Raises: InputError if there is none.
+    """
+    names = {"distill_language_model": "seed-{}", "pretrain_language_model": "teacher"}
+    found = 0
+    for path in sorted(folder.rglob(records.RECORD_NAME)):
+        record = records.read_record(path)
+        if record.recipe not in names or record.smoke:
+            continue
+        target = results / names[record.recipe].format(record.config["seed"])
+        target.mkdir(parents=True, exist_ok=True)
+        for name in KEPT_FILES:
+            shutil.copyfile(path.parent / name, target / name)
+        found += 1
+    if not found:
+        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
+
+
+def read(results: Path) -> tuple[list[Trial], RunRecord | None]:
+    """The seeds, and the teacher's record."""
+    trials = []
+    for folder in sorted(results.glob("seed-*")):
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        trials.append(Trial(records.read_record(folder / records.RECORD_NAME), [json.loads(line) for line in lines]))
+    teacher = results / "teacher" / records.RECORD_NAME
+    return trials, records.read_record(teacher) if teacher.is_file() else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep records and write the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="?", type=Path, help="folder with runs whose records shall be kept first")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        if options.runs:
+            keep(options.runs, options.root / RESULTS)
+        files.write_text(options.root / TABLE, page(*read(options.root / RESULTS)))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(TABLE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
