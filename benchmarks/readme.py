@@ -85,7 +85,8 @@ def _origin(name: str, record: RunRecord) -> str:
     commit = f"commit {record.git_commit[:12]}" if record.git_commit else "no commit known"
     changed = " with changes on top" if record.git_dirty else ""
     labels = ", ".join(f"{part} {label}" for part, label in machine.energy_labels.items())
-    made = f"{machine.processor}, {machine.num_cores} cores{virtual}; where joules come from: {labels}"
+    where = f"{machine.processor}, {machine.num_cores} cores{virtual}, trained in {record.model['number_format']}"
+    made = f"{where}; where joules come from: {labels}"
     text = formats.markdown(f"{made}; {commit}{changed};")
     return f"{text} [record](benchmarks/results/{name}/record.json)\n\n{formats.fenced(record.command)}"
 
