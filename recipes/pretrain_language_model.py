@@ -27,7 +27,7 @@ class Config:
     """What to learn from, how large the model is, and how it is trained."""
 
     dataset: str = "lavita/MedQuAD"
-    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    """Hub id (`org/name@revision` pins it), a local CSV, JSON Lines or Parquet file, or a folder of text files."""
     dataset_config: str | None = None
     """Configuration of a hub data set that has several, such as a language."""
     text_columns: tuple[str, ...] = ("question", "answer")

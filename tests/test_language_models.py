@@ -344,6 +344,24 @@ def test_texts_of_a_local_file_become_three_splits_without_overlap(tmp_path):
     assert [len(s) for s in (fewer.train, fewer.validation, fewer.test)] == [7, 2, 2]
 
 
+def test_files_of_a_folder_are_a_text_each(tmp_path):
+    folder = tmp_path / "books"
+    (folder / "deep").mkdir(parents=True)
+    for i in range(28):
+        (folder / ("deep" if i % 2 else ".") / f"{i}.{'txt' if i % 3 else 'md'}").write_text(f"text {i}\nand its end")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    splits = data.load_texts(str(folder))
+    found = [text for s in (splits.train, splits.validation, splits.test) for text in s.texts]
+    assert sorted(found) == sorted(f"text {i}\nand its end" for i in range(28))
+    assert (splits.source.name, len(splits.source.sha256)) == ("books", 28)
+    (folder / "deep" / "x.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match=r"x\.txt should be UTF-8, found byte 3 that is not"):
+        data.load_texts(str(folder))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="should hold text files"):
+        data.load_texts(str(tmp_path / "empty"))
+
+
 def test_texts_that_are_blank_in_one_column_are_refused_or_dropped(tmp_path):
     rows = [{"q": f"q{i}", "a": "" if i == 3 else f"a{i}"} for i in range(20)]
     path = write_jsonl(tmp_path / "qa.jsonl", rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smallmodels import sources
-from smallmodels.data.tables import Table, Values, read_table, table_of
+from smallmodels.data.tables import Table, Values, read_table, read_text_files, table_of
 from smallmodels.errors import InputError
 
 VALIDATION_SPLITS = ("validation", "dev", "valid", "val", "development")
@@ -30,10 +30,12 @@ def open_tables(fetched: sources.DatasetFiles, folder: Path | None) -> Iterator[
 
 
 def _read_file(fetched: sources.DatasetFiles) -> dict[str, Table]:
-    path = fetched.data_files["train"][0]
-    table = read_table(path)
+    paths = fetched.data_files["train"]
+    if paths[0].suffix.lower() in sources.TEXT_ENDINGS:
+        return {"train": read_text_files(paths, fetched.folder)}
+    table = read_table(paths[0])
     if not len(table):
-        raise InputError(f"{path.name} should have rows, found none")
+        raise InputError(f"{paths[0].name} should have rows, found none")
     return {"train": table}
 
 

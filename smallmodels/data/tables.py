@@ -1,11 +1,11 @@
-"""Local files of rows: CSV, JSON Lines and Parquet as columns, the same for training and for use."""
+"""Local files of rows: CSV, JSON Lines, Parquet and folders of texts as columns, the same for training and for use."""
 
 import contextlib
 import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -53,6 +53,19 @@ def read_table(path: Path) -> Table:
     if path.suffix.lower() not in readers:
         raise InputError(f"{path.name} should end in .csv, .tsv, .jsonl, .json or .parquet: rename or convert it")
     return readers[path.suffix.lower()](path)
+
+
+def read_text_files(paths: Sequence[Path], folder: Path) -> Table:
+    """One row for each file: its name below the folder in column `file`, what stands in it in column `text`.
+
+    Raises: InputError if one is not UTF-8 or cannot be read.
+    """
+    texts = GrowingTexts()
+    for path in paths:
+        with _reading_text(path) as file:
+            texts.append(file.read())
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Table({"file": names, "text": texts.done()}, {})
 
 
 def table_of(rows: "datasets.Dataset") -> Table:

@@ -48,7 +48,8 @@ def load_texts(
     """Bring a data set to disk and make train, validation and test of its texts.
 
     Args:
-        dataset: `org/name`, `org/name@revision`, or a local CSV, JSON Lines or Parquet file.
+        dataset: `org/name`, `org/name@revision`, a local CSV, JSON Lines or Parquet file, or a folder of text files
+            (columns `file` and `text`, one row for each).
         config: Configuration of a hub data set that has several.
         text_columns: Columns whose texts make up one text, a line break between them.
         completion_column: Column with what belongs after each text, which is a prompt then; None where there is none.

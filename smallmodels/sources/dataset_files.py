@@ -1,4 +1,4 @@
-"""One configuration of a data set, from the hub or a local file."""
+"""One configuration of a data set, from the hub, a local file or a folder of texts."""
 
 import os
 import urllib.parse
@@ -18,6 +18,7 @@ from smallmodels.sources.names import parse_name
 from smallmodels.sources.weight_files import foreign_format
 
 _DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow")
+TEXT_ENDINGS = (".txt", ".md")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     """Bring one configuration of a data set to disk.
 
     Args:
-        name: `org/name`, `org/name@revision`, or a local CSV, JSON Lines or Parquet file.
+        name: `org/name`, `org/name@revision`, a local CSV, JSON Lines or Parquet file, or a folder of text files.
         config: Configuration; None where there is only one.
         role: What it is used as, for the record.
 
@@ -57,6 +58,8 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         hashes = {path.name: files.sha256_file(path)}
         source = source_of(role, "dataset", path.name, hashes, USER_PROVIDED, license_file_seen=False)
         return DatasetFiles(path.parent, None, None, None, {"train": [path]}, [], source)
+    if os.path.isdir(path):
+        return _text_folder(path, role)
     if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
         raise InputError(f"{name} should be a data file, found no such file: check the path")
     repo_id, revision = parse_name(name, "dataset")
@@ -82,6 +85,19 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     by_split = {split: [folder / file for file in found] for split, found in chosen["data_files"].items()}
     card_config = None if chosen["data_dir"] else chosen["config"]
     return DatasetFiles(folder, chosen["config"], card_config, chosen["features"], by_split, card.languages, source)
+
+
+def _text_folder(folder: Path, role: str) -> DatasetFiles:
+    """Every text file below a folder, in the order of their names."""
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in TEXT_ENDINGS and file.is_file())
+    if not found:
+        raise InputError(
+            f"{folder} should hold text files ({', '.join(TEXT_ENDINGS)}), found none: name a folder that does, or a "
+            "data file in it"
+        )
+    hashes = {file.relative_to(folder).as_posix(): files.sha256_file(file) for file in found}
+    source = source_of(role, "dataset", folder.resolve().name, hashes, USER_PROVIDED, license_file_seen=False)
+    return DatasetFiles(folder, None, None, None, {"train": found}, [], source)
 
 
 def _choose_config(pin: Pin, config: str | None) -> dict[str, Any]:
