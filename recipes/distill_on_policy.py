@@ -6,9 +6,9 @@ Expected:  a student nearer to its teacher on its own answers; what was generate
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 
 A round has up to four phases: `generate_0` lets the student answer prompts, `cache_0` stores what the teacher says about
-these tokens, `replay_1` chooses rows of earlier rounds to be repeated, as many as the student still has to learn there
-(`rounds.replay_share`), `train_0` goes on with the student of the round before. Each training begins with a new
-optimizer, and its learning rate rises and falls once.
+their tokens, `replay_1` chooses rows of earlier rounds that are repeated, `train_0` goes on with the student of the round
+before. The share of repeated rows is that of the student's divergence on earlier rows in its divergence on earlier and
+new ones. Each training begins with a new optimizer, and its learning rate rises and falls once.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from smallmodels import cli, data, generation, losses, models, perplexity, rounds, students, teachers, training
+from smallmodels import cli, data, generation, losses, models, perplexity, rounds, sources, students, teachers, training
 from smallmodels.data import Batch
 from smallmodels.data.splits import tokenizer_sha256
 from smallmodels.errors import InputError, require
@@ -119,8 +119,10 @@ OBJECTIVES: dict[str, losses.Divergence] = {
 def main(config: Config, run: Run) -> None:
     """Let the student write, the teacher score it, and the student learn from that, in rounds."""
     # 1. Prompts and models
-    names = [(name, "model") for name in (config.teacher, config.student) if name]
-    dataset_name, *model_names = run.pin((config.dataset, "dataset"), *names)  # type: ignore[arg-type]  # literals
+    names: list[tuple[str, sources.Kind]] = [(config.dataset, "dataset"), (config.teacher, "model")]
+    if config.student is not None:
+        names.append((config.student, "model"))
+    dataset_name, teacher_name, *student_name = run.pin(*names)
     splits = run.phase(
         "data",
         data.load_texts,
@@ -138,12 +140,12 @@ def main(config: Config, run: Run) -> None:
         max_test=config.max_test,
     )
     run.add_source(splits.source)
-    teacher, fetched = models.load_language_model(model_names[0], max_length=config.max_length)
+    teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
-    if config.student is None:
+    if not student_name:
         untrained = students.keep_layers(teacher, config.num_layers)
     else:
-        untrained, found = models.load_language_model(model_names[1], max_length=config.max_length, role="base_model")
+        untrained, found = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
         run.add_source(found.source)
         if tokenizer_sha256(untrained.tokenizer) != tokenizer_sha256(teacher.tokenizer):
             raise InputError(
