@@ -5,10 +5,10 @@ Run:       smallmodels run distill_on_policy
 Expected:  a student nearer to its teacher on its own answers; what was generated, used and repeated is in the record.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 
-A round has up to four phases: `generate_0` lets the student answer prompts, `cache_0` stores what the teacher says about
-their tokens, `replay_1` chooses rows of earlier rounds that are repeated, `train_0` goes on with the student of the round
-before. The share of repeated rows is that of the student's divergence on earlier rows in its divergence on earlier and
-new ones. Each training begins with a new optimizer, and its learning rate rises and falls once.
+In each round `generate_N` lets the student answer prompts, `cache_N` stores what the teacher says about their tokens,
+`replay_N` chooses rows of earlier rounds to be repeated, and `train_N` goes on with the student of the round before, a
+new optimizer, and a learning rate that rises and falls once. The share of repeated rows adapts: it is the student's
+divergence on earlier rows over the sum of its divergences on earlier and on new ones, up to a largest share.
 """
 
 from dataclasses import dataclass, replace
