@@ -186,7 +186,7 @@ def main(config: Config, run: Run) -> None:
         return {"minus_divergence": -rounds.mean_divergence(model, held_out, divergence, compute=compute)}
 
     # 3. Rounds
-    student, earlier, phases, curve = untrained.copy(), None, ["cache"], training.curve(untrained)
+    student, earlier, phases = untrained.copy(), None, ["cache"]
     totals = dict.fromkeys(("num_generated_tokens", "num_used_tokens", "num_replayed_tokens"), 0)
     for number in range(config.num_rounds):
         seed = rounds.seed_of(config.seed, number)
@@ -232,7 +232,6 @@ def main(config: Config, run: Run) -> None:
             validate=validate,
             compute=compute,
         )
-        curve = rounds.longer_curve(curve, training.curve(student))
         earlier = new if earlier is None else earlier.join(new)
 
     # 4. The test split is read here, once
@@ -258,7 +257,7 @@ def main(config: Config, run: Run) -> None:
         metric="exact_match",
         results=perplexity.together(answered.results, predicted.results),
         predictions=answered.predictions,
-        curve=curve,
+        curve=[],
         model={**models.describe(student, compute), **totals},
         languages=splits.languages,
         limits=[f"Tested on {splits.source.name} only; check every answer before you rely on it."],

@@ -158,7 +158,6 @@ def _generate(
 ) -> list[list[int]]:
     """New tokens after each row; what it took is added to `prefill` and `decode`."""
     longest = max(map(len, rows))
-    end = model.tokenizer.eos_token_id
     filler = padding_id(model.tokenizer)
     ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=compute.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
@@ -174,7 +173,8 @@ def _generate(
             pad_token_id=filler,
             stopping_criteria=[clock],
         )
-    written = [_until_end(row, end) for row in made[:, longest:].tolist()]
+    ends = _ends(network, model)
+    written = [_until_end(row, ends) for row in made[:, longest:].tolist()]
     num_read, num_new = sum(map(len, rows)), sum(map(len, written))
     first, last = clock.ticks[1], clock.tick()
     prefill.add(num_read, first[0] - clock.ticks[0][0], clock.ticks[0][1], first[1])
@@ -203,8 +203,14 @@ class _Clock:
         return time.perf_counter(), self.context.energy()
 
 
-def _until_end(ids: list[int], end: int | None) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
+def _ends(network: LanguageModel, model: TextModel) -> set[int]:
+    """Tokens after which an answer is over: the tokenizer's, and those that the model itself stops at."""
+    named = network.transformer.generation_config.eos_token_id
+    return {*(named if isinstance(named, list) else [named]), model.tokenizer.eos_token_id} - {None}
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids)) + 1]
 
 
 def _require_room(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallmodels import generation, models, records
+from smallmodels import generation, models
 from smallmodels.data import cut_completions
 from smallmodels.data.batches import to_device
 from smallmodels.data.completions import Template
@@ -230,25 +230,6 @@ def mean_divergence(
             total += float(divergence(network, states, told).double().sum())
         count += len(labels)
     return total / count
-
-
-def longer_curve(curve: Sequence[records.CurvePoint], points: Sequence[records.CurvePoint]) -> list[records.CurvePoint]:
-    """Validations of several trainings as those of one: steps and cost of the next go on where the last one ended."""
-    if not curve:
-        return list(points)
-    end = curve[-1]
-    return [
-        *curve,
-        *(
-            replace(
-                point,
-                step=end.step + point.step,
-                cpu_s=end.cpu_s + point.cpu_s,
-                energy_j=None if end.energy_j is None or point.energy_j is None else end.energy_j + point.energy_j,
-            )
-            for point in points
-        ),
-    ]
 
 
 def seed_of(seed: int, number: int) -> int:
