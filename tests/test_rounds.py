@@ -1,5 +1,6 @@
 """Learning in rounds from what the student writes: samples, their rows, what is repeated, and the whole recipe."""
 
+import copy
 import csv
 import json
 
@@ -103,15 +104,19 @@ def test_negative_temperature_is_refused(model):
 # Rows of a round
 
 
-def test_written_tokens_stay_as_they_are_and_others_keep_their_completion(model, prompts):
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_written_tokens_stay_as_they_are_and_others_keep_their_completion(model, prompts, template):
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}<|endoftext|>{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant\n{% endif %}"
     some = prompts.take([4, 5, 6])
     own = [7, 7, 299, 0]  # what it says would be read as other tokens, and it has no end
-    rows = data.cut_completions(some, model.tokenizer, template="plain", max_length=64, written=[None, own, None])
-    plain = data.cut_completions(some, model.tokenizer, template="plain", max_length=64)
+    rows = data.cut_completions(some, tokenizer, template=template, max_length=64, written=[None, own, None])
+    plain = data.cut_completions(some, tokenizer, template=template, max_length=64)
     tokens = rows.require_tokens()
     second = slice(tokens.offsets[1], tokens.offsets[2])
     assert tokens.ids[second][tokens.targets[second]].tolist() == own
-    asked = data.prompt_ids(PROMPTS[5], model.tokenizer, "plain")
+    asked = data.prompt_ids(PROMPTS[5], tokenizer, template)
     assert tokens.ids[second][~tokens.targets[second]].tolist() == asked
     for place in (0, 2):
         assert rows.take([place]).tokens.ids.tolist() == plain.take([place]).tokens.ids.tolist()
@@ -222,6 +227,19 @@ def test_replay_repeats_its_share_of_earlier_rows_each_once(model, scored):
     assert rounds.replay(model, new, earlier, divergence, **options) == found
     other = rounds.replay(model, new, earlier, divergence, at_most=0.6, seed=2, compute=FP32)
     assert other.places != found.places
+
+
+def test_share_of_a_replay_comes_from_divergences_on_new_and_on_earlier_rows(model, scored):
+    _, new, earlier = scored
+    events = Events()
+    few = earlier.take(range(8))  # all of them are drawn
+    rounds.replay(model, new, few, divergence, at_most=0.9, seed=1, compute=FP32, context=Context(event=events))
+    ((_, _, details),) = events.rows
+    parts = {"divergence_on_new_rows": new, "divergence_on_earlier_rows": few}
+    measured = {name: rounds.mean_divergence(model, part, divergence, compute=FP32) for name, part in parts.items()}
+    assert {name: details[name] for name in parts} == pytest.approx(measured, rel=1e-5)
+    assert details["replay_share"] == rounds.replay_share(*(details[name] for name in parts), at_most=0.9)
+    assert measured["divergence_on_new_rows"] != pytest.approx(measured["divergence_on_earlier_rows"], rel=1e-3)
 
 
 def test_replay_takes_what_there_is_and_measures_nothing_without_a_share(model, scored):
