@@ -111,6 +111,15 @@ def take(array: Array, indices: Array) -> Array:
     return growing.done()
 
 
+def join(one: Array, two: Array) -> Array:
+    """The rows of both, one after the other, out of memory where they are many."""
+    growing = Growing(one.dtype, one.shape[1:])
+    for array in (one, two):
+        for part in pieces(array):
+            growing.append(part)
+    return growing.done()
+
+
 def pieces(array: Array) -> Iterator[Array]:
     """An array in slices of so many rows that a few copies of one cost no memory to speak of."""
     for start in range(0, len(array), _ROWS_AT_ONCE):

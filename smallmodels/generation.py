@@ -18,9 +18,10 @@ from torch import Tensor
 from smallmodels import energy, files, metrics, models, records
 from smallmodels.data import prompt_ids
 from smallmodels.data.completions import Template
+from smallmodels.data.drawing import seed_for
 from smallmodels.data.splits import Split
 from smallmodels.data.texts import padding_id
-from smallmodels.errors import InputError, RunInterruptedError
+from smallmodels.errors import InputError, RunInterruptedError, require
 from smallmodels.evaluation import Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -63,13 +64,18 @@ class Answers:
     """What a model wrote after each prompt."""
 
     texts: list[str]
+    token_ids: list[list[int]]
+    """What the texts were read from, the end of the text included where the model came to it."""
     num_prompt_tokens: list[int]
-    num_new_tokens: list[int]
-    """Per prompt, the end of the text included."""
     prefill: Work
     """Reading the prompts, and the first token of each answer."""
     decode: Work
     """All further tokens."""
+
+    @property
+    def num_new_tokens(self) -> list[int]:
+        """Per prompt, the end of the text included."""
+        return list(map(len, self.token_ids))
 
     def save(self, folder: Path) -> None:
         """Write `answers.json`."""
@@ -89,38 +95,54 @@ def answer(
     *,
     template: Template,
     max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> Answers:
-    """Greedy answers, in batches of prompts of similar length, with a cache of keys and values.
+    """Answers, greedy or sampled, in batches of prompts of similar length, with a cache of keys and values.
 
     Args:
         model: A language model; put into evaluation mode and on the device.
         prompts: One per answer.
         template: How a prompt is written.
         max_new_tokens: Longest answer.
+        temperature: 0 takes the most likely token each time; above, tokens are drawn from the whole distribution, of
+            which the logits are divided by it.
+        seed: Of the draws: the same prompts, model and compute give the same answers.
         compute: Device and number format; chosen for this machine if None.
         context: Counts the work, gives the energy, and may ask to stop.
 
     Raises: InputError if a prompt and its answer do not fit into the model.
     """
+    require(temperature >= 0, "temperature", ">= 0", temperature)
     compute = compute or models.choose_compute()
     network = compute.place(model.model).eval()
     assert isinstance(network, LanguageModel), "only a language model answers"
     rows = [prompt_ids(prompt, model.tokenizer, template) for prompt in prompts]
     _require_room(network, rows, max_new_tokens)
-    texts, counts = [""] * len(rows), [0] * len(rows)
+    token_ids: list[list[int]] = [[] for _ in rows]
     prefill, decode = Work(), Work()
     for places in _batches(rows, max_new_tokens):
         if context.should_stop():
             raise RunInterruptedError("the answers were stopped, and start again when the run resumes")
-        written = _generate(
-            network, [rows[i] for i in places], model, max_new_tokens, compute, context, prefill, decode
-        )
+        with models.seeded(seed_for(seed, f"answers {places[0]}")):
+            written = _generate(
+                network,
+                [rows[i] for i in places],
+                model,
+                max_new_tokens,
+                temperature,
+                compute,
+                context,
+                prefill,
+                decode,
+            )
         for place, ids in zip(places, written, strict=True):
-            texts[place], counts[place] = str(model.tokenizer.decode(ids, skip_special_tokens=True)), len(ids)
-        context.progress(sum(count > 0 for count in counts), len(rows))
-    return Answers(texts, [len(row) for row in rows], counts, prefill, decode)
+            token_ids[place] = ids
+        context.progress(sum(map(bool, token_ids)), len(rows))
+    texts = [str(model.tokenizer.decode(ids, skip_special_tokens=True)) for ids in token_ids]
+    return Answers(texts, token_ids, [len(row) for row in rows], prefill, decode)
 
 
 def _generate(
@@ -128,6 +150,7 @@ def _generate(
     rows: list[list[int]],
     model: TextModel,
     max_new_tokens: int,
+    temperature: float,
     compute: Compute,
     context: Context,
     prefill: Work,
@@ -135,21 +158,23 @@ def _generate(
 ) -> list[list[int]]:
     """New tokens after each row; what it took is added to `prefill` and `decode`."""
     longest = max(map(len, rows))
-    end = model.tokenizer.eos_token_id
     filler = padding_id(model.tokenizer)
     ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=compute.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
+    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     clock = _Clock(compute, context)
     with torch.inference_mode(), compute.autocast():
         made: Any = network.transformer.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=bool(sampling),
+            **sampling,
             pad_token_id=filler,
             stopping_criteria=[clock],
         )
-    written = [_until_end(row, end) for row in made[:, longest:].tolist()]
+    ends = _ends(network, model)
+    written = [_until_end(row, ends) for row in made[:, longest:].tolist()]
     num_read, num_new = sum(map(len, rows)), sum(map(len, written))
     first, last = clock.ticks[1], clock.tick()
     prefill.add(num_read, first[0] - clock.ticks[0][0], clock.ticks[0][1], first[1])
@@ -178,8 +203,14 @@ class _Clock:
         return time.perf_counter(), self.context.energy()
 
 
-def _until_end(ids: list[int], end: int | None) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
+def _ends(network: LanguageModel, model: TextModel) -> set[int]:
+    """Tokens after which an answer is over: the tokenizer's, and those that the model itself stops at."""
+    named = network.transformer.generation_config.eos_token_id
+    return {*(named if isinstance(named, list) else [named]), model.tokenizer.eos_token_id} - {None}
+
+
+def _until_end(ids: list[int], ends: set[int]) -> list[int]:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids)) + 1]
 
 
 def _require_room(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:

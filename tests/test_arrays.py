@@ -57,6 +57,7 @@ def test_take_and_kept_are_the_same_numbers(limit, monkeypatch):
     wanted = np.array([3, 29, 3, 0, 1])
     assert arrays.take(array, wanted).tolist() == array[wanted].tolist()
     assert arrays.kept(array).tolist() == array.tolist()
+    assert arrays.join(array[:7], array[7:]).tolist() == array.tolist()
     assert pickle.loads(pickle.dumps(arrays.kept(array))).tolist() == array.tolist()
 
 

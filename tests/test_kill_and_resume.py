@@ -23,6 +23,8 @@ SHORT = ["--smoke", "--max-steps", "8", "--checkpoint-steps", "2", "--batch-size
 """Eight steps and a checkpoint after every second. The number format is measured, so it is fixed here: another one
 would give other bits."""
 LAYERS = ["--num-layers", "2"]
+HOT = ["--sampling-temperature", "4", "--temperature", "4"]
+"""The tiny model is so sure of each token that it would draw the same ones from any seed."""
 TEACHER = ["--teacher-train.checkpoint-steps", "2"]
 SETTINGS = {
     "finetune": ["finetune_text_classifier", *LAYERS, "--num-evaluations", "4"],
@@ -43,9 +45,15 @@ SETTINGS = {
     "quickstart": ["quickstart", *LAYERS, "--max-entries", "24", "--num-evaluations", "2"],
     "pretrain": ["pretrain_language_model", *LAYERS, "--num-evaluations", "2"],
     "language": ["distill_language_model", "--num-layers", "1", "--num-evaluations", "2"],
+    "policy": ["distill_on_policy", "--num-layers", "1", "--num-evaluations", "2", *HOT],
 }
-MODEL_FLAG = {"finetune": "--base-model", "distill": "--teacher", "quickstart": "--teacher", "language": "--teacher"}
+MODEL_FLAG = {
+    "finetune": "--base-model",
+    **dict.fromkeys(("distill", "quickstart", "language", "policy"), "--teacher"),
+}
 TEXTS = ["--text-columns", "message", "--max-length", "32"]
+ANSWERS = ["--prompt-column", "asked", "--completion-column", "team", "--template", "plain", "--max-length", "32"]
+COLUMNS = {"pretrain": TEXTS, "language": TEXTS, "policy": ANSWERS}
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +63,9 @@ def children(fork_server):
 
 @pytest.fixture(scope="session")
 def tickets(tmp_path_factory) -> Path:
-    rows = [f"{text},{small_data.LABELS[i % 3]}" for i, text in enumerate(small_data.texts(120))]
+    rows = [f"{text},{small_data.LABELS[i % 3]},where is {i}" for i, text in enumerate(small_data.texts(120))]
     path = tmp_path_factory.mktemp("own") / "tickets.csv"
-    path.write_text("\n".join(["message,team", *rows]) + "\n")
+    path.write_text("\n".join(["message,team,asked", *rows]) + "\n")
     return path
 
 
@@ -106,11 +114,10 @@ def trial(children, tickets, tiny_model_folder, tiny_language_model_folder) -> C
 
     def make(setting: str, folder: Path) -> Trial:
         family = setting.partition("-")[0]
-        folder_of_model = tiny_language_model_folder if family == "language" else tiny_model_folder
+        folder_of_model = tiny_language_model_folder if family in ("language", "policy") else tiny_model_folder
         model = [MODEL_FLAG[family], str(folder_of_model)] if family in MODEL_FLAG else []
         words = ["run", *SETTINGS[setting], *SHORT, *model]
-        columns = TEXTS if family in ("pretrain", "language") else TICKETS
-        data = [] if family == "quickstart" else ["--dataset", str(tickets), *columns]
+        data = [] if family == "quickstart" else ["--dataset", str(tickets), *COLUMNS.get(family, TICKETS)]
         return Trial(children, [*words, *data, "--out", str(folder / "runs")], folder)
 
     return make
@@ -175,9 +182,9 @@ def assert_same_steps(resumed: Trial, expected: Trial) -> None:
 
 def assert_same_counts(here: records.RunRecord, there: records.RunRecord) -> None:
     """Work that was repeated after a kill costs energy twice, but is one piece of work."""
-    for name in ("teacher", "train"):
-        for wanted in (phase for phase in there.phases if phase.name == name):
-            found = here.phase(name)
+    for wanted in there.phases:
+        if wanted.name.partition("_")[0] in ("teacher", "train", "generate", "replay"):
+            found = here.phase(wanted.name)
             assert found.num_examples == wanted.num_examples
             assert found.num_tokens == wanted.num_tokens
             assert found.num_operations == wanted.num_operations
@@ -253,6 +260,7 @@ SAVE_FILE = "smallmodels.training.state:save_file"
 FORWARD = "smallmodels.models:forward_all"
 FORWARD_TEXTS = "smallmodels.models:forward_texts"
 FORWARD_TARGETS = "smallmodels.models:forward_targets"
+GENERATE = "smallmodels.generation:_generate"
 REPLACE, FSYNC = "os:replace", "os:fsync"
 CHECKPOINT = "step-00000004"
 
@@ -343,6 +351,12 @@ PLACES = {
     "tokens-cache": ("language", [Point(FORWARD_TARGETS, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "tokens-train": ("language", [Point(TRAIN_STEP, 3, "train"), Point(SAVE_FILE, 2, "train", after=True)]),
     "tokens-control": ("language", [Point(FORWARD_TARGETS, 2, "train"), Point(TRAIN_STEP, 3, "label_only")]),
+    "samples": ("policy", [Point(GENERATE, 1, "generate_1", after=True), Point(TRAIN_STEP, 5, "train_1")]),
+    "samples-scored": ("policy", [Point(REPLACE, 2, "cache_1", path="signals"), Point(FORWARD_TARGETS, 2, "replay_1")]),
+    "samples-kept": (
+        "policy",
+        [Point(REPLACE, 1, "train_0", path="value"), Point(REPLACE, 1, "generate_1", path="result")],
+    ),
     "evaluation": ("distill", [Point(FORWARD, 3, "evaluate"), Point(FORWARD, 5, "evaluate", after=True)]),
     "inference": ("distill-dropout", [Point("smallmodels.evaluation:_window", 2, "inference")]),
     "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),

@@ -138,6 +138,37 @@ def test_split_take_keeps_every_column_aligned(tokenizer):
     assert rows_of(part.tokens) == [rows_of(whole.tokens)[4], rows_of(whole.tokens)[1]]
 
 
+def test_split_join_puts_every_column_one_after_the_other(tokenizer):
+    whole = dataclasses.replace(
+        split(tokenizer, 6), teacher=np.arange(12, dtype=np.float32).reshape(6, 2), completions=list("abcdef")
+    )
+    joined = whole.take([4, 1]).join(whole.take([0]))
+    again = whole.take([4, 1, 0])
+    assert (joined.ids, joined.texts, joined.completions) == (again.ids, again.texts, again.completions)
+    assert joined.labels.tolist() == again.labels.tolist()
+    assert joined.teacher.tolist() == again.teacher.tolist()
+    assert joined.tokens.fingerprint() == again.tokens.fingerprint() != whole.take([1, 4, 0]).tokens.fingerprint()
+
+
+def test_split_join_refuses_a_column_that_one_part_lacks(tokenizer):
+    whole = split(tokenizer, 6)
+    with pytest.raises(AssertionError, match="one part has what the other lacks"):
+        whole.join(dataclasses.replace(whole, labels=None))
+
+
+def test_fingerprint_of_tokens_tells_where_a_text_begins_and_what_is_a_target(tokenizer):
+    tokens = tokenize(["can you help", "read a file"], tokenizer, max_length=16)
+    targets = np.ones(len(tokens.ids), dtype=np.bool_)
+    changed = [
+        tokens,
+        dataclasses.replace(tokens, offsets=np.array([0, 1, len(tokens.ids)])),
+        dataclasses.replace(tokens, ids=tokens.ids[::-1].copy()),
+        dataclasses.replace(tokens, targets=targets),
+        dataclasses.replace(tokens, targets=~targets),
+    ]
+    assert len({one.fingerprint() for one in changed}) == 5
+
+
 def test_split_refuses_columns_of_different_lengths():
     with pytest.raises(AssertionError):
         Split("train", ["a"], ["x", "y"])

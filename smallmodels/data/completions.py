@@ -25,7 +25,12 @@ Template = Literal["chat", "plain"]
 
 
 def cut_completions(
-    split: Split, tokenizer: "PreTrainedTokenizerBase", *, template: Template, max_length: int
+    split: Split,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    template: Template,
+    max_length: int,
+    written: Sequence[Sequence[int] | None] | None = None,
 ) -> Split:
     """One row for each example: the prompt, which is only read, and the completion, which is to be predicted.
 
@@ -34,6 +39,9 @@ def cut_completions(
         tokenizer: Of the model; its chat template runs in the sandbox of transformers.
         template: `chat` is the model's own form of a dialogue; `plain` has a line break after the prompt.
         max_length: Tokens of a row; a longer example is cut at its end.
+        written: For each example the tokens that a model wrote (`generation.Answers.token_ids`), which then stand in
+            the place of its completion as they are: what they say may have other tokens when it is read. None for an
+            example leaves it its own.
 
     Returns: A split without the examples of whose completion nothing was left.
 
@@ -43,7 +51,10 @@ def cut_completions(
         raise InputError(f"split {split.name} should have completions: name their column with --completion-column")
     growing, targets, kept = arrays.GrowingRows(np.int32), arrays.Growing(np.bool_), []
     for place, (prompt, completion) in enumerate(zip(split.texts, split.completions, strict=True)):
-        before, after = _both(prompt, completion, tokenizer, template)
+        if written is not None and (own := written[place]) is not None:
+            before, after = prompt_ids(prompt, tokenizer, template), list(own)
+        else:
+            before, after = _both(prompt, completion, tokenizer, template)
         row = [*before, *after][:max_length]
         if len(row) <= len(before):
             continue

@@ -17,9 +17,14 @@ Hashes = npt.NDArray[np.uint64]
 Marks = npt.NDArray[np.bool_]
 
 
-def generator(split_seed: int, purpose: str) -> np.random.Generator:
+def generator(seed: int, purpose: str) -> np.random.Generator:
     """Of the draws for one purpose."""
-    return np.random.default_rng([abs(split_seed), *purpose.encode()])
+    return np.random.default_rng([abs(seed), *purpose.encode()])
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for one purpose, in [0, 2^63)."""
+    return int(generator(seed, purpose).integers(2**63))
 
 
 def stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:

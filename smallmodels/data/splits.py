@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +32,9 @@ class TargetRows(Protocol):
 
     def take(self, indices: npt.NDArray[np.int64]) -> "TargetRows":
         """Of these examples, in this order."""
+
+    def join(self, other: Any) -> "TargetRows":
+        """Of these examples, and then of those of another object of this class."""
 
     def batch(self, indices: npt.NDArray[np.int64]) -> "TopK":
         """Of the targets of these examples, one after the other."""
@@ -70,6 +73,26 @@ class Tokens:
         ids, offsets = arrays.take_rows(self.ids, self.offsets, indices)
         targets = None if self.targets is None else arrays.take_rows(self.targets, self.offsets, indices)[0]
         return dataclasses.replace(self, ids=ids, offsets=offsets, targets=targets)
+
+    def join(self, other: "Tokens") -> "Tokens":
+        """These texts, and then others of the same tokenizer, all with targets or none."""
+        assert (self.pad_id, self.tokenizer) == (other.pad_id, other.tokenizer), "tokens of two tokenizers"
+        return dataclasses.replace(
+            self,
+            ids=arrays.join(self.ids, other.ids),
+            offsets=arrays.join(self.offsets, other.offsets[1:] + self.offsets[-1]),
+            max_length=max(self.max_length, other.max_length),
+            targets=_join(self.targets, other.targets, arrays.join),
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, where each text begins, and targets."""
+        parts = (self.ids, self.offsets, np.zeros(0, np.bool_) if self.targets is None else self.targets)
+        digests = [hashlib.sha256() for _ in parts]
+        for array, digest in zip(parts, digests, strict=True):
+            for part in arrays.pieces(array):
+                digest.update(part.data)
+        return files.sha256_json([digest.hexdigest() for digest in digests])
 
 
 @dataclass(frozen=True)
@@ -129,6 +152,18 @@ class Split:
             None if self.completions is None else columns.take(self.completions, chosen),
         )
 
+    def join(self, other: "Split") -> "Split":
+        """These examples, and then those of another split that has the same columns."""
+        return Split(
+            self.name,
+            [*self.ids, *other.ids],
+            [*self.texts, *other.texts],
+            _join(self.labels, other.labels, arrays.join),
+            _join(self.tokens, other.tokens, Tokens.join),
+            _join(self.teacher, other.teacher, _join_teachers),
+            _join(self.completions, other.completions, lambda one, two: [*one, *two]),
+        )
+
     def tokenize(self, tokenizer: "PreTrainedTokenizerBase", *, max_length: int) -> "Split":
         """The same split with tokens, special tokens included, cut at `max_length`."""
         return dataclasses.replace(self, tokens=tokenize(self.texts, tokenizer, max_length=max_length))
@@ -152,6 +187,16 @@ def _take(
     teacher: npt.NDArray[np.float32] | TargetRows | None, indices: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32] | TargetRows | None:
     return arrays.take(teacher, indices) if isinstance(teacher, np.ndarray) else teacher and teacher.take(indices)
+
+
+def _join(one: Any, two: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """Both as one; None where both are."""
+    assert (one is None) == (two is None), "one part has what the other lacks"
+    return None if one is None else join(one, two)
+
+
+def _join_teachers(one: Any, two: Any) -> Any:
+    return arrays.join(one, two) if isinstance(one, np.ndarray) else one.join(two)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,12 @@ class TargetRows:
         flat, offsets = arrays.take_rows(self.packed.reshape(-1), self.offsets * width, indices)
         return dataclasses.replace(self, packed=flat.reshape(-1, width), offsets=offsets // width)
 
+    def join(self, other: "TargetRows") -> "TargetRows":
+        """Of these examples, and then of others for which as much was stored."""
+        assert self.packing == other.packing, "signals that were packed in two ways"
+        offsets = arrays.join(self.offsets, other.offsets[1:] + self.offsets[-1])
+        return dataclasses.replace(self, packed=arrays.join(self.packed, other.packed), offsets=offsets)
+
     def batch(self, indices: npt.NDArray[np.int64]) -> TopK:
         """Of the targets of these examples, one after the other."""
         parts = [self.packed[self.offsets[i] : self.offsets[i + 1]] for i in indices]

@@ -1,0 +1,268 @@
+"""Distil a language model on what the student writes itself, round by round: the teacher scores each of its tokens.
+
+Source:    generalised knowledge distillation (GKD): Agarwal et al. 2023, arXiv:2306.13649, algorithm 1.
+Run:       smallmodels run distill_on_policy
+Expected:  a student nearer to its teacher on its own answers; what was generated, used and repeated is in the record.
+Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
+
+In each round `generate_N` lets the student answer prompts, `cache_N` stores what the teacher says about their tokens,
+`replay_N` chooses rows of earlier rounds to be repeated, and `train_N` goes on with the student of the round before, a
+new optimizer, and a learning rate that rises and falls once. The share of repeated rows adapts: it is the student's
+divergence on earlier rows over the sum of its divergences on earlier and on new ones, up to a largest share.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from smallmodels import cli, data, generation, losses, models, perplexity, rounds, sources, students, teachers, training
+from smallmodels.data import Batch
+from smallmodels.data.splits import tokenizer_sha256
+from smallmodels.errors import InputError, require
+from smallmodels.evaluation import Contender
+from smallmodels.losses import TopK
+from smallmodels.models import LanguageModel, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the student is asked, who scores it, and for how many rounds."""
+
+    dataset: str = "openai/gsm8k"
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = "main"
+    """Configuration of a hub data set that has several."""
+    prompt_column: str = "question"
+    """Column with what the student is asked."""
+    completion_column: str = "answer"
+    """Column with the right answer, whose number stands after `####`."""
+    train_split: str = "train"
+    """Split whose prompts the student answers."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a tenth of train if there is none."""
+    drop_overlap: bool = True
+    """Drop training prompts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Take prompts from so many examples only."""
+    max_test: int | None = 200
+    """Validate and test on so many examples only."""
+    teacher: str = "HuggingFaceTB/SmolLM2-360M-Instruct"
+    """Causal language model that scores, from the hub or a local folder."""
+    student: str | None = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Causal language model with the teacher's tokenizer that can answer already; None keeps layers of the teacher."""
+    num_layers: int = 16
+    """Layers of a student that is made of the teacher."""
+    template: data.Template = "chat"
+    """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
+    num_rounds: int = 4
+    """How often the student writes and learns."""
+    prompts_per_round: int = 500
+    """Prompts of a round; the next round takes the next ones."""
+    on_policy_share: float = 1.0
+    """Share of the prompts that the student answers, in [0, 1]; the others keep the right answer of the data set."""
+    max_replay_share: float = 0.5
+    """Largest share of earlier rounds in a round's rows, in [0, 1); 0 repeats nothing."""
+    sampling_temperature: float = 1.0
+    """Of the student's draws; 0 takes the most likely token each time."""
+    max_length: int = 384
+    """Tokens after which an example is cut."""
+    max_new_tokens: int = 256
+    """Longest answer."""
+    k: int = 32
+    """Most likely tokens of the teacher that are kept for each place."""
+    objective: Literal["jensen_shannon", "kl", "reverse_kl"] = "jensen_shannon"
+    """Divergence from the teacher."""
+    temperature: float = 1.0
+    """Softens both distributions in the loss; > 0, and 1 leaves them as they are."""
+    seed: int = 0
+    """Of prompts, samples and training."""
+    split_seed: int = 0
+    """Of the examples that are held out."""
+    train: TrainConfig = TrainConfig(learning_rate=5e-5, num_epochs=1, batch_size=16, num_evaluations=2)
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_rounds", "prompts_per_round", "max_new_tokens", "k", "temperature"):
+            require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+        require(0 <= self.on_policy_share <= 1, "on_policy_share", "in [0, 1]", self.on_policy_share)
+        require(0 <= self.max_replay_share < 1, "max_replay_share", "in [0, 1)", self.max_replay_share)
+        require(self.sampling_temperature >= 0, "sampling_temperature", ">= 0", self.sampling_temperature)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+
+
+SMOKE = replace(
+    Config(),
+    max_train=16,
+    max_test=4,
+    student=None,
+    num_layers=1,
+    num_rounds=2,
+    prompts_per_round=8,
+    max_new_tokens=8,
+    k=8,
+    train=replace(Config().train, max_steps=2, num_evaluations=1),
+)
+
+OBJECTIVES: dict[str, losses.Divergence] = {
+    "jensen_shannon": losses.jensen_shannon_divergence,
+    "kl": losses.kl_divergence,
+    "reverse_kl": losses.reverse_kl_divergence,
+}
+
+
+def main(config: Config, run: Run) -> None:
+    """Let the student write, the teacher score it, and the student learn from that, in rounds."""
+    # 1. Prompts and models
+    names: list[tuple[str, sources.Kind]] = [(config.dataset, "dataset"), (config.teacher, "model")]
+    if config.student is not None:
+        names.append((config.student, "model"))
+    dataset_name, teacher_name, *student_name = run.pin(*names)
+    splits = run.phase(
+        "data",
+        data.load_texts,
+        dataset_name,
+        config=config.dataset_config,
+        text_columns=(config.prompt_column,),
+        completion_column=config.completion_column,
+        train_split=config.train_split,
+        validation_split=config.validation_split,
+        test_split=config.test_split,
+        split_seed=config.split_seed,
+        drop_overlap=config.drop_overlap,
+        drop_bad_texts=config.drop_bad_texts,
+        max_train=config.max_train,
+        max_test=config.max_test,
+    )
+    run.add_source(splits.source)
+    teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
+    run.add_source(fetched.source)
+    if not student_name:
+        untrained = students.keep_layers(teacher, config.num_layers)
+    else:
+        untrained, found = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
+        run.add_source(found.source)
+        if tokenizer_sha256(untrained.tokenizer) != tokenizer_sha256(teacher.tokenizer):
+            raise InputError(
+                f"{found.source.name} should have the tokenizer of {fetched.source.name}, which scores its tokens, but "
+                "has another: choose a student of the teacher's family, or --student None to keep layers of the teacher"
+            )
+    writing: dict[str, Any] = {
+        "template": config.template,
+        "max_length": min(teacher.max_length, untrained.max_length),
+    }
+    validation, test = (
+        data.cut_completions(split, untrained.tokenizer, **writing) for split in (splits.validation, splits.test)
+    )
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=validation.tokens, **run.compute)
+    num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
+    packing = teachers.Packing(config.k, (config.temperature,), num_classes)
+
+    # 2. The loss, on what the teacher said about each token that the student wrote
+    def divergence(model: LanguageModel, states: Tensor, told: TopK) -> Tensor:
+        def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
+            objective = OBJECTIVES[config.objective]
+            return losses.top_k_divergence(logits, told[chunk], objective, temperature=config.temperature)
+
+        return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)
+
+    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return divergence(model, states, batch.teacher_top_k)
+
+    def scored(phase: str, rows: data.Split) -> data.Split:
+        teachers.require_space_for_tokens(rows, packing, run.folder)
+        signals = run.phase(phase, teachers.store_token_signals, teacher, rows, packing=packing, compute=compute)
+        return rows.with_signals(signals)
+
+    held_out = scored("cache", validation)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {"minus_divergence": -rounds.mean_divergence(model, held_out, divergence, compute=compute)}
+
+    # 3. Rounds
+    student, earlier, phases = untrained.copy(), None, ["cache"]
+    totals = dict.fromkeys(("num_generated_tokens", "num_used_tokens", "num_replayed_tokens"), 0)
+    for number in range(config.num_rounds):
+        seed = rounds.seed_of(config.seed, number)
+        written = run.phase(
+            f"generate_{number}",
+            rounds.write,
+            student,
+            rounds.prompts_of(splits.train, number, size=config.prompts_per_round, seed=config.seed),
+            on_policy_share=config.on_policy_share,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.sampling_temperature,
+            seed=seed,
+            compute=compute,
+            **writing,
+        )
+        new = rows = scored(f"cache_{number}", written.rows)
+        totals["num_generated_tokens"] += written.num_generated_tokens
+        totals["num_used_tokens"] += written.num_used_tokens
+        phases += [f"generate_{number}", f"cache_{number}", f"train_{number}"]
+        if earlier is not None:
+            repeated = run.phase(
+                f"replay_{number}",
+                rounds.replay,
+                student,
+                new,
+                earlier,
+                divergence,
+                at_most=config.max_replay_share,
+                seed=seed,
+                compute=compute,
+            )
+            rows = new.join(earlier.take(repeated.places))
+            totals["num_replayed_tokens"] += repeated.num_tokens
+            phases.append(f"replay_{number}")
+        student = run.phase(
+            f"train_{number}",
+            training.fit,
+            student,
+            rows,
+            loss_fn,
+            config.train,
+            seed=seed,
+            validate=validate,
+            compute=compute,
+        )
+        earlier = new if earlier is None else earlier.join(new)
+
+    # 4. The test split is read here, once
+    contenders = {
+        "teacher": Contender(teacher),
+        "student": Contender(student, built_by=tuple(phases)),
+        "untrained_student": Contender(untrained),
+    }
+    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
+    answered = run.phase(
+        "answer",
+        generation.evaluate_answers,
+        contenders,
+        splits.test,
+        template=config.template,
+        max_new_tokens=config.max_new_tokens,
+        compute=compute,
+    )
+    run.finish(
+        student,
+        title=f"language model, taught by {fetched.source.name} on its own answers to {splits.source.name}",
+        task="text-generation",
+        metric="exact_match",
+        results=perplexity.together(answered.results, predicted.results),
+        predictions=answered.predictions,
+        curve=[],
+        model={**models.describe(student, compute), **totals},
+        languages=splits.languages,
+        limits=[f"Tested on {splits.source.name} only; check every answer before you rely on it."],
+    )
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)
