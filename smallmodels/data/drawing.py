@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from smallmodels import arrays
 from smallmodels.data.splits import Split
+from smallmodels.errors import InputError
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
 """Of train, where the data set has no such split."""
@@ -20,6 +21,13 @@ Marks = npt.NDArray[np.bool_]
 def generator(split_seed: int, purpose: str) -> np.random.Generator:
     """Of the draws for one purpose."""
     return np.random.default_rng([abs(split_seed), *purpose.encode()])
+
+
+def require_limits(least: int, **limits: int | None) -> None:
+    """Refuse to keep fewer examples than a task needs; None keeps all."""
+    for name, limit in limits.items():
+        if limit is not None and limit < least:
+            raise InputError(f"{name} must be at least {least}, got {limit}")
 
 
 def stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:
