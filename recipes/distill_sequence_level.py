@@ -107,17 +107,13 @@ def main(config: Config, run: Run) -> None:
     run.add_source(splits.source)
     teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
-    if config.hidden_size is None:
-        untrained = students.keep_layers(teacher, config.num_layers)
-    else:
-        untrained = models.new_language_model(
-            teacher.tokenizer,
-            hidden_size=config.hidden_size,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            max_length=teacher.max_length,
-            seed=config.seed,
-        )
+    untrained = students.smaller_language_model(
+        teacher,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        seed=config.seed,
+    )
 
     def rows_of(split: data.Split) -> data.Split:
         return data.cut_completions(split, teacher.tokenizer, template=config.template, max_length=teacher.max_length)

@@ -35,6 +35,7 @@ from smallmodels.losses.vocabulary import (
     top_k_by_chunks,
     top_k_divergence,
     top_k_log_probs,
+    top_k_universal_logit_distance,
 )
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "top_k_by_chunks",
     "top_k_divergence",
     "top_k_log_probs",
+    "top_k_universal_logit_distance",
     "universal_logit_distance",
 ]
