@@ -133,9 +133,9 @@ def evaluate_rows(
 
 
 def together(one: Sequence[records.Result], two: Sequence[records.Result]) -> list[records.Result]:
-    """Results of the same roles in two evaluations as one, the metrics of the first coming first."""
-    others = {result.role: result for result in two}
-    return [dataclasses.replace(r, metrics={**r.metrics, **others[r.role].metrics}) for r in one]
+    """Results of two evaluations as one, the metrics of the first coming first; the second may lack a role."""
+    others = {result.role: result.metrics for result in two}
+    return [dataclasses.replace(r, metrics={**r.metrics, **others.get(r.role, {})}) for r in one]
 
 
 @dataclass(frozen=True)

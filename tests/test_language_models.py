@@ -11,7 +11,7 @@ import torch
 import transformers as t
 from small_data import FP32
 
-from smallmodels import data, losses, models, perplexity, training
+from smallmodels import data, losses, models, perplexity, students, training
 from smallmodels.data import batches
 from smallmodels.data.splits import Split, cuts_alike
 from smallmodels.errors import InputError
@@ -170,6 +170,14 @@ def test_saved_language_model_loads_with_plain_transformers_and_generates_the_sa
 def test_folder_of_a_classifier_is_no_language_model(tiny_model_folder):
     with pytest.raises((InputError, models.loading.DamagedError)):
         models.load_language_model(str(tiny_model_folder))
+
+
+def test_smaller_language_model_keeps_layers_or_is_new(small):
+    kept = students.smaller_language_model(small, hidden_size=None, num_layers=1, num_heads=7)
+    assert kept.weights_sha256() == students.keep_layers(small, 1).weights_sha256()
+    new = students.smaller_language_model(small, hidden_size=8, num_layers=3, num_heads=2, seed=4)
+    sizes = {"hidden_size": 8, "num_layers": 3, "num_heads": 2, "max_length": 24, "seed": 4}
+    assert new.weights_sha256() == models.new_language_model(small.tokenizer, **sizes).weights_sha256()
 
 
 # Rows of tokens
