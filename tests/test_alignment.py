@@ -8,7 +8,7 @@ import small_tokenizers
 import torch
 from small_data import FP32, Events
 
-from smallmodels import data, losses, models, teachers
+from smallmodels import data, losses, models, teachers, training
 from smallmodels.data import alignment, batches
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
@@ -193,3 +193,25 @@ def test_distance_to_a_paired_signal_is_that_of_the_plain_function(told):
     assert slope.isfinite().all()
     assert slope[~top.is_told].abs().max() == 0
     assert slope[top.is_told].abs().sum() > 0
+
+
+def test_student_comes_nearer_to_a_teacher_that_cuts_texts_otherwise(told, one):
+    rows, paired, _, _ = told
+    student = models.new_language_model(one, hidden_size=16, num_layers=1, num_heads=2, max_length=12, seed=7)
+    heard = rows.with_signals(paired)
+
+    def distances(model, batch):
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        word = batch.teacher_top_k
+        return losses.by_chunks(
+            states,
+            model.output_layer,
+            lambda logits, chunk: losses.top_k_universal_logit_distance(logits, word[chunk]),
+        )
+
+    config = training.TrainConfig(learning_rate=2e-2, max_steps=40, batch_size=8)
+    trained = training.fit(student.copy(), heard, distances, config, compute=FP32)
+    everything = batches.collate(heard, np.arange(len(rows)))
+    with torch.no_grad():
+        before, after = (float(distances(model.model, everything).mean()) for model in (student, trained))
+    assert after < 0.7 * before

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from small_data import BF16, FP32
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from smallmodels import cli, data, losses, models, records, teachers
+from smallmodels import cli, data, losses, models, records, runs, teachers
 from smallmodels.data import batches
 from smallmodels.data.splits import Split
 from smallmodels.models import TextModel
@@ -171,15 +171,19 @@ def divergence_from(told, temperature, logits, chunk):
     return losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=temperature)
 
 
-def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained, distilled, tmp_path):
+def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained, distilled, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 1.5)
     words = ("--dataset", notes, "--text-columns", "title", "body", "--teacher", pretrained / "model")
     live = records.read_record(run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--signal", "live"))
     stored = records.read_record(distilled)
     assert values(live)["student"] == pytest.approx(values(stored)["student"], rel=1e-3)
     assert values(live)["student"] != values(live)["untrained_student"]
-    names = [phase.name for phase in live.phases]
-    assert "cache" not in names
-    assert {"probe_live", "probe_label_only"} <= set(names)
+    assert "cache" not in {phase.name for phase in live.phases}
+    assert asked == [(["probe_live"], ["probe_label_only"])]  # what equal cost is: the same steps with and without it
+    few, many = (live.phase(name).num_examples for name in ("train", "label_only"))
+    assert many == 1.5 * few
+    assert live.phase("probe_live").num_examples == live.phase("probe_label_only").num_examples
     assert live.result("student").built_by == ["train"]
     assert [event.kind for event in live.events].count("live teacher") == 1
 
