@@ -21,12 +21,15 @@ from smallmodels.data import cut_into_rows
 from smallmodels.data.splits import Split, cuts_alike, tokenizer_sha256
 from smallmodels.data.texts import text_edges
 from smallmodels.errors import InputError
-from smallmodels.evaluation import Contenders, Evaluation, as_contender, plain_result
+from smallmodels.evaluation import Contender, Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
 _LONG_ROW = 1 << 20
 """Tokens: any text in one row."""
+
+Sums = Sequence[npt.NDArray[Any]] | npt.NDArray[np.float64]
+"""Of each text or row, in the order of `_NATS` and its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,7 @@ def evaluate_language_models(
                 near = closeness(model, teacher, split, **options)
         else:
             found, near = model.text_losses(split), None
-        result = plain_result(role, as_contender(value), split.name, found.metrics())
-        if near is not None:
-            with_kl = {**result.metrics, "kl_from_teacher": near.kl}
-            result = dataclasses.replace(result, metrics=with_kl, agreement=near.agreement)
-        results.append(result)
+        results.append(_result(role, as_contender(value), split.name, found, near))
         columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
         context.progress(number + 1, len(contenders))
     return Evaluation(results, columns)
@@ -118,24 +117,41 @@ def evaluate_rows(
 ) -> Evaluation:
     """Perplexity per target and accuracy of the next token of each role, on rows as they were cut.
 
+    Where there is a `teacher`, the others are compared with it too, target by target.
+
     Args:
         contenders: Language models of one tokenizer by role.
         rows: Of `data.cut_completions`, or of `data.cut_into_rows`.
         compute: Device, number format and size of a pass.
         context: Of the run.
     """
+    language_models = {role: as_contender(value).model for role, value in contenders.items()}
+    sums = _sums_of_rows(language_models, rows, compute or models.choose_compute(), context)
     results = []
     for role, value in contenders.items():
-        contender = as_contender(value)
-        found = row_losses(contender.model, rows, compute=compute, context=context)
-        results.append(plain_result(role, contender, rows.name, found.metrics()))
+        near = _closeness_of(sums[role]) if "teacher" in sums and role != "teacher" else None
+        results.append(_result(role, as_contender(value), rows.name, _text_losses_of(sums[role], None), near))
     return Evaluation(results)
+
+
+def _result(
+    role: str, contender: Contender, split_name: str, found: TextLosses, near: "Closeness | None"
+) -> records.Result:
+    result = plain_result(role, contender, split_name, found.metrics())
+    if near is None:
+        return result
+    return dataclasses.replace(result, metrics={**result.metrics, "kl_from_teacher": near.kl}, agreement=near.agreement)
 
 
 def together(one: Sequence[records.Result], two: Sequence[records.Result]) -> list[records.Result]:
     """Results of two evaluations as one, the metrics of the first coming first; the second may lack a role."""
-    others = {result.role: result.metrics for result in two}
-    return [dataclasses.replace(r, metrics={**r.metrics, **others.get(r.role, {})}) for r in one]
+    others = {result.role: result for result in two}
+    return [_joined(result, others[result.role]) if result.role in others else result for result in one]
+
+
+def _joined(one: records.Result, two: records.Result) -> records.Result:
+    agreement = two.agreement if one.agreement is None else one.agreement
+    return dataclasses.replace(one, metrics={**one.metrics, **two.metrics}, agreement=agreement)
 
 
 @dataclass(frozen=True)
@@ -212,7 +228,7 @@ def row_losses(
         context: Counts the work and may ask to stop.
     """
     sums = _sums_of_rows({"model": model}, rows, compute or models.choose_compute(), context)["model"]
-    return TextLosses(sums[_NATS], sums[_TOKENS].astype(np.int64), sums[_RIGHT].astype(np.int64), None)
+    return _text_losses_of(sums, None)
 
 
 @dataclass(frozen=True)
@@ -281,11 +297,8 @@ def _measure(
     measured: dict[str, tuple[TextLosses, Closeness | None]] = {}
     for role, of_rows in sums_of_rows.items():
         sums = [np.bincount(text_of_row, part, minlength=len(split)) for part in of_rows]
-        found = _text_losses_of(sums, split)
-        near = None
-        if "teacher" in language_models and role != "teacher":
-            near = Closeness(*(metrics.ratio_with_interval(sums[i], sums[_TOKENS]) for i in (_SAME, _KL)))
-        measured[role] = found, near
+        near = _closeness_of(sums) if "teacher" in language_models and role != "teacher" else None
+        measured[role] = _text_losses_of(sums, split), near
     return measured
 
 
@@ -345,9 +358,14 @@ def _of_targets(
     return found.double().cpu().numpy()
 
 
-def _text_losses_of(sums: Sequence[npt.NDArray[Any]], split: Split) -> TextLosses:
+def _text_losses_of(sums: Sums, split: Split | None) -> TextLosses:
+    """Of the texts of a split, or of rows whose bytes are not known."""
     num_tokens, num_right = (sums[i].astype(np.int64) for i in (_TOKENS, _RIGHT))
-    return TextLosses(sums[_NATS], num_tokens, num_right, _num_bytes(split))
+    return TextLosses(sums[_NATS], num_tokens, num_right, None if split is None else _num_bytes(split))
+
+
+def _closeness_of(sums: Sums) -> Closeness:
+    return Closeness(*(metrics.ratio_with_interval(sums[i], sums[_TOKENS]) for i in (_SAME, _KL)))
 
 
 def _num_bytes(split: Split) -> npt.NDArray[np.int64]:

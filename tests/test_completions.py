@@ -312,6 +312,10 @@ def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_p
     assert record.phase("write").cpu_s > 0
     taught = {result.role: result.metrics["perplexity"].value for result in record.results}
     assert taught["student"] < 0.5 * taught["untrained_student"]
+    near, far = (record.result(role) for role in ("student", "untrained_student"))
+    assert near.agreement.value > far.agreement.value
+    assert near.metrics["kl_from_teacher"].value < far.metrics["kl_from_teacher"].value
+    assert record.result("teacher").agreement is None
 
 
 def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path, capsys):
