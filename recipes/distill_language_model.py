@@ -67,7 +67,7 @@ class Config:
     """Tokens of a row; longer texts make several."""
     k: int = 32
     """Most likely tokens of the teacher that are kept for each place."""
-    signal: Literal["stored", "live"] = "stored"
+    teacher_signal: Literal["stored", "live"] = "stored"
     """The teacher reads the texts once, before, or each batch anew, which costs more and takes no room on the disk."""
     objective: Literal[
         "kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "universal_logit_distance"
@@ -138,8 +138,10 @@ def require_fitting_tokens(config: Config) -> None:
             f"{config.objective} should compare models token by token, but {found}: choose --objective "
             "universal_logit_distance, or learn from what the teacher writes, with distill_sequence_level"
         )
-    if config.signal == "live":
-        raise InputError(f"a live teacher should read the student's own tokens, but {found}: choose --signal stored")
+    if config.teacher_signal == "live":
+        raise InputError(
+            f"a live teacher should read the student's own tokens, but {found}: choose --teacher-signal stored"
+        )
 
 
 def main(config: Config, run: Run) -> None:
@@ -190,7 +192,7 @@ def main(config: Config, run: Run) -> None:
         own_classes = num_classes = min(own_classes, num_classes)
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)
     told_rows, paid = rows, ["train"]
-    if config.signal == "live":
+    if config.teacher_signal == "live":
         hear: Callable[[Batch], losses.TopK | teachers.LiveTopK] = teachers.LiveTeacher(teacher, packing, compute)
         run.event("live teacher", "the teacher reads every batch, so what it costs is a part of the phase train")
     else:
@@ -245,7 +247,7 @@ def main(config: Config, run: Run) -> None:
     )
 
     plain, with_teacher = ["train"], paid
-    if config.signal == "live":  # no phase has steps without the teacher yet
+    if config.teacher_signal == "live":  # no phase has steps without the teacher yet
         plain, with_teacher = ["probe_label_only"], ["probe_live"]
         for name, loss_fn in (("probe_live", soft_loss), ("probe_label_only", hard_loss)):
             run.phase(name, training.probe, untrained, rows, loss_fn, config.train, seed=config.seed, compute=compute)

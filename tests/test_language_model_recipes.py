@@ -175,7 +175,9 @@ def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained,
     asked = []
     monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 1.5)
     words = ("--dataset", notes, "--text-columns", "title", "body", "--teacher", pretrained / "model")
-    live = records.read_record(run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--signal", "live"))
+    live = records.read_record(
+        run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--teacher-signal", "live")
+    )
     stored = records.read_record(distilled)
     assert values(live)["student"] == pytest.approx(values(stored)["student"], rel=1e-3)
     assert values(live)["student"] != values(live)["untrained_student"]
@@ -220,7 +222,7 @@ def test_student_with_another_tokenizer_learns_by_universal_logit_distance(notes
     ("words", "said"),
     [
         ((), r"choose --objective universal_logit_distance, .*distill_sequence_level"),
-        (("--objective", "universal_logit_distance", "--signal", "live"), "choose --signal stored"),
+        (("--objective", "universal_logit_distance", "--teacher-signal", "live"), "choose --teacher-signal stored"),
     ],
 )
 def test_m7_student_with_another_tokenizer_is_refused_with_what_fits(

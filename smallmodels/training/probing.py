@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from smallmodels import processes
 from smallmodels.data.splits import Split
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -13,6 +14,7 @@ NUM_STEPS = 10
 """Enough that what comes before the first step is a small part."""
 
 
+@processes.together
 def probe(
     student: TextModel,
     train: Split,
