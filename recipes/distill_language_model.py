@@ -1,23 +1,28 @@
 """Distil a language model into a smaller one, which learns from what the teacher said about each token of the texts.
 
 Source:    soft targets: Hinton et al. 2015, arXiv:1503.02531; reverse KL: Gu et al. 2023, arXiv:2306.08543; generalised
-           Jensen-Shannon: Agarwal et al. 2023, arXiv:2306.13649; skew KL: Ko et al. 2024, arXiv:2402.03898.
+           Jensen-Shannon: Agarwal et al. 2023, arXiv:2306.13649; skew KL: Ko et al. 2024, arXiv:2402.03898; universal
+           logit distance: Boizard et al. 2024, arXiv:2402.12030.
 Run:       smallmodels run distill_language_model --teacher runs/pretrain_language_model/…/model
 Expected:  the student's bits per byte beside those of the same student trained on the texts alone at equal cost.
 Licences:  MedQuAD, questions and answers on health, is CC-BY-4.0, SmolLM2 Apache-2.0; a student inherits its teacher's.
 
-The stored signal holds the k most likely tokens of each place and the mass of all others, some 130 bytes a token.
+The stored signal holds the k most likely tokens of each place and the mass of all others, some 130 bytes a token; a
+live teacher says the same for each batch. A student with another tokenizer learns by the universal logit distance, at
+those places where both have read the same characters.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from torch import Tensor
 
 from smallmodels import cli, data, losses, models, perplexity, students, teachers, training
 from smallmodels.data import Batch
-from smallmodels.errors import require
+from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
 from smallmodels.models import LanguageModel, TextModel
 from smallmodels.runs import Run
@@ -50,20 +55,30 @@ class Config:
     """Validate and test on so many texts only."""
     teacher: str = "HuggingFaceTB/SmolLM2-135M"
     """Causal language model, from the hub or a local folder."""
+    student: str | None = None
+    """Causal language model to train, which may have another tokenizer; without it, one is made of the teacher."""
     hidden_size: int | None = None
     """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
     num_layers: int = 10
-    """Layers of the student."""
+    """Layers of a student that is made."""
     num_heads: int = 4
     """Heads of attention of a new student."""
     max_length: int = 256
     """Tokens of a row; longer texts make several."""
     k: int = 32
     """Most likely tokens of the teacher that are kept for each place."""
-    objective: Literal["kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl"] = "kl"
-    """Divergence from the teacher."""
+    teacher_signal: Literal["stored", "live"] = "stored"
+    """The teacher reads the texts once, before, or each batch anew, which costs more and takes no room on the disk."""
+    objective: Literal[
+        "kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "universal_logit_distance"
+    ] = "kl"
+    """Divergence from the teacher; only the last fits a student with another tokenizer."""
+    beta: float = 0.5
+    """Weight of the teacher in the mixture of `jensen_shannon`, in (0, 1)."""
+    skew: float = 0.1
+    """Weight of the first distribution in the mixture of `skew_kl` and `skew_reverse_kl`, in [0, 1)."""
     temperature: float = 1.0
-    """Softens both distributions; > 0, and 1 leaves them as they are."""
+    """Softens both distributions; > 0, and 1 leaves them as they are, as `universal_logit_distance` needs it."""
     soft_weight: float = 0.5
     """Share of the divergence in the loss, in [0, 1]; the rest is cross-entropy with the next token."""
     seed: int = 0
@@ -75,6 +90,12 @@ class Config:
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)
         require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
+        require(0 < self.beta < 1, "beta", "in (0, 1)", self.beta)
+        require(0 <= self.skew < 1, "skew", "in [0, 1)", self.skew)
+        if self.objective == "universal_logit_distance":
+            require(self.temperature == 1, "temperature", "1 for universal_logit_distance", self.temperature)
+        if self.student is not None:
+            require(self.hidden_size is None, "hidden_size", "left out where a student is named", self.hidden_size)
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.k > 0, "k", "> 0", self.k)
@@ -90,19 +111,42 @@ SMOKE = replace(
     train=replace(Config().train, max_steps=2, num_evaluations=1),
 )
 
-OBJECTIVES: dict[str, losses.Divergence] = {
-    "kl": losses.kl_divergence,
-    "reverse_kl": losses.reverse_kl_divergence,
-    "jensen_shannon": losses.jensen_shannon_divergence,
-    "skew_kl": losses.skew_kl_divergence,
-    "skew_reverse_kl": losses.skew_reverse_kl_divergence,
-}
+
+def soft_loss_of(config: Config) -> Callable[[Tensor, losses.TopK], Tensor]:
+    """How far a student's logits are from what the teacher said, for each target."""
+    if config.objective == "universal_logit_distance":
+        return losses.top_k_universal_logit_distance
+    weights: dict[str, Any] = {
+        "jensen_shannon": {"beta": config.beta},
+        "skew_kl": {"skew": config.skew},
+        "skew_reverse_kl": {"skew": config.skew},
+    }
+    divergence = partial(losses.DIVERGENCES[config.objective], **weights.get(config.objective, {}))
+    return partial(losses.top_k_divergence, divergence=divergence, temperature=config.temperature)
+
+
+def require_fitting_tokens(config: Config) -> None:
+    """Refuse what needs a student that cuts texts as its teacher does.
+
+    Raises: InputError.
+    """
+    found = f"{config.student} cuts texts otherwise than {config.teacher}"
+    if config.objective != "universal_logit_distance":
+        raise InputError(
+            f"{config.objective} should compare models token by token, but {found}: choose --objective "
+            "universal_logit_distance, or learn from what the teacher writes, with distill_sequence_level"
+        )
+    if config.teacher_signal == "live":
+        raise InputError(
+            f"a live teacher should read the student's own tokens, but {found}: choose --teacher-signal stored"
+        )
 
 
 def main(config: Config, run: Run) -> None:
-    """Store what the teacher says, train the student on it, and compare it with one that had the texts alone."""
-    # 1. Texts and teacher
-    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    """Hear what the teacher says, train the student on it, and compare it with one that had the texts alone."""
+    # 1. Texts, teacher, and student
+    names = [config.teacher] if config.student is None else [config.teacher, config.student]
+    dataset_name, teacher_name, *student_name = run.pin((config.dataset, "dataset"), *((n, "model") for n in names))
     splits = run.phase(
         "data",
         data.load_texts,
@@ -121,35 +165,53 @@ def main(config: Config, run: Run) -> None:
     run.add_source(splits.source)
     teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
-    if config.hidden_size is None:
-        untrained = students.keep_layers(teacher, config.num_layers)
+    if student_name:
+        untrained, own = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
+        run.add_source(own.source)
     else:
-        untrained = models.new_language_model(
-            teacher.tokenizer,
+        untrained = students.smaller_language_model(
+            teacher,
             hidden_size=config.hidden_size,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
-            max_length=teacher.max_length,
             seed=config.seed,
         )
-    rows = data.cut_into_rows(splits.train, teacher.tokenizer, max_length=teacher.max_length)
+    tokens_fit = data.cuts_alike(untrained.tokenizer, teacher.tokenizer)
+    if not tokens_fit:
+        require_fitting_tokens(config)
+    max_length = min(untrained.max_length, teacher.max_length) if tokens_fit else untrained.max_length
+    rows = data.cut_into_rows(splits.train, untrained.tokenizer, max_length=max_length)
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **run.compute)
-    unigrams = perplexity.Unigrams.fit(rows, teacher.tokenizer)
-    num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
-    packing = teachers.Packing(config.k, (config.temperature,), num_classes)
-    run.say(teachers.require_space_for_tokens(rows, packing, run.folder))
+    unigrams = perplexity.Unigrams.fit(rows, untrained.tokenizer)
 
-    # 2. What the teacher says about each token, stored once
-    signals = run.phase(
-        "cache",
-        teachers.store_token_signals,
-        teacher,
-        rows,
-        packing=packing,
-        compute=compute,
-    )
+    # 2. What the teacher says about each token: stored once, or asked for with each batch
+    own_classes, num_classes = (models.vocabulary_size(model) for model in (untrained, teacher))
+    if tokens_fit:  # one of a family may have spare rows
+        own_classes = num_classes = min(own_classes, num_classes)
+    packing = teachers.Packing(config.k, (config.temperature,), num_classes)
+    told_rows, paid = rows, ["train"]
+    if config.teacher_signal == "live":
+        hear: Callable[[Batch], losses.TopK | teachers.LiveTopK] = teachers.LiveTeacher(teacher, packing, compute)
+        run.event("live teacher", "the teacher reads every batch, so what it costs is a part of the phase train")
+    else:
+        hear = attrgetter("teacher_top_k")
+        teacher_rows = rows
+        if not tokens_fit:
+            teacher_rows = data.cut_into_rows(splits.train, teacher.tokenizer, max_length=teacher.max_length)
+        run.say(teachers.require_space_for_tokens(teacher_rows, packing, run.folder))
+        signals = run.phase(
+            "cache", teachers.store_token_signals, teacher, teacher_rows, packing=packing, compute=compute
+        )
+        if tokens_fit:
+            told_rows, paid = rows.with_signals(signals), ["cache", "train"]
+        else:
+            places = run.phase("pair", data.pair_targets, splits.train, untrained.tokenizer, teacher.tokenizer)
+            paired = teachers.PairedSignals(signals, places, rows)
+            told_rows, paid = rows.with_signals(paired), ["cache", "pair", "train"]
 
     # 3. The student, and the same one without a teacher at equal cost
+    distance = soft_loss_of(config)
+
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
         states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
         return losses.by_chunks(
@@ -158,13 +220,13 @@ def main(config: Config, run: Run) -> None:
 
     def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
         states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
-        told, divergence = batch.teacher_top_k, OBJECTIVES[config.objective]
+        told = hear(batch)
 
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
-            soft = losses.top_k_divergence(logits, told[chunk], divergence, temperature=config.temperature)
+            soft = distance(logits, told[chunk])
             return config.soft_weight * soft + (1 - config.soft_weight) * losses.cross_entropy(logits, labels[chunk])
 
-        return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)
+        return losses.by_chunks(states, model.output_layer.cut(own_classes), of_chunk)
 
     def validate(model: TextModel) -> dict[str, float]:
         found = perplexity.text_losses(model, splits.validation, compute=compute).metrics()["bits_per_byte"]
@@ -174,7 +236,7 @@ def main(config: Config, run: Run) -> None:
         "train",
         training.fit,
         untrained.copy(),
-        rows.with_signals(signals),
+        told_rows,
         soft_loss,
         config.train,
         seed=config.seed,
@@ -182,8 +244,14 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
+    plain, with_teacher = ["train"], paid
+    if config.teacher_signal == "live":  # no phase has steps without the teacher yet
+        plain, with_teacher = ["probe_label_only"], ["probe_live"]
+        for name, loss_fn in (("probe_live", soft_loss), ("probe_label_only", hard_loss)):
+            run.phase(name, training.probe, untrained, rows, loss_fn, config.train, seed=config.seed, compute=compute)
+
     def steps_at_equal_cost() -> int:
-        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(["cache", "train"], to=["train"]))
+        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(with_teacher, to=plain))
 
     control = run.phase(
         "label_only",
@@ -200,21 +268,23 @@ def main(config: Config, run: Run) -> None:
     # 4. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
-        "student": Contender(student, built_by=("cache", "train")),
+        "student": Contender(student, built_by=tuple(paid)),
         "untrained_student": Contender(untrained),
         "label_only": Contender(control, built_by=("label_only",)),
         "unigrams": Contender(unigrams),
     }
     result = run.phase("evaluate", perplexity.evaluate_language_models, contenders, splits.test, compute=compute)
+    described = models.describe(student, compute)
     run.finish(
         student,
-        title=f"{config.num_layers}-layer language model of {splits.source.name}, distilled from {fetched.source.name}",
+        title=f"{described['num_layers']}-layer language model of {splits.source.name}, "
+        f"distilled from {fetched.source.name}",
         task="text-generation",
         metric="bits_per_byte",
         results=result.results,
         predictions=result.predictions,
         curve=training.curve(student),
-        model=models.describe(student, compute),
+        model=described,
         languages=splits.languages,
         limits=[
             f"Tested on {splits.source.name} only; it says false things in good language.",

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from smallmodels import cli, data, generation, losses, models, perplexity, rounds, sources, students, teachers, training
 from smallmodels.data import Batch
-from smallmodels.data.splits import tokenizer_sha256
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
 from smallmodels.losses import TopK
@@ -109,12 +108,6 @@ SMOKE = replace(
     train=replace(Config().train, max_steps=2, num_evaluations=1),
 )
 
-OBJECTIVES: dict[str, losses.Divergence] = {
-    "jensen_shannon": losses.jensen_shannon_divergence,
-    "kl": losses.kl_divergence,
-    "reverse_kl": losses.reverse_kl_divergence,
-}
-
 
 def main(config: Config, run: Run) -> None:
     """Let the student write, the teacher score it, and the student learn from that, in rounds."""
@@ -147,10 +140,10 @@ def main(config: Config, run: Run) -> None:
     else:
         untrained, found = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
         run.add_source(found.source)
-        if tokenizer_sha256(untrained.tokenizer) != tokenizer_sha256(teacher.tokenizer):
+        if not data.cuts_alike(untrained.tokenizer, teacher.tokenizer):
             raise InputError(
-                f"{found.source.name} should have the tokenizer of {fetched.source.name}, which scores its tokens, but "
-                "has another: choose a student of the teacher's family, or --student None to keep layers of the teacher"
+                f"{found.source.name} should cut texts as {fetched.source.name} does, which scores its tokens, but "
+                "does not: choose a student of the teacher's family, or --student None to keep layers of the teacher"
             )
     writing: dict[str, Any] = {
         "template": config.template,
@@ -166,7 +159,7 @@ def main(config: Config, run: Run) -> None:
     # 2. The loss, on what the teacher said about each token that the student wrote
     def divergence(model: LanguageModel, states: Tensor, told: TopK) -> Tensor:
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
-            objective = OBJECTIVES[config.objective]
+            objective = losses.DIVERGENCES[config.objective]
             return losses.top_k_divergence(logits, told[chunk], objective, temperature=config.temperature)
 
         return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)

@@ -47,10 +47,12 @@ class Config:
     """Validate and test on so many examples only."""
     teacher: str = "HuggingFaceTB/SmolLM2-360M-Instruct"
     """Causal language model that answers, from the hub or a local folder."""
+    student: str | None = None
+    """Causal language model to train, which may have another tokenizer; without it, one is made of the teacher."""
     hidden_size: int | None = None
     """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
     num_layers: int = 16
-    """Layers of the student."""
+    """Layers of a student that is made."""
     num_heads: int = 4
     """Heads of attention of a new student."""
     template: data.Template = "chat"
@@ -68,6 +70,8 @@ class Config:
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=3, batch_size=16)
 
     def __post_init__(self) -> None:
+        if self.student is not None:
+            require(self.hidden_size is None, "hidden_size", "left out where a student is named", self.hidden_size)
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.max_new_tokens > 0, "max_new_tokens", "> 0", self.max_new_tokens)
@@ -87,7 +91,8 @@ SMOKE = replace(
 def main(config: Config, run: Run) -> None:
     """Let the teacher write, keep what is right, and train the student on it."""
     # 1. Prompts and models
-    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    names = [config.teacher] if config.student is None else [config.teacher, config.student]
+    dataset_name, teacher_name, *student_name = run.pin((config.dataset, "dataset"), *((n, "model") for n in names))
     splits = run.phase(
         "data",
         data.load_texts,
@@ -107,20 +112,21 @@ def main(config: Config, run: Run) -> None:
     run.add_source(splits.source)
     teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
-    if config.hidden_size is None:
-        untrained = students.keep_layers(teacher, config.num_layers)
+    if student_name:
+        untrained, own = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
+        run.add_source(own.source)
     else:
-        untrained = models.new_language_model(
-            teacher.tokenizer,
+        untrained = students.smaller_language_model(
+            teacher,
             hidden_size=config.hidden_size,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
-            max_length=teacher.max_length,
             seed=config.seed,
         )
 
     def rows_of(split: data.Split) -> data.Split:
-        return data.cut_completions(split, teacher.tokenizer, template=config.template, max_length=teacher.max_length)
+        tokenizer, max_length = untrained.tokenizer, untrained.max_length
+        return data.cut_completions(split, tokenizer, template=config.template, max_length=max_length)
 
     compute = run.phase(
         "setup", models.choose_compute, model=untrained, tokens=rows_of(splits.validation).tokens, **run.compute
@@ -187,7 +193,10 @@ def main(config: Config, run: Run) -> None:
         "student": Contender(student, built_by=("write", "train")),
         "untrained_student": Contender(untrained),
     }
-    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
+    readers = dict(contenders)
+    if not data.cuts_alike(untrained.tokenizer, teacher.tokenizer):  # perplexity is per token, and theirs are others
+        del readers["teacher"]
+    predicted = run.phase("evaluate", perplexity.evaluate_rows, readers, test, compute=compute)
     answered = run.phase(
         "answer",
         generation.evaluate_answers,
@@ -197,16 +206,17 @@ def main(config: Config, run: Run) -> None:
         max_new_tokens=config.max_new_tokens,
         compute=compute,
     )
+    described = models.describe(student, compute)
     run.finish(
         student,
-        title=f"{config.num_layers}-layer language model, taught by the answers of {fetched.source.name} "
+        title=f"{described['num_layers']}-layer language model, taught by the answers of {fetched.source.name} "
         f"to {splits.source.name}",
         task="text-generation",
         metric="exact_match",
         results=perplexity.together(answered.results, predicted.results),
         predictions=answered.predictions,
         curve=[],
-        model=models.describe(student, compute),
+        model=described,
         languages=splits.languages,
         limits=[f"Tested on {splits.source.name} only; check every answer before you rely on it."],
     )

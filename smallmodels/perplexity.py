@@ -6,7 +6,7 @@ token, does not. Legend: T texts.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ from torch import Tensor
 
 from smallmodels import losses, metrics, models, records
 from smallmodels.data import cut_into_rows
-from smallmodels.data.splits import Split, tokenizer_sha256
+from smallmodels.data.splits import Split, cuts_alike, tokenizer_sha256
+from smallmodels.data.texts import text_edges
 from smallmodels.errors import InputError
-from smallmodels.evaluation import Contenders, Evaluation, as_contender, plain_result
+from smallmodels.evaluation import Contender, Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
 _LONG_ROW = 1 << 20
 """Tokens: any text in one row."""
+
+Sums = Sequence[npt.NDArray[Any]] | npt.NDArray[np.float64]
+"""Of each text or row, in the order of `_NATS` and its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def evaluate_language_models(
 ) -> Evaluation:
     """Bits per byte, perplexity and accuracy of the next token of each role, with 95 % intervals over texts.
 
-    Where there is a `teacher`, the `student` is compared with it too, token by token (`closeness`).
+    Where there is a `teacher`, models that cut texts as it does are compared with it too, token by token
+    (`closeness`): in the same pass if they read the same rows.
 
     Args:
         contenders: Language models by role, and `Unigrams`.
@@ -78,23 +83,33 @@ def evaluate_language_models(
     """
     results = []
     columns: dict[str, list[Any]] = {"id": list(split.ids), "num_bytes": _num_bytes(split).tolist()}
+    options: dict[str, Any] = {"stride": stride, "compute": compute, "context": context}
+    all_models: dict[str, Any] = {role: as_contender(value).model for role, value in contenders.items()}
+    teacher = all_models.get("teacher")
+    beside_teacher = {role: model for role, model in all_models.items() if _reads_the_same_rows(model, teacher)}
+    measured = _measure(beside_teacher, split, **options) if teacher else {}
     for number, (role, value) in enumerate(contenders.items()):
-        contender = as_contender(value)
-        model = contender.model
-        if isinstance(model, TextModel):
-            found = text_losses(model, split, stride=stride, compute=compute, context=context)
+        model = all_models[role]
+        if role in measured:
+            found, near = measured[role]
+        elif isinstance(model, TextModel):
+            found, near = text_losses(model, split, **options), None
+            if teacher is not None and cuts_alike(model.tokenizer, teacher.tokenizer):
+                near = closeness(model, teacher, split, **options)
         else:
-            found = model.text_losses(split)
-        result = plain_result(role, contender, split.name, found.metrics())
-        if role == "student" and "teacher" in contenders:
-            teacher_model = as_contender(contenders["teacher"]).model
-            near = closeness(model, teacher_model, split, stride=stride, compute=compute, context=context)
-            with_kl = {**result.metrics, "kl_from_teacher": near.kl}
-            result = dataclasses.replace(result, metrics=with_kl, agreement=near.agreement)
-        results.append(result)
+            found, near = model.text_losses(split), None
+        results.append(_result(role, as_contender(value), split.name, found, near))
         columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
         context.progress(number + 1, len(contenders))
     return Evaluation(results, columns)
+
+
+def _reads_the_same_rows(model: Any, teacher: TextModel | None) -> bool:
+    """Whether a text makes the same rows for both; a teacher's own rows do."""
+    if teacher is None or not isinstance(model, TextModel):
+        return False
+    one, two = ((tokenizer_sha256(m.tokenizer), text_edges(m.tokenizer), m.max_length) for m in (model, teacher))
+    return one == two
 
 
 def evaluate_rows(
@@ -102,24 +117,41 @@ def evaluate_rows(
 ) -> Evaluation:
     """Perplexity per target and accuracy of the next token of each role, on rows as they were cut.
 
+    Where there is a `teacher`, the others are compared with it too, target by target.
+
     Args:
         contenders: Language models of one tokenizer by role.
         rows: Of `data.cut_completions`, or of `data.cut_into_rows`.
         compute: Device, number format and size of a pass.
         context: Of the run.
     """
+    language_models = {role: as_contender(value).model for role, value in contenders.items()}
+    sums = _sums_of_rows(language_models, rows, compute or models.choose_compute(), context)
     results = []
     for role, value in contenders.items():
-        contender = as_contender(value)
-        found = row_losses(contender.model, rows, compute=compute, context=context)
-        results.append(plain_result(role, contender, rows.name, found.metrics()))
+        near = _closeness_of(sums[role]) if "teacher" in sums and role != "teacher" else None
+        results.append(_result(role, as_contender(value), rows.name, _text_losses_of(sums[role], None), near))
     return Evaluation(results)
 
 
+def _result(
+    role: str, contender: Contender, split_name: str, found: TextLosses, near: "Closeness | None"
+) -> records.Result:
+    result = plain_result(role, contender, split_name, found.metrics())
+    if near is None:
+        return result
+    return dataclasses.replace(result, metrics={**result.metrics, "kl_from_teacher": near.kl}, agreement=near.agreement)
+
+
 def together(one: Sequence[records.Result], two: Sequence[records.Result]) -> list[records.Result]:
-    """Results of the same roles in two evaluations as one, the metrics of the first coming first."""
+    """Results of two evaluations as one, the metrics of the first coming first; the second may lack a role."""
     others = {result.role: result for result in two}
-    return [dataclasses.replace(r, metrics={**r.metrics, **others[r.role].metrics}) for r in one]
+    return [_joined(result, others[result.role]) if result.role in others else result for result in one]
+
+
+def _joined(one: records.Result, two: records.Result) -> records.Result:
+    agreement = two.agreement if one.agreement is None else one.agreement
+    return dataclasses.replace(one, metrics={**one.metrics, **two.metrics}, agreement=agreement)
 
 
 @dataclass(frozen=True)
@@ -145,7 +177,8 @@ class Unigrams:
         assert tokens.targets is not None
         owners, ids = np.repeat(text_of_row, tokens.lengths)[tokens.targets], tokens.ids[tokens.targets]
         nats, right = -self.log_probs[ids], ids == int(self.log_probs.argmax())
-        return _summed(split, owners, nats, np.ones(len(ids)), right)
+        parts = (nats, np.ones(len(ids)), right)
+        return _text_losses_of([np.bincount(owners, part, minlength=len(split)) for part in parts], split)
 
     def save(self, folder: Path) -> None:
         """Write the logarithms and the tokenizer."""
@@ -180,11 +213,7 @@ def text_losses(
         compute: Device, number format and size of a pass; chosen for this machine if None.
         context: Counts the work and may ask to stop.
     """
-    compute = compute or models.choose_compute()
-    rows = cut_into_rows(split, model.tokenizer, max_length=model.max_length, stride=stride or model.max_length // 2)
-    of_rows = row_losses(model, rows, compute=compute, context=context)
-    text_of_row = _texts_of_rows(rows, split)
-    return _summed(split, text_of_row, of_rows.nats, of_rows.num_tokens, of_rows.num_right)
+    return _measure({"model": model}, split, stride=stride, compute=compute, context=context)["model"][0]
 
 
 def row_losses(
@@ -198,17 +227,8 @@ def row_losses(
         compute: Device, number format and size of a pass; chosen for this machine if None.
         context: Counts the work and may ask to stop.
     """
-    compute = compute or models.choose_compute()
-    network = compute.place(model.model).eval()
-    assert isinstance(network, LanguageModel), "losses of texts need a language model"
-    nats, num_tokens, num_right = (np.zeros(len(rows)) for _ in range(3))
-    for indices, batch, states, labels in models.forward_targets(network, rows, compute=compute, context=context):
-        values, right = _losses_of(network, states, labels, compute)
-        owners = np.repeat(indices, batch.is_target[:, 1:].sum(1).numpy())
-        np.add.at(nats, owners, values)
-        np.add.at(num_right, owners, right)
-        np.add.at(num_tokens, owners, 1)
-    return TextLosses(nats, num_tokens.astype(np.int64), num_right.astype(np.int64), None)
+    sums = _sums_of_rows({"model": model}, rows, compute or models.choose_compute(), context)["model"]
+    return _text_losses_of(sums, None)
 
 
 @dataclass(frozen=True)
@@ -230,7 +250,7 @@ def closeness(
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> Closeness:
-    """Compare two language models of one tokenizer token by token.
+    """Compare two language models of one tokenizer token by token, over the ids that both have.
 
     Args:
         student: A language model.
@@ -240,64 +260,112 @@ def closeness(
         compute: Device, number format and size of a pass; chosen for this machine if None.
         context: Counts the work and may ask to stop.
 
-    Raises: InputError if their tokenizers differ.
+    Raises: InputError if their tokenizers differ (see `data.splits.cuts_alike`).
     """
-    if tokenizer_sha256(student.tokenizer) != tokenizer_sha256(teacher.tokenizer):
+    if not cuts_alike(student.tokenizer, teacher.tokenizer):
         raise InputError("student and teacher should have one tokenizer to be compared by token, found two")
-    compute = compute or models.choose_compute()
-    max_length = min(student.max_length, teacher.max_length)
-    rows = cut_into_rows(split, student.tokenizer, max_length=max_length, stride=stride or max_length // 2)
+    options: dict[str, Any] = {"stride": stride, "compute": compute, "context": context}
+    both = {"student": student, "teacher": teacher}  # rows are those of the first
+    length = min(student.max_length, teacher.max_length)
+    near = _measure(both, split, max_length=length, **options)["student"][1]
+    assert near is not None
+    return near
+
+
+# One pass over texts
+
+
+_NATS, _TOKENS, _RIGHT, _SAME, _KL = range(5)
+"""What is summed over the targets of a row or text: see `TextLosses` and `Closeness`."""
+
+
+def _measure(
+    language_models: Mapping[str, TextModel],
+    split: Split,
+    *,
+    max_length: int | None = None,
+    stride: int | None = None,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> dict[str, tuple[TextLosses, Closeness | None]]:
+    """What each model makes of each text, and how near it is to `teacher` where there is one; rows are the first's."""
+    first = next(iter(language_models.values()))
+    length = max_length or first.max_length
+    rows = cut_into_rows(split, first.tokenizer, max_length=length, stride=stride or length // 2)
     text_of_row = _texts_of_rows(rows, split)
-    networks = [compute.place(model.model).eval() for model in (student, teacher)]
-    num_classes = min(models.vocabulary_size(model) for model in (student, teacher))
-    layers = [network.output_layer.cut(num_classes) for network in networks]  # type: ignore[operator, union-attr]
-    passes = [
-        models.forward_targets(network, rows, compute=compute, context=context)  # type: ignore[arg-type]
-        for network in networks
-    ]
-    sums = np.zeros((3, len(split)))
-    for (indices, batch, states, _), (_, _, teacher_states, _) in zip(*passes, strict=True):
-        same = torch.zeros(len(states), dtype=torch.bool, device=states.device)
-
-        def divergence(logits: Tensor, chunk: slice, wanted: Tensor = teacher_states, same: Tensor = same) -> Tensor:
-            told = layers[1](wanted[chunk])
-            same[chunk] = logits.argmax(-1) == told.argmax(-1)
-            return losses.kl_divergence(logits, told, temperature=1.0)
-
-        with torch.no_grad(), compute.autocast():
-            values = losses.by_chunks(states, layers[0], divergence)
-        owners = np.repeat(text_of_row[indices], batch.is_target[:, 1:].sum(1).numpy())
-        np.add.at(sums[0], owners, same.cpu().numpy())
-        np.add.at(sums[1], owners, values.double().cpu().numpy())
-        np.add.at(sums[2], owners, 1)
-    return Closeness(*(metrics.ratio_with_interval(part, sums[2]) for part in sums[:2]))
+    sums_of_rows = _sums_of_rows(language_models, rows, compute or models.choose_compute(), context)
+    measured: dict[str, tuple[TextLosses, Closeness | None]] = {}
+    for role, of_rows in sums_of_rows.items():
+        sums = [np.bincount(text_of_row, part, minlength=len(split)) for part in of_rows]
+        near = _closeness_of(sums) if "teacher" in language_models and role != "teacher" else None
+        measured[role] = _text_losses_of(sums, split), near
+    return measured
 
 
-def _losses_of(
-    network: LanguageModel, states: Tensor, labels: Tensor, compute: Compute
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Loss of each target, and whether it is what the model held for the most likely."""
-    right = torch.empty(len(labels), dtype=torch.bool, device=labels.device)
+def _sums_of_rows(
+    language_models: Mapping[str, TextModel], rows: Split, compute: Compute, context: Context
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Shape (5, num_rows) for each model; they go through the rows side by side, so that none has to go twice."""
+    networks = {role: _placed(model, compute) for role, model in language_models.items()}
+    passes = [models.forward_targets(network, rows, compute=compute, context=context) for network in networks.values()]
+    sums = {role: np.zeros((5, len(rows))) for role in networks}
+    teacher = networks.get("teacher")
+    for of_all in zip(*passes, strict=True):
+        parts = dict(zip(networks, of_all, strict=True))
+        for role, (indices, batch, states, labels) in parts.items():
+            told = None
+            if teacher is not None and role != "teacher":
+                told = _Told(teacher.output_layer, parts["teacher"][2])
+            values = _of_targets(networks[role].output_layer, states, labels, told, compute)
+            owners = np.repeat(indices, batch.is_target[:, 1:].sum(1).numpy())
+            for total, part in zip(sums[role], values, strict=True):
+                np.add.at(total, owners, part)
+    return sums
+
+
+def _placed(model: TextModel, compute: Compute) -> LanguageModel:
+    network = compute.place(model.model).eval()
+    assert isinstance(network, LanguageModel), "losses of texts need a language model"
+    return network
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a teacher says about some targets."""
+
+    layer: losses.OutputLayer
+    states: Tensor
+
+
+def _of_targets(
+    layer: losses.OutputLayer, states: Tensor, labels: Tensor, told: _Told | None, compute: Compute
+) -> npt.NDArray[np.float64]:
+    """Shape (5, num_targets); nothing is the same as a teacher's, and nothing far from it, where there is none."""
+    found = torch.zeros(5, len(labels), device=labels.device)
+    found[_TOKENS] = 1
+    num_classes = len(layer.weight) if told is None else min(len(layer.weight), len(told.layer.weight))
 
     def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
-        right[rows] = logits.argmax(-1) == labels[rows]
+        found[_RIGHT, rows] = (logits.argmax(-1) == labels[rows]).float()
+        if told is not None:
+            own, teachers = logits[:, :num_classes], told.layer.cut(num_classes)(told.states[rows])
+            found[_SAME, rows] = (own.argmax(-1) == teachers.argmax(-1)).float()
+            found[_KL, rows] = losses.kl_divergence(own, teachers, temperature=1.0)
         return losses.cross_entropy(logits, labels[rows])
 
     with torch.no_grad(), compute.autocast():
-        values = losses.by_chunks(states, network.output_layer, cross_entropy)
-    return values.double().cpu().numpy(), right.cpu().numpy()
+        found[_NATS] = losses.by_chunks(states, layer, cross_entropy)
+    return found.double().cpu().numpy()
 
 
-def _summed(
-    split: Split,
-    owners: npt.NDArray[np.int64],
-    nats: npt.NDArray[Any],
-    num_tokens: npt.NDArray[Any],
-    num_right: npt.NDArray[Any],
-) -> TextLosses:
-    """Losses of texts from those of their parts, of which each has an owner."""
-    sums = [np.bincount(owners, part, minlength=len(split)) for part in (nats, num_tokens, num_right)]
-    return TextLosses(sums[0].astype(np.float64), sums[1].astype(np.int64), sums[2].astype(np.int64), _num_bytes(split))
+def _text_losses_of(sums: Sums, split: Split | None) -> TextLosses:
+    """Of the texts of a split, or of rows whose bytes are not known."""
+    num_tokens, num_right = (sums[i].astype(np.int64) for i in (_TOKENS, _RIGHT))
+    return TextLosses(sums[_NATS], num_tokens, num_right, None if split is None else _num_bytes(split))
+
+
+def _closeness_of(sums: Sums) -> Closeness:
+    return Closeness(*(metrics.ratio_with_interval(sums[i], sums[_TOKENS]) for i in (_SAME, _KL)))
 
 
 def _num_bytes(split: Split) -> npt.NDArray[np.int64]:

@@ -22,7 +22,7 @@ from smallmodels.errors import require
 from smallmodels.losses import TopK
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
-from smallmodels.teachers.storing import target_offsets
+from smallmodels.teachers.signals import target_offsets
 
 OfTargets: TypeAlias = Callable[[LanguageModel, Tensor, TopK], Tensor]
 """Called as `divergence(model, states, teacher)`: one value for each target, from the states that predict it."""

@@ -313,6 +313,10 @@ def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_p
     assert record.phase("write").cpu_s > 0
     taught = {result.role: result.metrics["perplexity"].value for result in record.results}
     assert taught["student"] < 0.5 * taught["untrained_student"]
+    near, far = (record.result(role) for role in ("student", "untrained_student"))
+    assert near.agreement.value > far.agreement.value
+    assert near.metrics["kl_from_teacher"].value < far.metrics["kl_from_teacher"].value
+    assert record.result("teacher").agreement is None
 
 
 def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path, capsys):
@@ -324,3 +328,22 @@ def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path
     options = ["--template", "plain", "--max-length", "64", "--teacher", str(folder), "--dataset", path]
     assert cli.main([*words, *options]) == 2
     assert "should answer some of 16 prompts rightly, but did not" in capsys.readouterr().err
+
+
+def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp_path):
+    teacher, split = sums
+    tokenizer = models.new_tokenizer(["another family"], vocabulary_size=270)
+    stranger = models.new_language_model(tokenizer, hidden_size=16, num_layers=1, num_heads=2, max_length=96)
+    for name, made in (("teacher", teacher), ("stranger", stranger)):
+        made.transformer.save_pretrained(tmp_path / name)
+        made.tokenizer.save_pretrained(tmp_path / name)
+    path = write_csv(tmp_path / "sums.csv", zip(split.texts, split.completions, strict=True))
+    words = ["run", "distill_sequence_level", "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain"]
+    options = ["--teacher", str(tmp_path / "teacher"), "--student", str(tmp_path / "stranger"), "--dataset", path]
+    assert cli.main([*words, *options, "--max-length", "96"]) == 0
+    (run,) = (tmp_path / "runs" / "distill_sequence_level").iterdir()
+    results = {result.role: result.metrics for result in records.read_record(run).results}
+    assert "perplexity" in results["student"]
+    assert "perplexity" not in results["teacher"]  # per token, which are others for it
+    assert set(results["teacher"]) >= {"exact_match"}
+    assert len(TextModel.load(run / "model").tokenizer) == len(tokenizer)

@@ -1,15 +1,21 @@
 """Recipes of language models in SMOKE size on a local file: records, models, pages."""
 
+import functools
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from small_data import BF16, FP32
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from smallmodels import cli, records
+from smallmodels import cli, data, losses, models, records, runs, teachers
+from smallmodels.data import batches
+from smallmodels.data.splits import Split
 from smallmodels.models import TextModel
+from smallmodels.teachers import signals as signals_module
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +84,161 @@ def test_distillation_stores_a_signal_and_has_its_control(distilled):
         for name in ("perplexity", "next_token_accuracy"):
             assert np.isfinite(result.metrics[name].value)
 
+    assert record.result("label_only").agreement.n == student.agreement.n
+    assert record.result("label_only").metrics["kl_from_teacher"].low > 0
+    assert record.result("teacher").agreement is None
 
-@pytest.mark.parametrize("objective", ["reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl"])
+
+OBJECTIVES = ["reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "universal_logit_distance"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_runs_with_a_new_student(notes, pretrained, tmp_path, objective):
     words = ("--dataset", notes, "--text-columns", "body", "--teacher", pretrained / "model", "--max-train", 20)
     sizes = ("--hidden-size", 16, "--num-heads", 2, "--objective", objective)
     record = records.read_record(run(tmp_path, "distill_language_model", *words, *sizes))
     assert record.model["hidden_size"] == 16
     assert record.config["objective"] == objective
+
+
+def test_settings_of_the_divergences_reach_them():
+    recipe = cli.load_recipe("distill_language_model")
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(4, 9, generator=generator) for _ in range(2))
+    told = losses.top_k(teacher, 9)
+    for objective, settings in (
+        ("kl", {}),
+        ("jensen_shannon", {"beta": 0.3}),
+        ("skew_kl", {"skew": 0.4}),
+        ("skew_reverse_kl", {"skew": 0.4}),
+    ):
+        found = recipe.function.__globals__["soft_loss_of"](recipe.Config(objective=objective, **settings))(
+            student, told
+        )
+        function = getattr(losses, f"{objective}_divergence")
+        torch.testing.assert_close(found, function(student, teacher, temperature=1.0, **settings))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--beta", "1"), "beta must be in (0, 1), got 1.0"),
+        (("--skew", "1"), "skew must be in [0, 1), got 1.0"),
+        (
+            ("--objective", "universal_logit_distance", "--temperature", "2"),
+            "temperature must be 1 for universal_logit_distance, got 2.0",
+        ),
+        (("--student", "x", "--hidden-size", "16"), "hidden_size must be left out where a student is named, got 16"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_read(words, said, capsys, tmp_path):
+    assert cli.main(["run", "distill_language_model", "--out", str(tmp_path), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+# A live teacher
+
+
+@pytest.mark.parametrize("compute", [FP32, BF16], ids=["fp32", "bf16"])
+def test_live_teacher_gives_the_loss_of_the_stored_signal(tiny_language_model_folder, tmp_path, monkeypatch, compute):
+    teacher, _ = models.load_language_model(str(tiny_language_model_folder), max_length=32)
+    texts = [f"what is the error number {i}, and {'why ' * (i % 4)}" for i in range(12)]
+    split = Split("train", [f"train/{i}" for i in range(12)], texts)
+    rows = data.cut_into_rows(split, teacher.tokenizer, max_length=16)
+    packing = teachers.Packing(6, (2.0,), models.vocabulary_size(teacher))
+    signals = teachers.store_token_signals(teacher, rows, packing=packing, compute=compute, cache=tmp_path)
+    batch = batches.collate(rows.with_signals(signals), np.arange(len(rows)))
+    stored = batch.teacher_top_k
+    with compute.autocast():
+        live = teachers.LiveTeacher(teacher, packing, compute)(batch)
+    asked, top_k = [], signals_module.top_k
+    monkeypatch.setattr(signals_module, "top_k", lambda z, *a: asked.append(len(z)) or top_k(z, *a))
+    monkeypatch.setattr(losses.vocabulary, "_ROWS", (8, 8))
+    layer = losses.OutputLayer(torch.randn(packing.num_classes, 4, generator=torch.Generator().manual_seed(0)))
+    states = torch.randn(len(stored), 4, generator=torch.Generator().manual_seed(1))
+    for temperature in (1.0, 2.0):
+        one, two = (
+            losses.by_chunks(states, layer, functools.partial(divergence_from, told, temperature))
+            for told in (live, stored)
+        )
+        torch.testing.assert_close(one, two, rtol=2e-3, atol=2e-3)  # the stored numbers have 16 bits
+    assert max(asked) == 8  # no tensor has the logits of all
+    assert sum(asked) == 2 * len(stored)
+    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+
+
+def divergence_from(told, temperature, logits, chunk):
+    return losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=temperature)
+
+
+def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained, distilled, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 1.5)
+    words = ("--dataset", notes, "--text-columns", "title", "body", "--teacher", pretrained / "model")
+    live = records.read_record(
+        run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--teacher-signal", "live")
+    )
+    stored = records.read_record(distilled)
+    assert values(live)["student"] == pytest.approx(values(stored)["student"], rel=1e-3)
+    assert values(live)["student"] != values(live)["untrained_student"]
+    assert "cache" not in {phase.name for phase in live.phases}
+    assert asked == [(["probe_live"], ["probe_label_only"])]  # what equal cost is: the same steps with and without it
+    few, many = (live.phase(name).num_examples for name in ("train", "label_only"))
+    assert many == 1.5 * few
+    assert live.phase("probe_live").num_examples == live.phase("probe_label_only").num_examples
+    assert live.result("student").built_by == ["train"]
+    assert [event.kind for event in live.events].count("live teacher") == 1
+
+
+# A student with another tokenizer
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A folder of a small model with a tokenizer of its own."""
+    tokenizer = models.new_tokenizer(["other words of another family, cut elsewhere"], vocabulary_size=270)
+    folder = tmp_path_factory.mktemp("models") / "stranger"
+    made = models.new_language_model(tokenizer, hidden_size=16, num_layers=1, num_heads=2, max_length=48)
+    made.transformer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_student_with_another_tokenizer_learns_by_universal_logit_distance(notes, pretrained, stranger, tmp_path):
+    words = ("--dataset", notes, "--text-columns", "body", "--teacher", pretrained / "model", "--student", stranger)
+    folder = run(tmp_path, "distill_language_model", *words, "--objective", "universal_logit_distance")
+    record = records.read_record(folder)
+    assert values(record)["student"] != values(record)["untrained_student"]
+    assert record.result("student").built_by == ["cache", "pair", "train"]
+    assert {result.agreement for result in record.results} == {None}
+    assert all("kl_from_teacher" not in result.metrics for result in record.results)
+    (pairs,) = (event for event in record.events if event.kind == "pairs")
+    assert 0 < pairs.details["num_pairs"] <= pairs.details["num_targets"]
+    assert [source.role for source in record.sources if source.kind == "model"] == ["teacher", "base_model"]
+    assert len(AutoTokenizer.from_pretrained(folder / "model")) == 270
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), r"choose --objective universal_logit_distance, .*distill_sequence_level"),
+        (("--objective", "universal_logit_distance", "--teacher-signal", "live"), "choose --teacher-signal stored"),
+    ],
+)
+def test_m7_student_with_another_tokenizer_is_refused_with_what_fits(
+    notes, pretrained, stranger, tmp_path, capsys, words, said
+):
+    models_of = ("--teacher", str(pretrained / "model"), "--student", str(stranger))
+    options = ["--smoke", "--out", str(tmp_path), "--dataset", str(notes), "--text-columns", "body", *models_of]
+    assert cli.main(["run", "distill_language_model", *options, *words]) == 2
+    (sentence,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("smallmodels: "))
+    assert re.search(said, sentence)
+
+
+def test_named_student_of_the_teachers_family_learns_token_by_token(notes, pretrained, distilled, tmp_path):
+    words = ("--dataset", notes, "--text-columns", "body", "--teacher", pretrained / "model")
+    folder = run(tmp_path, "distill_language_model", *words, "--student", distilled / "model", "--max-train", 20)
+    assert records.read_record(folder).result("student").metrics["kl_from_teacher"].value > 0
 
 
 def test_encoder_as_a_teacher_of_language_is_refused_in_a_sentence(notes, tiny_model_folder, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Causal language models: output layers of the families, packed rows, losses of texts, saving; and their data."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -10,9 +11,9 @@ import torch
 import transformers as t
 from small_data import FP32
 
-from smallmodels import data, losses, models, perplexity, training
+from smallmodels import data, losses, models, perplexity, students, training
 from smallmodels.data import batches
-from smallmodels.data.splits import Split
+from smallmodels.data.splits import Split, cuts_alike
 from smallmodels.errors import InputError
 from smallmodels.models import LanguageModel, TextModel
 from smallmodels.models.language_model import require_known_output
@@ -171,6 +172,14 @@ def test_folder_of_a_classifier_is_no_language_model(tiny_model_folder):
         models.load_language_model(str(tiny_model_folder))
 
 
+def test_smaller_language_model_keeps_layers_or_is_new(small):
+    kept = students.smaller_language_model(small, hidden_size=None, num_layers=1, num_heads=7)
+    assert kept.weights_sha256() == students.keep_layers(small, 1).weights_sha256()
+    new = students.smaller_language_model(small, hidden_size=8, num_layers=3, num_heads=2, seed=4)
+    sizes = {"hidden_size": 8, "num_layers": 3, "num_heads": 2, "max_length": 24, "seed": 4}
+    assert new.weights_sha256() == models.new_language_model(small.tokenizer, **sizes).weights_sha256()
+
+
 # Rows of tokens
 
 
@@ -278,6 +287,62 @@ def test_closeness_equals_the_slow_reference_and_is_nothing_between_equal_models
     stranger = models.new_tokenizer(["other words"], vocabulary_size=260)
     with pytest.raises(InputError, match="one tokenizer"):
         perplexity.closeness(TextModel(other.model, stranger, max_length=24), small, split, compute=FP32)
+
+
+def of_roles(result, role):
+    (found,) = (one for one in result.results if one.role == role)
+    return found
+
+
+def test_evaluation_has_the_closeness_of_every_model_to_its_teacher_from_one_pass_of_each(small, monkeypatch):
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    student = models.new_language_model(small.tokenizer, **sizes, max_length=24, seed=5)
+    shorter = models.new_language_model(small.tokenizer, **sizes, max_length=12, seed=6)
+    stranger = models.new_language_model(models.new_tokenizer(CORPUS, vocabulary_size=260), **sizes, max_length=24)
+    rows = data.cut_into_rows(split_of(CORPUS), small.tokenizer, max_length=16)
+    unigrams = perplexity.Unigrams.fit(rows, small.tokenizer)
+    split = split_of([*CORPUS[:4], "x"], "test")
+    contenders = {"student": student, "label_only": shorter, "stranger": stranger, "unigrams": unigrams}
+    expected = {
+        "student": perplexity.closeness(student, small, split, compute=FP32),
+        "label_only": perplexity.closeness(shorter, small, split, compute=FP32),
+    }
+    passes = []
+    forward = models.forward_targets
+    monkeypatch.setattr(
+        models, "forward_targets", lambda network, *a, **k: passes.append(network) or forward(network, *a, **k)
+    )
+    found = perplexity.evaluate_language_models({**contenders, "teacher": small}, split, compute=FP32)
+    for role, near in expected.items():
+        result = of_roles(found, role)
+        assert result.agreement == near.agreement
+        assert result.metrics["kl_from_teacher"] == near.kl
+        assert near.kl.low < near.kl.value < near.kl.high
+    for role in ("stranger", "unigrams", "teacher"):
+        assert of_roles(found, role).agreement is None
+        assert "kl_from_teacher" not in of_roles(found, role).metrics
+    assert passes.count(student.model) == passes.count(stranger.model) == 1
+    assert passes.count(small.model) == 2  # once more in the shorter rows of the other
+    alone = perplexity.text_losses(student, split, compute=FP32).metrics()
+    assert of_roles(found, "student").metrics["bits_per_byte"] == alone["bits_per_byte"]
+
+
+def special(tokenizer, *names):
+    extended = copy.deepcopy(tokenizer)
+    extended.add_special_tokens({"additional_special_tokens": list(names)})
+    return extended
+
+
+def test_tokenizers_of_one_family_cut_alike_and_others_do_not(tokenizer):
+    with_padding = special(tokenizer, "<|pad|>")
+    with_words = copy.deepcopy(tokenizer)
+    with_words.add_tokens(["the cat"])
+    for other in (tokenizer, copy.deepcopy(tokenizer), with_padding):
+        assert cuts_alike(tokenizer, other)
+        assert cuts_alike(other, tokenizer)
+    smaller = models.new_tokenizer(CORPUS, vocabulary_size=290)
+    for other in (with_words, smaller, special(tokenizer, "<|other|>")):
+        assert not cuts_alike(other, with_padding)
 
 
 def test_unigrams_predict_by_frequency_alone(tokenizer, tmp_path):

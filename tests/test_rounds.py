@@ -345,7 +345,7 @@ def test_student_comes_nearer_to_its_teacher_round_by_round(run, files_of):
 
 def test_student_with_other_tokens_is_refused_in_a_sentence(files_of, tmp_path, capsys):
     assert cli.main(words(files_of, tmp_path, "--student", files_of / "other")) == 2
-    said = "should have the tokenizer of teacher, which scores its tokens, but has another: choose a student"
+    said = "should cut texts as teacher does, which scores its tokens, but does not: choose a student"
     assert said in " ".join(capsys.readouterr().err.split())
 
 

@@ -146,6 +146,50 @@ def test_gradient_of_universal_logit_distance_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(lambda s: losses.universal_logit_distance(s, teacher), randn(3, 5).requires_grad_())
 
 
+@pytest.mark.parametrize(("own", "teachers"), [(9, 9), (5, 8), (8, 5)])
+def test_stored_signal_of_the_whole_vocabulary_has_the_full_universal_logit_distance(own, teachers):
+    student, teacher = randn(6, own).requires_grad_(), randn(6, teachers, seed=1)
+    full = losses.universal_logit_distance(student, teacher)
+    stored = losses.top_k_universal_logit_distance(student, losses.top_k(teacher, teachers))
+    torch.testing.assert_close(stored, full)
+    one, two = (torch.autograd.grad(values.sum(), student, retain_graph=True)[0] for values in (stored, full))
+    torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("k", [1, 3, 6, 7])
+def test_stored_universal_logit_distance_sees_the_largest_and_all_others_as_one(k):
+    student, teacher = randn(5, 6), randn(5, 8, seed=1)
+    expected = []
+    for q, p in zip(student.tolist(), teacher.tolist(), strict=True):
+        first, second = ([*sorted(softmax(row, 1.0), reverse=True), 0, 0][:8] for row in (q, p))
+        parts = zip([*first[:k], sum(first[k:])], [*second[:k], sum(second[k:])], strict=True)
+        expected.append(sum(abs(a - b) for a, b in parts))
+    found = losses.top_k_universal_logit_distance(student, losses.top_k(teacher, k))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert (found <= losses.universal_logit_distance(student, teacher) + 1e-12).all()
+    shuffled = teacher[:, torch.randperm(8)]
+    assert losses.top_k_universal_logit_distance(shuffled, losses.top_k(teacher, k)).max() < 1e-12
+
+
+def test_target_without_a_word_of_the_teacher_costs_nothing_and_moves_nothing():
+    student, top = randn(3, 5).requires_grad_(), losses.top_k(randn(3, 7, seed=1), 2)
+    top.log_probs[1], top.tails[1] = float("-inf"), float("-inf")
+    found = losses.top_k_universal_logit_distance(student, top)
+    (slope,) = torch.autograd.grad(found.sum(), student)
+    assert top.is_told.tolist() == [True, False, True]
+    assert (found > 0).tolist() == slope.abs().sum(1).gt(0).tolist() == [True, False, True]
+    assert slope.isfinite().all()
+
+
+def test_gradient_of_stored_universal_logit_distance_is_that_of_the_plain_formula():
+    student, teacher = randn(4, 6).requires_grad_(), randn(4, 6, seed=1)
+    first, second = (logits.softmax(-1).sort(-1, descending=True).values for logits in (student, teacher))
+    parts = [torch.cat([p[:, :3], p[:, 3:].sum(-1, keepdim=True)], dim=1) for p in (first, second)]
+    (expected,) = torch.autograd.grad((parts[0] - parts[1]).abs().sum(), student)
+    stored = losses.top_k_universal_logit_distance(student, losses.top_k(teacher, 3))
+    torch.testing.assert_close(torch.autograd.grad(stored.sum(), student)[0], expected)
+
+
 # Shift and mask
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from smallmodels import arrays
 from smallmodels.data.splits import Split
+from smallmodels.errors import InputError
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
 """Of train, where the data set has no such split."""
@@ -25,6 +26,13 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 def seed_for(seed: int, purpose: str) -> int:
     """A seed of its own for one purpose, in [0, 2^63)."""
     return int(generator(seed, purpose).integers(2**63))
+
+
+def require_limits(least: int, **limits: int | None) -> None:
+    """Refuse to keep fewer examples than a task needs; None keeps all."""
+    for name, limit in limits.items():
+        if limit is not None and limit < least:
+            raise InputError(f"{name} must be at least {least}, got {limit}")
 
 
 def stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.random.Generator) -> Marks:

@@ -299,14 +299,43 @@ def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
     return known[1]
 
 
+def cuts_alike(one: "PreTrainedTokenizerBase", two: "PreTrainedTokenizerBase") -> bool:
+    """Whether two tokenizers make the same ids of a text, as those of one family do.
+
+    What they put around a text may differ, and one may have special tokens more, such as one for padding. Spare rows of
+    the models' tables are no business of tokenizers.
+    """
+    if tokenizer_sha256(one) == tokenizer_sha256(two):
+        return True
+    settings = [_settings(tokenizer) for tokenizer in (one, two)]
+    if not all(settings):
+        return False
+    parts = [[found[name] for name in ("normalizer", "pre_tokenizer", "model")] for found in settings]
+    added = [{token["id"]: token for token in found["added_tokens"]} for found in settings]
+    common = added[0].keys() & added[1].keys()
+    contents = [{token["content"] for token in tokens.values()} for tokens in added]
+    extras = [token for tokens in added for number, token in tokens.items() if number not in common]
+    return (
+        parts[0] == parts[1]
+        and all(added[0][number]["content"] == added[1][number]["content"] for number in common)
+        and len(contents[0] & contents[1]) == len(common)
+        and all(token["special"] for token in extras)
+    )
+
+
 _DIGESTS: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 """By tokenizer, with its size: a digest takes as long as a thousand texts."""
 
 
 def _digest(tokenizer: "PreTrainedTokenizerBase") -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    settings = _settings(tokenizer)
+    if not settings:
         return files.sha256_json(tokenizer.get_vocab())
-    settings = json.loads(backend.to_str())
     last_call = ("truncation", "padding")  # of whoever used the tokenizer last; `max_length` says what matters
     return files.sha256_json({name: value for name, value in settings.items() if name not in last_call})
+
+
+def _settings(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """All that a tokenizer of the tokenizers library is; empty for another."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return {} if backend is None else dict(json.loads(backend.to_str()))

@@ -24,6 +24,7 @@ from smallmodels.data.drawing import (
     hashes_of,
     note_overlap,
     repeated,
+    require_limits,
     stratified,
 )
 from smallmodels.data.languages import languages_of
@@ -107,9 +108,7 @@ def load_text_classification(
     Raises: InputError in one sentence for whatever cannot be trained on: no such column or split, no rows, one class
         only, several labels per row, a label in test that train lacks, other data than the run began with.
     """
-    for name, limit in (("max_train", max_train), ("max_test", max_test)):
-        if limit is not None and limit < 2:
-            raise InputError(f"{name} must be at least 2, got {limit}")
+    require_limits(2, max_train=max_train, max_test=max_test)
     fetched = sources.fetch_dataset(dataset, config=config)
     notes: dict[str, Any] = {}
     with open_tables(fetched, context.folder) as tables:

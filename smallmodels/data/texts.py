@@ -14,7 +14,15 @@ import numpy as np
 from smallmodels import arrays, files, memory, sources
 from smallmodels.data import identity
 from smallmodels.data.columns import GrowingTexts, RowIds
-from smallmodels.data.drawing import VALIDATION_FRACTION, among, generator, hashes_of, note_overlap, repeated
+from smallmodels.data.drawing import (
+    VALIDATION_FRACTION,
+    among,
+    generator,
+    hashes_of,
+    note_overlap,
+    repeated,
+    require_limits,
+)
 from smallmodels.data.languages import languages_of
 from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
 from smallmodels.data.splits import Split, Splits, Tokens, tokenizer_sha256
@@ -70,9 +78,7 @@ def load_texts(
     """
     if not text_columns:
         raise InputError("text_columns must name one column or more, got none")
-    for name, limit in (("max_train", max_train), ("max_test", max_test)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{name} must be at least 1, got {limit}")
+    require_limits(1, max_train=max_train, max_test=max_test)
     fetched = sources.fetch_dataset(dataset, config=config)
     notes: dict[str, Any] = {"text_columns": list(text_columns)}
     if completion_column is not None:

@@ -15,6 +15,7 @@ compares embeddings and hidden states.
 """
 
 from smallmodels.losses.classes import (
+    DIVERGENCES,
     Divergence,
     cross_entropy,
     jensen_shannon_divergence,
@@ -35,9 +36,11 @@ from smallmodels.losses.vocabulary import (
     top_k_by_chunks,
     top_k_divergence,
     top_k_log_probs,
+    top_k_universal_logit_distance,
 )
 
 __all__ = [
+    "DIVERGENCES",
     "Divergence",
     "OutputLayer",
     "TopK",
@@ -58,5 +61,6 @@ __all__ = [
     "top_k_by_chunks",
     "top_k_divergence",
     "top_k_log_probs",
+    "top_k_universal_logit_distance",
     "universal_logit_distance",
 ]

@@ -1,7 +1,7 @@
 """Losses on the logits of classes or of a vocabulary: cross-entropy, and divergences from a teacher."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -159,6 +159,16 @@ def skew_reverse_kl_divergence(
     return _softened(
         student_logits, teacher_logits, temperature, lambda q, p: _relative_entropy(q, _mixture(q, p, skew))
     )
+
+
+DIVERGENCES: Mapping[str, Divergence] = {
+    "kl": kl_divergence,
+    "reverse_kl": reverse_kl_divergence,
+    "jensen_shannon": jensen_shannon_divergence,
+    "skew_kl": skew_kl_divergence,
+    "skew_reverse_kl": skew_reverse_kl_divergence,
+}
+"""By the name that recipes give them."""
 
 
 def universal_logit_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

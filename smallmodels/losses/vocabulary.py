@@ -236,6 +236,14 @@ class TopK:
         """The same with each tensor put through a function, such as one that moves it to a device."""
         return TopK(function(self.ids), function(self.log_probs), function(self.tails), self.temperatures)
 
+    @property
+    def is_told(self) -> Tensor:
+        """Shape (num_targets,), bool: whether the teacher says anything; else all its log-probabilities are -∞.
+
+        A target has no word of a teacher that cuts the text elsewhere (see `teachers.PairedSignals`).
+        """
+        return self.log_probs[:, 0].isfinite()
+
     def buckets(self, temperature: float) -> Tensor:
         """Logits of the k tokens and, last, of the tail, softened by a temperature; shape (num_targets, k + 1).
 
@@ -354,3 +362,25 @@ def top_k_divergence(student_logits: Tensor, teacher: TopK, divergence: Divergen
         )
     student = top_k_log_probs(student_logits, teacher.ids, temperature=temperature)
     return divergence(student, teacher.buckets(temperature), temperature=1.0) * temperature**2
+
+
+def top_k_universal_logit_distance(student_logits: Tensor, teacher: TopK) -> Tensor:
+    """`universal_logit_distance` to a stored teacher: the k largest probabilities one by one, all others as one.
+
+    Args:
+        student_logits: Shape (num_targets, student's vocabulary).
+        teacher: Of positions that belong to the student's; where it says nothing (`TopK.is_told`), the distance is 0.
+
+    Returns:
+        Shape (num_targets,), in [0, 2]: at most the distance over both whole vocabularies, because what cancels within
+        the tail is not seen, and equal to it where k is the teacher's whole vocabulary.
+    """
+    check_matrix("student_logits", student_logits, "num_targets, student's vocabulary")
+    is_told = teacher.is_told
+    told = torch.where(is_told[:, None], teacher.buckets(1.0), 0.0).softmax(-1)
+    k, own_k = teacher.ids.shape[1], min(teacher.ids.shape[1], student_logits.shape[1])
+    largest = student_logits.detach().topk(own_k, dim=-1).indices  # in falling order, as the teacher's
+    own = top_k_log_probs(student_logits, largest).exp()
+    missing = own.new_zeros(len(own), k - own_k)  # tokens that the smaller vocabulary lacks
+    differences = torch.cat([own[:, :-1], missing, own[:, -1:]], dim=1) - told.to(own.dtype)
+    return torch.where(is_told, differences.abs().sum(-1), 0.0)

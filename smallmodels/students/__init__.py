@@ -1,7 +1,8 @@
 """Make a student from a teacher. Every function takes a `Student` and gives a new one, so they compose."""
 
+from smallmodels.students.language import smaller_language_model
 from smallmodels.students.layers import keep_layers
 from smallmodels.students.student import Student
 from smallmodels.students.vocabulary import trim_vocabulary
 
-__all__ = ["Student", "keep_layers", "trim_vocabulary"]
+__all__ = ["Student", "keep_layers", "smaller_language_model", "trim_vocabulary"]

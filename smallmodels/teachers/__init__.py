@@ -7,7 +7,15 @@ costs nothing now and still owes its share.
 fine-tunes teachers, `addresses` says what makes a model give what it gives.
 """
 
-from smallmodels.teachers.signals import Packing, Signals, TokenSignals, input_hashes
+from smallmodels.teachers.signals import (
+    LiveTeacher,
+    LiveTopK,
+    Packing,
+    PairedSignals,
+    Signals,
+    TokenSignals,
+    input_hashes,
+)
 from smallmodels.teachers.storing import (
     require_space,
     require_space_for_tokens,
@@ -17,7 +25,10 @@ from smallmodels.teachers.storing import (
 from smallmodels.teachers.tuning import fine_tune
 
 __all__ = [
+    "LiveTeacher",
+    "LiveTopK",
     "Packing",
+    "PairedSignals",
     "Signals",
     "TokenSignals",
     "fine_tune",

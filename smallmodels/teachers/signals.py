@@ -1,4 +1,4 @@
-"""What a teacher said about each input or token, as it is stored and as it reaches a batch."""
+"""What a teacher says about each input or token, as it is stored and as it reaches a batch, or as it is said live."""
 
 import dataclasses
 import hashlib
@@ -12,9 +12,11 @@ import numpy.typing as npt
 import torch
 
 from smallmodels import arrays, files
+from smallmodels.data.batches import Batch
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import DamagedError, InputError, require
-from smallmodels.losses import TopK
+from smallmodels.losses import OutputLayer, TopK, shifted, top_k
+from smallmodels.models import Compute, LanguageModel, TextModel
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -183,6 +185,116 @@ class TokenSignals:
         packing = Packing(**{**about["packing"], "temperatures": tuple(about["packing"]["temperatures"])})
         packed, offsets, inputs = (arrays.load(folder / f"{name}.npy") for name in ("packed", "offsets", "inputs"))
         return cls(packed, offsets, packing, inputs, about["key"], about["tokenizer"])
+
+
+@dataclass(frozen=True)
+class PairedRows:
+    """A teacher's word on those targets of each example that one of its own belongs to, and none on the others."""
+
+    packed: Bytes
+    """Shape (teacher's targets, bytes of one)."""
+    packing: Packing
+    places: npt.NDArray[np.int64]
+    """Shape (num_targets,): row of `packed`, or -1."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (num_examples + 1,): example i has the targets from `offsets[i]` to `offsets[i + 1]`."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "PairedRows":
+        """Of these examples, in this order."""
+        places, offsets = arrays.take_rows(self.places, self.offsets, indices)
+        return dataclasses.replace(self, places=places, offsets=offsets)
+
+    def join(self, other: "PairedRows") -> "PairedRows":
+        """Of these examples, and then of others for which as much was stored."""
+        assert self.packing == other.packing, "signals that were packed in two ways"
+        moved = np.where(other.places < 0, -1, other.places + len(self.packed))
+        return dataclasses.replace(
+            self,
+            packed=arrays.join(self.packed, other.packed),
+            places=arrays.join(self.places, moved),
+            offsets=arrays.join(self.offsets, other.offsets[1:] + self.offsets[-1]),
+        )
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> TopK:
+        """Of the targets of these examples, one after the other; see `TopK.is_told`."""
+        places = np.concatenate([self.places[self.offsets[i] : self.offsets[i + 1]] for i in indices])
+        top = self.packing.unpack(self.packed[places.clip(min=0)])
+        is_told = torch.from_numpy(places >= 0)[:, None]
+        untold = float("-inf")
+        log_probs, tails = (torch.where(is_told, values, untold) for values in (top.log_probs, top.tails))
+        return dataclasses.replace(top, log_probs=log_probs, tails=tails)
+
+
+@dataclass(frozen=True)
+class PairedSignals:
+    """A teacher's stored signal for a student with another tokenizer."""
+
+    signals: TokenSignals
+    places: npt.NDArray[np.int64]
+    """Shape (student's targets,), as `data.pair_targets` gives them."""
+    rows: Split
+    """Of the student, whose targets these are."""
+
+    def __post_init__(self) -> None:
+        found, expected = len(self.places), int(target_offsets(self.rows.require_tokens())[-1])
+        if found != expected:
+            raise InputError(f"places should be those of {expected} targets, got {found}: pair the texts of these rows")
+
+    def rows_for(self, split: Split) -> PairedRows:
+        """As `Signals.rows_for`, for targets of the student."""
+        tokens = self.rows.require_tokens()
+        paired = PairedRows(self.signals.packed, self.signals.packing, self.places, target_offsets(tokens))
+        positions = _positions(split, input_hashes(tokens), tokens.tokenizer)
+        return paired if positions is None else paired.take(positions)
+
+
+@dataclass(frozen=True)
+class LiveTopK:
+    """A teacher's word on the targets of a batch, made when some are asked for: their logits are never all there."""
+
+    states: torch.Tensor
+    """Shape (num_targets, num_dimensions): the teacher's hidden states that predict them."""
+    layer: OutputLayer
+    packing: Packing
+
+    def __getitem__(self, rows: slice) -> TopK:
+        with torch.no_grad():
+            return top_k(self.layer(self.states[rows]), self.packing.k, self.packing.temperatures)
+
+
+class LiveTeacher:
+    """Says for each batch, by a pass that is made now, what `store_token_signals` would have stored for its targets.
+
+    Args:
+        teacher: A language model; put on the device, into evaluation mode, and without gradients for good.
+        packing: How many tokens to keep, and at which temperatures the mass of all others; no bytes are packed.
+        compute: Device and attention.
+    """
+
+    def __init__(self, teacher: TextModel, packing: Packing, compute: Compute) -> None:
+        network = compute.place(teacher.model).eval().requires_grad_(False)
+        assert isinstance(network, LanguageModel), "targets are those of a language model"
+        self.network, self.packing = network, packing
+
+    def __call__(self, batch: Batch) -> LiveTopK:
+        """What it says about a batch of rows that teacher and student read alike."""
+        with torch.no_grad():
+            states, _ = shifted(self.network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        return LiveTopK(states, self.network.output_layer.cut(self.packing.num_classes), self.packing)
+
+
+def target_offsets(tokens: Tokens) -> npt.NDArray[np.int64]:
+    """Row i has the targets from `offsets[i]` to `offsets[i + 1]`.
+
+    Raises: InputError if the tokens are not those of a language model.
+    """
+    if tokens.targets is None:
+        raise InputError("a language model's signal needs tokens with targets, but there are none: cut them into rows")
+    counted = np.concatenate([[0], np.cumsum(tokens.targets, dtype=np.int64)])
+    return np.asarray(counted[tokens.offsets])
 
 
 def _positions(split: Split, inputs: npt.NDArray[np.bytes_], tokenizer: str) -> npt.NDArray[np.int64] | None:

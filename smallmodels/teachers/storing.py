@@ -22,7 +22,15 @@ from smallmodels.errors import DamagedError, InputError, RunInterruptedError, Tr
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.teachers import addresses
-from smallmodels.teachers.signals import HASH_BYTES, Bytes, Packing, Signals, TokenSignals, input_hashes
+from smallmodels.teachers.signals import (
+    HASH_BYTES,
+    Bytes,
+    Packing,
+    Signals,
+    TokenSignals,
+    input_hashes,
+    target_offsets,
+)
 
 Stored: TypeAlias = npt.NDArray[Any]
 """Values of a teacher: float32 rows, or packed bytes."""
@@ -233,17 +241,6 @@ class _Targets:
 
     def row_of(self, place: int, tokens: Tokens) -> int:
         return int(np.searchsorted(target_offsets(tokens), place, side="right")) - 1
-
-
-def target_offsets(tokens: Tokens) -> npt.NDArray[np.int64]:
-    """Row i has the targets from `offsets[i]` to `offsets[i + 1]`.
-
-    Raises: InputError if the tokens are not those of a language model.
-    """
-    if tokens.targets is None:
-        raise InputError("a language model's signal needs tokens with targets, but there are none: cut them into rows")
-    counted = np.concatenate([[0], np.cumsum(tokens.targets, dtype=np.int64)])
-    return np.asarray(counted[tokens.offsets])
 
 
 class _Pass:

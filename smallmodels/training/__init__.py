@@ -4,12 +4,14 @@ A position in training is one integer, the optimizer step: the batch of a step a
 the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
 
 `config` is what the user chooses, `loop` takes the steps, `state` is what a checkpoint holds, `micro_batches` makes a
-step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be.
+step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `probing` tells what a step
+costs.
 """
 
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
 from smallmodels.training.loop import Validate, fit
+from smallmodels.training.probing import probe
 from smallmodels.training.state import curve
 
-__all__ = ["LossFn", "TrainConfig", "Validate", "curve", "fit", "num_steps", "steps_at_cost"]
+__all__ = ["LossFn", "TrainConfig", "Validate", "curve", "fit", "num_steps", "probe", "steps_at_cost"]
