@@ -73,8 +73,13 @@ def evaluate_run(
     return found
 
 
+def is_installed() -> bool:
+    """Whether lm-eval is there; it is not imported."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
 def _require_installed() -> None:
-    if importlib.util.find_spec("lm_eval") is None:
+    if not is_installed():
         raise InputError(f"evaluation on tasks needs {HARNESS}, which is not installed: {INSTALL}")
 
 
