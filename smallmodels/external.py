@@ -128,9 +128,11 @@ def _evaluate(
             model = _load_model(folder)
             compute = models.choose_compute(number_format=_NUMBER_FORMAT)
             meter.set_synchronize(compute.synchronize)
-            loaded = _load_tasks(tasks, include_path, num_fewshot)
+            manager = _task_manager(tasks, include_path)
+            loaded = _load_tasks(manager, tasks, num_fewshot)
+        options = {"task_manager": manager, "limit": limit, "num_fewshot": num_fewshot}
         with meter.phase("evaluate"):
-            said = _ask(model, loaded, compute, limit=limit, num_fewshot=num_fewshot, batch_size=batch_size)
+            said = _ask(model, loaded, compute, batch_size=batch_size, **options)
         reading, contended = meter.read(fresh=True), meter.contended
     machine = environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode)
     return records.ExternalEvaluation(
@@ -209,10 +211,10 @@ def _finite(value: Any) -> float | None:
 # Tasks
 
 
-def _load_tasks(tasks: Sequence[str], include_path: Path | None, num_fewshot: int | None) -> list[Any]:
-    """Tasks and groups with their data, in the form that lm-eval takes.
+def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
+    """What knows the tasks. Those that lm-eval ships are read only if one is named: that takes it ten seconds.
 
-    Its own list of tasks is read only if some name is in no local file: that takes it ten seconds.
+    Raises: InputError if there is no task of some name.
     """
     from lm_eval.tasks import TaskManager
 
@@ -227,7 +229,12 @@ def _load_tasks(tasks: Sequence[str], include_path: Path | None, num_fewshot: in
         if not _is_file(task) and task not in known.all_tasks:
             hint = configs.suggestion(task, known.all_tasks) or ": name one of `lm_eval ls tasks`, or a YAML file"
             raise InputError(f"{HARNESS} has no task {printable(task)!r}{hint}")
-    loaded = [_load_task(known, task) for task in tasks]
+    return known
+
+
+def _load_tasks(manager: Any, tasks: Sequence[str], num_fewshot: int | None) -> list[Any]:
+    """Tasks and groups with their data, in the form that lm-eval takes."""
+    loaded = [_load_task(manager, task) for task in tasks]
     for name, task in (item for part in loaded for item in part["tasks"].items()):
         _require_runnable(name, task, num_fewshot)
     return [top for part in loaded for top in _tops(part)]

@@ -1,4 +1,4 @@
-"""`smallmodels eval`: a local task of lm-eval on a tiny language model, against a calculation by hand; and its refusals."""
+"""`smallmodels eval`: a local task of lm-eval on a tiny language model, against a calculation by hand; refusals."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ import torch
 from sample_records import classifier_record
 
 from smallmodels import cli, external, files, finishing, folders, models, publishing, records, verification
+from smallmodels.errors import DamagedError
 from smallmodels.runs import Run
 
 needs_lm_eval = pytest.mark.skipif(not external.is_installed(), reason="needs lm-eval: pip install -e '.[eval]'")
@@ -196,30 +197,53 @@ def test_limit_shots_and_a_folder_of_tasks_are_used_and_a_second_evaluation_is_a
 
 
 @needs_lm_eval
-def test_group_is_there_beside_its_tasks(run, tasks, tmp_path):
+def test_group_is_there_beside_its_tasks_and_no_code_of_others_runs(run, tasks, tmp_path):
     folder = shutil.copytree(tasks, tmp_path / "tasks")
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\ndef texts(row): return row")
+    other = (tasks / "own.yaml").read_text().replace("own_choice", "other_choice")
+    (folder / "other.yaml").write_text(other.replace('"{{question}}"', "!function code.texts"))
     group = "group: own_group\ntask: [own_choice]\naggregate_metric_list: [{metric: acc}]\n"
     (folder / "group.yaml").write_text(group)
     found = external.evaluate_run(run, ["own_group"], include_path=folder, limit=2)
     values = {(result.task, result.metric): (result.value, result.n) for result in found.results}
     assert values["own_group", "acc"] == values["own_choice", "acc"]
+    assert not (tmp_path / "ran").exists()
 
 
 # A killed evaluation
 
 
+@pytest.mark.parametrize("num_written", [0, 1])
+def test_amend_that_was_killed_between_its_files_is_mended(run, monkeypatch, num_written):
+    names, write = [], files.write_text
+
+    def killed(path: Path, text: str) -> None:
+        if len(names) == num_written:
+            raise KeyboardInterrupt
+        names.append(path.relative_to(run).as_posix())
+        write(path, text)
+
+    record = records.read_record(run)
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finishing.amend(run, record, title="Another")
+    with pytest.raises(DamagedError):
+        verification.verify(run)
+    (run / ".report.html.4242.tmp").write_text("half")
+    assert finishing.mend(run) == [name for name in (records.CARD_NAME, records.PAGE_NAME) if name not in names]
+    assert verification.verify(run).title == "Another"
+    assert finishing.mend(run) == []
+
+
 @needs_lm_eval
-@pytest.mark.parametrize("name", [records.CARD_NAME, records.PAGE_NAME])
-def test_evaluation_that_was_killed_while_it_wrote_is_mended_by_the_next(evaluated, finished, tmp_path, name, capsys):
+def test_evaluation_after_a_killed_one_says_what_it_mended(evaluated, finished, tasks, tmp_path, capsys):
     folder = shutil.copytree(evaluated, tmp_path / "run")
-    shutil.copy(finished / name, folder / name)  # the record is new, and this file old
-    (folder / ".report.html.4242.tmp").write_text("half")
+    shutil.copy(finished / records.PAGE_NAME, folder / records.PAGE_NAME)  # the record is new, and this one old
     (folder / folders.LOCK_NAME).touch()
-    lock = folders.FolderLock(folder)
-    lock.acquire()
-    assert finishing.mend(folder) == [name]
-    lock.release()
-    assert verification.verify(folder).external_evaluations
+    assert cli.main(["eval", str(folder), "--tasks", str(tasks / "own.yaml"), "--limit", "1"]) == 0
+    assert "report.html was not what the record says, and was written again" in capsys.readouterr().err
+    assert len(verification.verify(folder).external_evaluations) == 2
 
 
 def test_mend_leaves_alone_what_it_cannot_know(run):
