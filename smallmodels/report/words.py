@@ -267,9 +267,9 @@ def external_cells(result: ExternalResult) -> list[str]:
 def external_cost(evaluation: ExternalEvaluation) -> str:
     """What an evaluation took, in one sentence."""
     took = [formats.duration(evaluation.duration_s), formats.cpu_seconds(evaluation.cpu_s)]
-    shared = " while others used the machine" if evaluation.contended else ""
+    shared = " Others used the machine meanwhile." if evaluation.contended else ""
     joules = energy_words(evaluation.energy_j, evaluation.label)
-    return f"It took {', '.join(took)}, {joules}{shared}, on {evaluation.device} in {evaluation.number_format}."
+    return f"It took {', '.join(took)}, {joules}, on {evaluation.device} in {evaluation.number_format}.{shared}"
 
 
 def carbon_words(carbon: Carbon) -> str:
