@@ -245,6 +245,7 @@ def _external_tables(record: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             "title": words.external_title(evaluation),
+            "notes": words.external_notes(evaluation),
             "table": formats.markdown_table(
                 words.EXTERNAL_HEAD, [words.external_cells(result) for result in evaluation.results[:_MAX_ROWS]], (1,)
             ),

@@ -11,15 +11,27 @@ import importlib.metadata
 import importlib.util
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallmodels import configs, energy, environment, finishing, folders, models, records, sources, verification
+from smallmodels import (
+    configs,
+    energy,
+    environment,
+    finishing,
+    folders,
+    models,
+    privacy,
+    records,
+    sources,
+    verification,
+)
 from smallmodels.errors import InputError, PolicyError
 from smallmodels.models import Compute, LanguageModel, TextModel
-from smallmodels.text import printable
+from smallmodels.text import printable, shorten
 
 HARNESS = "lm-eval"
 INSTALL = "pip install 'smallmodels[eval]'"
@@ -123,7 +135,7 @@ def _evaluate(
     batch_size: int,
 ) -> records.ExternalEvaluation:
     started = records.now()
-    with _quiet(), energy.Meter() as meter:
+    with _only_warnings() as warnings, energy.Meter() as meter:
         with meter.phase("setup"):
             model = _load_model(folder)
             compute = models.choose_compute(number_format=_NUMBER_FORMAT)
@@ -149,6 +161,7 @@ def _evaluate(
         components=reading.components,
         contended=contended,
         fingerprint=machine.fingerprint,
+        warnings=warnings.sentences(),
         results=list(_results(said)),
     )
 
@@ -176,9 +189,16 @@ def _ask(model: TextModel, tasks: list[Any], compute: Compute, *, batch_size: in
         batch_size=batch_size,
         trust_remote_code=False,
     )
-    said: dict[str, Any] = lm_eval.simple_evaluate(
-        model=wrapped, tasks=tasks, log_samples=False, bootstrap_iters=_BOOTSTRAPS, **options
-    )
+    try:
+        said: dict[str, Any] = lm_eval.simple_evaluate(
+            model=wrapped, tasks=tasks, log_samples=False, bootstrap_iters=_BOOTSTRAPS, **options
+        )
+    except AssertionError as error:  # it has no other word for texts that are too long to be cut
+        print(file=sys.stderr)  # its bar is still on the line
+        raise InputError(
+            f"the answers of a task should fit into the {wrapped.max_length:,} tokens that this model reads, but do not"
+            f"{f' ({printable(str(error))})' if str(error) else ''}: choose another task"
+        ) from error
     return said
 
 
@@ -269,14 +289,46 @@ def _tops(loaded: Mapping[str, Any]) -> list[Any]:
     return [part for name, part in found.items() if name not in inner]
 
 
+# What it says besides
+
+
+_EXPECTED = ("`pretrained` model kwarg", "Passed an already-initialized model", "Overwriting default num_fewshot")
+"""Warnings of what we do on purpose."""
+_MAX_WARNINGS, _MAX_CHARACTERS = 20, 300
+
+
+class _Warnings(logging.Handler):
+    """Keeps each kind of warning once, numbers left out of account, and counts it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = printable(record.getMessage())
+        if not message.startswith(_EXPECTED):
+            kind = re.sub(r"[0-9]+", "", message)
+            first = self._first.setdefault(kind, message)
+            self.counts[first] = self.counts.get(first, 0) + 1
+
+    def sentences(self) -> list[str]:
+        """The first of each kind, without folders."""
+        return [
+            shorten(privacy.without_folders(message), _MAX_CHARACTERS) + (f" ({count:,} times)" if count > 1 else "")
+            for message, count in list(self.counts.items())[:_MAX_WARNINGS]
+        ]
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Standard output is for results; warnings that tell of what we do on purpose are left out."""
-    log = logging.getLogger("lm_eval")
-    level = log.level
-    log.setLevel(logging.ERROR)
+def _only_warnings() -> Iterator[_Warnings]:
+    """Collect what lm-eval warns of, and keep what it prints off standard output, which is for results."""
+    log, warnings = logging.getLogger("lm_eval"), _Warnings()
+    log.addHandler(warnings)
+    log.propagate, propagated = False, log.propagate
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            yield
+            yield warnings
     finally:
-        log.setLevel(level)
+        log.propagate = propagated
+        log.removeHandler(warnings)

@@ -308,6 +308,8 @@ class ExternalEvaluation:
     """True when another run or foreign load shared the machine."""
     fingerprint: str
     """Of the machine and software, as `Environment` has it: not always those of the run."""
+    warnings: list[str]
+    """What the program warned of, such as texts that it cut; each kind once."""
     results: list[ExternalResult]
 
 

@@ -46,6 +46,8 @@ metric_list:
     aggregation: mean
     higher_is_better: true
   - metric: acc_norm
+    aggregation: mean
+    higher_is_better: true
 metadata:
   version: 2.0
 """
@@ -135,6 +137,7 @@ def test_values_are_those_of_a_calculation_by_hand(evaluated, student):
     assert 0 < expected["acc"] < 1
     assert expected["acc"] != expected["acc_norm"]
     (evaluation,) = records.read_record(evaluated).external_evaluations
+    assert evaluation.warnings == []
     assert {result.metric: result.value for result in evaluation.results} == pytest.approx(expected)
     for result in evaluation.results:
         p, n = expected[result.metric], len(QUESTIONS)
@@ -208,6 +211,32 @@ def test_group_is_there_beside_its_tasks_and_no_code_of_others_runs(run, tasks, 
     values = {(result.task, result.metric): (result.value, result.n) for result in found.results}
     assert values["own_group", "acc"] == values["own_choice", "acc"]
     assert not (tmp_path / "ran").exists()
+
+
+@needs_lm_eval
+def test_texts_that_were_cut_are_told_of(run, tasks, tmp_path, capsys):
+    rows = [{**row, "question": "open and close a file " * 20} for row in QUESTIONS]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text(TASK.format(data=tmp_path / "long.jsonl"))
+    assert cli.main(["eval", str(run), "--tasks", str(tmp_path / "own.yaml")]) == 0
+    captured = capsys.readouterr()
+    (evaluation,) = verification.verify(run).external_evaluations
+    (warning,) = evaluation.warnings
+    assert "exceeds model's maximum length (32). Truncating" in warning
+    num_choices = sum(len(row["choices"]) for row in QUESTIONS)
+    assert warning.endswith(f"({num_choices} times)")
+    assert f"It warned: {warning}" in captured.out
+    assert "Truncating" not in captured.err
+    assert "Truncating" in (run / records.CARD_NAME).read_text()
+
+
+@needs_lm_eval
+def test_answers_that_do_not_fit_are_refused(run, tasks, tmp_path, capsys):
+    rows = [{**row, "choices": ["open and close a file " * 20, "it"], "answer": 0} for row in QUESTIONS]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text(TASK.format(data=tmp_path / "long.jsonl"))
+    sentence = refuse(capsys, str(run), "--tasks", str(tmp_path / "own.yaml"))
+    assert "should fit into the 32 tokens that this model reads" in sentence
 
 
 # A killed evaluation

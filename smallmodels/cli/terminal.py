@@ -76,7 +76,7 @@ def external_lines(evaluation: records.ExternalEvaluation) -> list[str]:
     rows = [words.external_cells(result) for result in evaluation.results]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [words.external_title(evaluation), *(f"  {line}" for line in lines), words.external_cost(evaluation)]
+    return [words.external_title(evaluation), *(f"  {line}" for line in lines), *words.external_notes(evaluation)]
 
 
 def example_lines(example: Mapping[str, Any]) -> list[str]:

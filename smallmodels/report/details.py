@@ -166,7 +166,7 @@ def _external_section(record: RunRecord) -> Section | None:
                 head=words.EXTERNAL_HEAD,
                 rows=rows,
                 text_columns=(1,),
-                note=f"{words.external_cost(evaluation)} {cut}".strip(),
+                note=" ".join([*words.external_notes(evaluation), cut]).strip(),
             )
         )
     earlier = len(record.external_evaluations) - len(blocks)

@@ -264,12 +264,13 @@ def external_cells(result: ExternalResult) -> list[str]:
     return [task, f"{formats.clean(result.metric, 40)}{chosen}{arrow}", *numbers, str(result.num_fewshot)]
 
 
-def external_cost(evaluation: ExternalEvaluation) -> str:
-    """What an evaluation took, in one sentence."""
+def external_notes(evaluation: ExternalEvaluation) -> list[str]:
+    """What an evaluation took, and what the program warned of."""
     took = [formats.duration(evaluation.duration_s), formats.cpu_seconds(evaluation.cpu_s)]
     shared = " Others used the machine meanwhile." if evaluation.contended else ""
     joules = energy_words(evaluation.energy_j, evaluation.label)
-    return f"It took {', '.join(took)}, {joules}, on {evaluation.device} in {evaluation.number_format}.{shared}"
+    cost = f"It took {', '.join(took)}, {joules}, on {evaluation.device} in {evaluation.number_format}.{shared}"
+    return [cost, *(f"It warned: {formats.clean(warning, 400)}" for warning in evaluation.warnings)]
 
 
 def carbon_words(carbon: Carbon) -> str:
