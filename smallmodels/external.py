@@ -3,7 +3,8 @@
 lm-eval (EleutherAI's Language Model Evaluation Harness) is an optional extra. It is given the model that our own loader
 has read and checked, in float32, so a figure does not depend on what the machine is fast in. Its tasks bring code with
 them (`!function` in a YAML file): those that it ships are trusted as any installed package is, and of local ones only
-the files run that the user named. Data come from the hub's cache or, unless HF_HUB_OFFLINE is set, from the hub.
+the files run that the user named. Metrics whose code would come from the hub are refused. Data come from the cache of
+the hub or, unless HF_HUB_OFFLINE is set, from the hub.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from smallmodels import (
     configs,
@@ -66,7 +67,7 @@ def evaluate_run(
     Raises:
         InputError: lm-eval is not installed; there is no complete run, or it has no causal language model; a task is
             unknown, cannot be loaded, or does not take `num_fewshot`.
-        PolicyError: The run is in use, or a task runs code that the model writes.
+        PolicyError: The run is in use, or a task runs code that the model writes or that comes from the hub.
         DamagedError: The run is not what its record says.
     """
     _require_installed()
@@ -141,9 +142,10 @@ def _evaluate(
             compute = models.choose_compute(number_format=_NUMBER_FORMAT)
             meter.set_synchronize(compute.synchronize)
             manager = _task_manager(tasks, include_path)
-            loaded = _load_tasks(manager, tasks, num_fewshot)
+            with _no_metrics_of_the_hub():
+                loaded = _load_tasks(manager, tasks, num_fewshot)
         options = {"task_manager": manager, "limit": limit, "num_fewshot": num_fewshot}
-        with meter.phase("evaluate"):
+        with _no_metrics_of_the_hub(), meter.phase("evaluate"):
             said = _ask(model, loaded, compute, batch_size=batch_size, **options)
         reading, contended = meter.read(fresh=True), meter.contended
     machine = environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode)
@@ -287,6 +289,32 @@ def _tops(loaded: Mapping[str, Any]) -> list[Any]:
     inner = {name for children in loaded.get("group_map", {}).values() for name in children}
     found = {**loaded["tasks"], **loaded.get("groups", {})}
     return [part for name, part in found.items() if name not in inner]
+
+
+@contextlib.contextmanager
+def _no_metrics_of_the_hub() -> Iterator[None]:
+    """Refuse what `evaluate.load` does: bring a Python file of the hub, or of the working folder, and run it.
+
+    Raises: PolicyError at the end of the block, because lm-eval goes on after any error of that function.
+    """
+    import evaluate
+
+    asked: list[str] = []
+
+    def refuse(name: object, *_: Any, **__: Any) -> NoReturn:
+        asked.append(printable(str(name)))
+        raise PolicyError(f"the code of the metric {asked[-1]} is not run")
+
+    evaluate.load, load = refuse, evaluate.load
+    try:
+        yield
+    finally:
+        evaluate.load = load
+        if asked:
+            raise PolicyError(
+                f"a task takes the metric {asked[0]} from the hub with its code, which is not run here: leave that "
+                "task out of --tasks"
+            )
 
 
 # What it says besides

@@ -361,6 +361,7 @@ def test_run_in_use_is_refused(run, tasks, capsys):
     [
         ("num_fewshot: 0\n", ["--num-fewshot", "2"], "own_choice fixes the number of solved items at 0", 2),
         ("unsafe_code: true\n", [], "own_choice runs code that the model writes", 3),
+        ("metric_list: [{metric: bertscore, hf_evaluate: true}]\n", [], "takes the metric bertscore from the hub", 3),
         ("test_split: absent\n", [], "should load with its data, but", 2),
     ],
 )
