@@ -1,7 +1,8 @@
-"""Fine-tune a language model on prompts and completions: all weights, or low-rank adapters (LoRA, DoRA).
+"""Fine-tune a language model on prompts and completions: all weights, or low-rank adapters (LoRA, DoRA, QLoRA).
 
 Source:    loss on completions alone: Ouyang et al. 2022, arXiv:2203.02155, section 3.5; LoRA: Hu et al. 2021,
-           arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; GSM8K: Cobbe et al. 2021, arXiv:2110.14168.
+           arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; QLoRA: Dettmers et al. 2023, arXiv:2305.14314;
+           GSM8K: Cobbe et al. 2021, arXiv:2110.14168.
 Run:       smallmodels run finetune_language_model
 Expected:  fewer bits per byte of the completions than before; the share of right answers is that of a small model.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; the result inherits its base model's.
@@ -51,8 +52,9 @@ class Config:
     """Causal language model, from the hub or a local folder."""
     template: data.Template = "chat"
     """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
-    adapter: Literal["none", "lora", "dora"] = "lora"
-    """Train all weights, or adapters that are merged into the saved model."""
+    adapter: Literal["none", "lora", "dora", "qlora"] = "lora"
+    """Train all weights, or adapters that are merged into the saved model; `qlora` keeps the weights under them in 4
+    bits while it trains, and needs bitsandbytes and a GPU with CUDA, on which it has not been tried yet."""
     lora_rank: int = 16
     """Of the adapters."""
     max_length: int = 384
@@ -82,6 +84,9 @@ SMOKE = replace(
 
 def main(config: Config, run: Run) -> None:
     """Fine-tune on completions, and see how many answers are right before and after."""
+    if config.adapter == "qlora":
+        models.require_four_bit(run.compute.get("device", "auto"))
+
     # 1. Examples and model
     dataset_name, base_name = run.pin((config.dataset, "dataset"), (config.base_model, "model"))
     splits = run.phase(
@@ -126,8 +131,10 @@ def main(config: Config, run: Run) -> None:
         return {"minus_perplexity": -found.value}
 
     adapted = base.copy()
+    if config.adapter == "qlora":
+        adapted, _ = models.load_language_model(fetched, max_length=config.max_length, four_bit=True)
     if config.adapter != "none":
-        adapted = models.add_lora(base, rank=config.lora_rank, seed=config.seed, dora=config.adapter == "dora")
+        adapted = models.add_lora(adapted, rank=config.lora_rank, seed=config.seed, dora=config.adapter == "dora")
     student = run.phase(
         "train",
         training.fit,

@@ -13,6 +13,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_LABELS = 200
+_MAX_EVALUATIONS, _MAX_ROWS = 5, 100
+"""Of other programs; the page has more, the record all."""
 
 
 def model_card(record: RunRecord) -> str:
@@ -26,6 +28,7 @@ def model_card(record: RunRecord) -> str:
         embeds=record.task == "sentence-similarity",
         license=_license_words(record),
         quality=_quality_table(record),
+        external=_external_tables(record),
         energy=_energy_words(record),
         carbon=_carbon_words(record),
         payback=_payback_words(record),
@@ -235,6 +238,20 @@ def _quality_table(record: RunRecord) -> Any:
         counts = [f"{found.n:,}" if found else None, formats.large(use.num_parameters) if use else None]
         rows.append([words.role_name(result.role), *cells, *counts])
     return formats.markdown_table(head, rows)
+
+
+def _external_tables(record: RunRecord) -> list[dict[str, Any]]:
+    """The last evaluations by other programs."""
+    return [
+        {
+            "title": words.external_title(evaluation),
+            "notes": words.external_notes(evaluation),
+            "table": formats.markdown_table(
+                words.EXTERNAL_HEAD, [words.external_cells(result) for result in evaluation.results[:_MAX_ROWS]], (1,)
+            ),
+        }
+        for evaluation in record.external_evaluations[-_MAX_EVALUATIONS:]
+    ]
 
 
 def _metric_words(key: str, found: Metric | None) -> str:

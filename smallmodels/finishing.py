@@ -152,11 +152,62 @@ def complete(
     """
     record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
     record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
-    _write_pages(folder, record)
+    for name, text in _pages(record).items():
+        files.write_text(folder / name, text)
     _remove_leftovers(folder, kept)
     for phase in (folder / "phases").glob("*"):
         checkpoints.remove_all(phase)
     return records.write_record(folder, dataclasses.replace(record, files=_file_hashes(folder)))
+
+
+def amend(folder: Path, record: records.RunRecord, **changes: Any) -> records.RunRecord:
+    """Change what the record of a complete run says, and card and page with it; nothing else in the folder changes.
+
+    The record is written first, so that a killed process leaves card and page for `mend`.
+
+    Args:
+        folder: Of a complete run that is whole, and locked.
+        record: As it was read.
+        changes: Fields of the record.
+
+    Returns: The record as it was written.
+    """
+    changed = records.from_json(
+        records.RunRecord, privacy.masked(records.to_json(dataclasses.replace(record, **changes)))
+    )
+    pages = _pages(records.statement(changed))
+    hashes = {name: files.sha256_bytes(text.encode()) for name, text in pages.items()}
+    written = records.write_record(folder, dataclasses.replace(changed, files={**record.files, **hashes}))
+    for name, text in pages.items():
+        files.write_text(folder / name, text)
+    return written
+
+
+def mend(folder: Path) -> list[str]:
+    """Finish what a killed `amend` began: write card and page again, where exactly what the record lists comes out.
+
+    Args:
+        folder: Of a complete run, locked.
+
+    Returns: The names of the files that were written.
+    """
+    _remove_leftovers(folder, ())
+    record = records.read_record(folder)
+    if not records.is_sealed((folder / records.RECORD_NAME).read_bytes()):
+        return []
+    if all(_has_hash(folder / name, record.files.get(name)) for name in (records.CARD_NAME, records.PAGE_NAME)):
+        return []
+    mended = []
+    for name, text in _pages(records.statement(record)).items():
+        expected = record.files.get(name)
+        if files.sha256_bytes(text.encode()) == expected and not _has_hash(folder / name, expected):
+            files.write_text(folder / name, text)
+            mended.append(name)
+    return mended
+
+
+def _has_hash(path: Path, expected: str | None) -> bool:
+    return path.is_file() and files.sha256_file(path) == expected
 
 
 def _remove_leftovers(folder: Path, kept: Collection[str]) -> None:
@@ -174,11 +225,11 @@ def _remove_leftovers(folder: Path, kept: Collection[str]) -> None:
         files.remove_leftovers(phase, of_files=_PHASE_FILES.__contains__, of_folders=_PHASE_FOLDERS.__contains__)
 
 
-def _write_pages(folder: Path, record: records.RunRecord) -> None:
+def _pages(record: records.RunRecord) -> dict[str, str]:
+    """Card and page of what a record says, by their names in the run folder."""
     from smallmodels import cards, report
 
-    files.write_text(folder / records.CARD_NAME, cards.model_card(record))
-    files.write_text(folder / records.PAGE_NAME, report.run_page(record))
+    return {records.CARD_NAME: cards.model_card(record), records.PAGE_NAME: report.run_page(record)}
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

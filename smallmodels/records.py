@@ -265,6 +265,55 @@ class Carbon:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExternalResult:
+    """One metric of one task, as another program defines both."""
+
+    task: str
+    task_version: str | None
+    """Of the task's definition, where it declares one."""
+    metric: str
+    """In the program's own name, such as `acc_norm`."""
+    filter: str | None
+    """What was done to the answers before; None where nothing was."""
+    value: float | None
+    """None where it is not finite."""
+    stderr: float | None
+    """Standard error over the items, where the program gives one."""
+    higher_is_better: bool | None
+    n: int
+    """Items behind it."""
+    num_fewshot: int
+    """Solved items in front of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalEvaluation:
+    """The finished model on tasks of another program. Paid after the run, so it is in no phase and no sum of it."""
+
+    harness: str
+    """Name of the program on the package index."""
+    harness_version: str
+    started_utc: str
+    limit: int | None
+    """Items of each task that were looked at, where not all."""
+    device: str
+    number_format: str
+    duration_s: float
+    """With the loading of model and tasks, as all costs here."""
+    cpu_s: float
+    energy_j: float | None
+    label: EnergyLabel
+    components: dict[str, Component]
+    contended: bool
+    """True when another run or foreign load shared the machine."""
+    fingerprint: str
+    """Of the machine and software, as `Environment` has it: not always those of the run."""
+    warnings: list[str]
+    """What the program warned of, such as texts that it cut; each kind once."""
+    results: list[ExternalResult]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Declaration:
     """What a sweep declares before its first run, and the record of each of its runs repeats."""
 
@@ -337,6 +386,8 @@ class RunRecord:
     events: list[Event] = field(default_factory=list)
     label_names: list[str] = field(default_factory=list)
     """Names of the classes in the order of the model's outputs; empty for other tasks and in older records."""
+    external_evaluations: list[ExternalEvaluation] = field(default_factory=list)
+    """What `smallmodels eval` added after the run, in order."""
     published_as: str | None = None
     """Name on the hub, in the record that is published with the model; None in that of a run folder."""
     files: dict[str, str] = field(default_factory=dict)

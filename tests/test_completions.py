@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from small_data import FP32
 from smallmodels import cli, data, generation, losses, models, perplexity, records, training
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
-from smallmodels.models import TextModel
+from smallmodels.models import TextModel, adapters
 from smallmodels.phases import Context
 
 PROMPTS = [f"what is {i} and {i % 7} together" for i in range(40)]
@@ -222,12 +224,27 @@ def test_gsm8k_answer_is_extracted_as_in_the_official_code(text, number):
 # Adapters
 
 
-@pytest.mark.parametrize("dora", [False, True])
-def test_adapters_alone_are_trained_and_end_in_a_model_that_plain_transformers_load(model, tmp_path, dora):
+@pytest.fixture(scope="module")
+def base(model, tmp_path_factory):
+    """The model as a folder."""
+    folder = tmp_path_factory.mktemp("models") / "base"
+    model.transformer.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def four_bit(folder):
+    pytest.importorskip("bitsandbytes")  # which can do it on a processor too, slowly
+    return models.load_language_model(str(folder), max_length=64, four_bit=True)[0]
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "qlora"])
+def test_adapters_alone_are_trained_and_end_in_a_model_that_plain_transformers_load(model, base, tmp_path, adapter):
     rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=64)
-    adapted = models.add_lora(model, rank=2, dora=dora)
+    start = four_bit(base) if adapter == "qlora" else model
+    adapted = models.add_lora(start, rank=2, dora=adapter == "dora")
     assert models.is_adapted(adapted.model)
-    assert not models.is_adapted(model.model)
+    assert not models.is_adapted(start.model)
 
     def loss_fn(network, batch):
         states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
@@ -247,24 +264,87 @@ def test_adapters_alone_are_trained_and_end_in_a_model_that_plain_transformers_l
     torch.testing.assert_close(plain(ids).logits, student.model.transformer(ids).logits)
 
 
+def test_weights_in_four_bits_stay_as_they_are_and_the_merged_model_is_what_was_trained(base):
+    start = four_bit(base)
+    adapted = models.add_lora(start, rank=2)
+    assert adapted.notes["adapters_trained_on"] == "nf4"
+    assert models.size_bytes(start.model) < 0.6 * models.size_bytes(models.load_language_model(str(base))[0].model)
+    with torch.no_grad():
+        for name, parameter in adapted.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        plain, trained = (m.model.transformer(ids).logits for m in (start, adapted))
+        merged = models.merge_adapter(adapted)
+        found = merged.model.transformer(ids).logits
+    change = (trained - plain).abs().mean()
+    assert (found - trained).abs().mean() < 0.02 * change  # they are multiplied in bf16 in one, in float32 in the other
+    assert {parameter.dtype for parameter in merged.model.parameters()} == {torch.float32}
+    assert getattr(merged.model.config, "quantization_config", None) is None
+
+
+def test_operations_of_weights_in_four_bits_are_those_of_all_weights(base):
+    lengths = np.array([10])
+    expected = models.num_operations(models.load_language_model(str(base))[0].model, lengths)
+    assert models.num_operations(four_bit(base).model, lengths) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cpu", "qlora needs a GPU with CUDA, but this run is on cpu: take lora, which works here"),
+        ("cuda", "qlora needs bitsandbytes, which is not installed: pip install 'smallmodels[qlora]', or take lora"),
+    ],
+)
+def test_four_bits_are_refused_where_they_cannot_be_had(monkeypatch, device, sentence):
+    monkeypatch.setattr(adapters, "pick_device", lambda name: device)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        models.require_four_bit()
+
+
 # The recipe
 
 
-@pytest.mark.parametrize("adapter", ["none", "dora"])
-def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(model, tmp_path, adapter):
-    folder = tmp_path / "base"
-    model.transformer.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+def words_of_recipe(base, tmp_path, adapter):
     path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
     words = ["run", "finetune_language_model", "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain"]
-    sizes = ["--max-length", "64", "--lora-rank", "2", "--adapter", adapter, "--base-model", str(folder)]
-    assert cli.main([*words, *sizes, "--dataset", path, "--max-test", "3"]) == 0
+    sizes = ["--max-length", "64", "--lora-rank", "2", "--adapter", adapter, "--base-model", str(base)]
+    return [*words, *sizes, "--dataset", path, "--max-test", "3"]
+
+
+def test_recipe_refuses_qlora_without_a_gpu_before_any_work(base, tmp_path, capsys):
+    assert cli.main([*words_of_recipe(base, tmp_path, "qlora"), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == (
+        "smallmodels: qlora needs a GPU with CUDA, but this run is on cpu: take lora, which works here\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("adapter", ["none", "dora", "qlora"])
+def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_path, adapter, monkeypatch):
+    if adapter == "qlora":
+        pytest.importorskip("bitsandbytes")
+        monkeypatch.setattr(models, "require_four_bit", lambda device: None)  # slow on a processor, but the same path
+    assert cli.main(words_of_recipe(base, tmp_path, adapter)) == 0
     (run,) = (tmp_path / "runs" / "finetune_language_model").iterdir()
     record = records.read_record(run)
     assert {result.role for result in record.results} == {"student", "untrained_student"}
     for result in record.results:
         assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
     assert record.phase("answer").num_tokens > 0
+    assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+
+
+@pytest.mark.gpu
+def test_recipe_trains_on_weights_in_four_bits_on_a_gpu(base, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    pytest.importorskip("bitsandbytes")
+    assert cli.main([*words_of_recipe(base, tmp_path, "qlora"), "--device", "cuda"]) == 0
+    (run,) = (tmp_path / "runs" / "finetune_language_model").iterdir()
+    assert records.read_record(run).model["adapters_trained_on"] == "nf4"
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
 
 

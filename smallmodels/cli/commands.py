@@ -9,7 +9,7 @@ from typing import NoReturn
 from smallmodels import __version__, configs, folders, records
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.run import run_command
-from smallmodels.cli.terminal import print_recipes, show
+from smallmodels.cli.terminal import external_lines, print_recipes, show
 from smallmodels.errors import InputError
 
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
+    "eval": ("RUN --tasks NAME,…", "evaluate a language model with lm-eval"),
     "verify": ("RUN", "check every file against the record"),
     "push": ("RUN ORG/NAME", "publish model, card and record"),
 }
@@ -124,6 +125,39 @@ def _search_command(arguments: list[str]) -> int:
     return usage.search(options.run, options.question, options.top)
 
 
+def _eval_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "eval",
+        "Evaluate the language model of a run on tasks of lm-eval (pip install 'smallmodels[eval]'). The results are "
+        "added to record, card and page of the run, with what they cost. A task's YAML file may name Python code, "
+        "which is run: name only files that you trust.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run")
+    parser.add_argument(
+        "--tasks", metavar="NAME,…", required=True, help="tasks or groups of lm-eval, or YAML files that define one"
+    )
+    parser.add_argument("--include-path", metavar="FOLDER", type=Path, help="more tasks to choose from: YAML files")
+    parser.add_argument("--limit", metavar="N", type=_positive, help="the first N items of each task (default: all)")
+    parser.add_argument(
+        "--num-fewshot", metavar="N", type=_count, help="solved items in front of each (default: what the task says)"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=8, help="requests at once (default: 8)")
+    options = parser.parse(arguments)
+    from smallmodels import external
+
+    found = external.evaluate_run(
+        Path(options.run),
+        options.tasks.split(","),
+        include_path=options.include_path,
+        limit=options.limit,
+        num_fewshot=options.num_fewshot,
+        batch_size=options.batch_size,
+    )
+    for line in external_lines(found):
+        print(line)
+    return 0
+
+
 def _verify_command(arguments: list[str]) -> int:
     parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
     parser.add_argument(
@@ -179,9 +213,17 @@ def _push_command(arguments: list[str]) -> int:
 
 
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"should be 1 or more, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"should be {least} or more, got {value}")
     return value
 
 
@@ -214,6 +256,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "report": _report_command,
     "predict": _predict_command,
     "search": _search_command,
+    "eval": _eval_command,
     "verify": _verify_command,
     "push": _push_command,
 }

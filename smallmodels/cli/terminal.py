@@ -60,11 +60,23 @@ def show(record: records.RunRecord, *, phases: bool = False) -> None:
         console.print()
         for line in (progress.PHASE_HEAD, *(f"  {progress.phase_row(phase)}" for phase in record.phases)):
             console.print(line, markup=False, soft_wrap=True)
+    for line in (line for evaluation in record.external_evaluations for line in ("", *external_lines(evaluation))):
+        console.print(line, markup=False, soft_wrap=True)
     for example in record.examples[:SHOWN_EXAMPLES]:
         console.print()
         for line in example_lines(example):
             console.print(line, markup=False, soft_wrap=True)
     console.print()
+
+
+def external_lines(evaluation: records.ExternalEvaluation) -> list[str]:
+    """What another program made of the model, a line for each metric, and what that cost."""
+    from smallmodels.report import words
+
+    rows = [words.external_cells(result) for result in evaluation.results]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [words.external_title(evaluation), *(f"  {line}" for line in lines), *words.external_notes(evaluation)]
 
 
 def example_lines(example: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@
 `first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
 """
 
-from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter
+from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
 from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
 from smallmodels.models.facts import (
     Operations,
@@ -55,6 +55,7 @@ __all__ = [
     "num_operations",
     "num_parameters",
     "pick_device",
+    "require_four_bit",
     "require_own_tokens",
     "seeded",
     "size_bytes",

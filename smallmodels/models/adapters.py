@@ -1,13 +1,16 @@
 """Low-rank adapters. The only importer of peft."""
 
 import dataclasses
+import importlib.util
 from typing import Any
 
+import torch
 from torch import nn
 
 from smallmodels.errors import InputError
+from smallmodels.models.compute import pick_device
 from smallmodels.models.language_model import LanguageModel
-from smallmodels.models.loading import TextModel, seeded
+from smallmodels.models.loading import TextModel, quiet_transformers, seeded
 
 
 def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) -> TextModel:
@@ -16,12 +19,13 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
     The new head of a classifier stays trainable; the output layer of a language model gets no adapter.
 
     Args:
-        model: A classifier or a language model.
+        model: A classifier or a language model, which may have been loaded with `four_bit`.
         rank: Of each adapter, ≥ 1.
         seed: For the adapters' initial weights.
         dora: Train the length of each weight's rows too.
 
-    Source: Hu et al. 2021, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353.
+    Source: Hu et al. 2021, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; on weights in 4 bits: Dettmers
+        et al. 2023, arXiv:2305.14314.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -41,7 +45,27 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
         adapted = get_peft_model(copied.transformer, config)
     wrapped: nn.Module = LanguageModel(adapted) if is_language_model else adapted
     notes = {**model.notes, "lora_rank": rank, **({"dora": True} if dora else {})}
+    if _is_four_bit(copied.transformer):
+        notes["adapters_trained_on"] = "nf4"
     return dataclasses.replace(model, model=wrapped, notes=notes)
+
+
+def require_four_bit(device: str = "auto") -> None:
+    """Refuse to train adapters on weights in 4 bits where that cannot be done, or would be slower than without.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises: InputError that names what works.
+    """
+    chosen = pick_device(device)
+    if chosen != "cuda":
+        raise InputError(f"qlora needs a GPU with CUDA, but this run is on {chosen}: take lora, which works here")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "qlora needs bitsandbytes, which is not installed: pip install 'smallmodels[qlora]', or take lora, which "
+            "works here"
+        )
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -53,9 +77,30 @@ def merge_adapter(model: TextModel) -> TextModel:
     """Fold adapters into the weights, so that the model loads with plain transformers."""
     if not is_adapted(model.model):
         return model
-    merged = _adapted(model.model).merge_and_unload()
+    adapted = _adapted(model.model)
+    is_four_bit = _is_four_bit(adapted.get_base_model())
+    merged = _merged_from_four_bit(adapted) if is_four_bit else adapted.merge_and_unload()
     is_language_model = isinstance(model.model, LanguageModel)
     return dataclasses.replace(model, model=LanguageModel(merged).eval() if is_language_model else merged)
+
+
+@torch.no_grad()
+def _merged_from_four_bit(adapted: Any) -> nn.Module:
+    """The weights that training saw, written out in float32, with the adapters on top.
+
+    peft would round their sum to 4 bits again, and the original weights are not those that the adapters were fitted to.
+    """
+    inner = adapted.get_base_model()
+    deltas = {name: m.get_delta_weight("default") for name, m in inner.named_modules() if hasattr(m, "lora_A")}
+    with quiet_transformers():
+        plain: nn.Module = adapted.unload().dequantize(dtype=torch.float32)
+    for name, delta in deltas.items():
+        plain.get_submodule(name).weight.add_(delta)  # type: ignore[operator]
+    return plain
+
+
+def _is_four_bit(transformer: Any) -> bool:
+    return bool(getattr(transformer, "is_loaded_in_4bit", False))
 
 
 def _adapted(model: nn.Module) -> Any:

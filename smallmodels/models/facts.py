@@ -78,7 +78,7 @@ class Operations:
         if first_token.is_shortened(model):
             last, num_short = first_token.last_layer(model), 1
             per_text |= set(last.modules()) - set(first_token.for_all_tokens(last))
-        weights = {m: m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)}
+        weights = {m: m.in_features * m.out_features for m in model.modules() if isinstance(m, nn.Linear)}
         of_texts = sum(number for module, number in weights.items() if module in per_text)
         of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each
         pairs = 0.5 if isinstance(model, LanguageModel) else 1.0  # a token attends to those before it

@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -75,7 +76,7 @@ class TextModel:
         An embedder is readable by sentence-transformers as well.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet_transformers():
+        with quiet_transformers():
             self.transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if isinstance(self.model, Embedder):
@@ -179,7 +180,7 @@ def _from_folder(
     """Load weights and tokenizer from a local folder: safetensors only, no code, weights that it may lack seeded."""
     sources.check_folder(folder)
     try:
-        with seeded(seed), _quiet_transformers():
+        with seeded(seed), quiet_transformers():
             model, info = auto.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -243,7 +244,7 @@ def require_own_tokens(model: TextModel, tokens: Tokens) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without its progress bars and load reports: a new head is no news, and ours are on the terminal."""
     from transformers.utils import logging
 
@@ -279,7 +280,7 @@ def load_embedder(
 
 
 def load_language_model(
-    model: str | sources.ModelFiles, *, max_length: int = 512, role: str = "teacher"
+    model: str | sources.ModelFiles, *, max_length: int = 512, role: str = "teacher", four_bit: bool = False
 ) -> tuple[TextModel, sources.ModelFiles]:
     """A causal language model from the hub, an installed package or a folder.
 
@@ -287,16 +288,33 @@ def load_language_model(
         model: Hub id, `org/name@revision`, or a local folder; or what `sources.fetch_model` brought to disk.
         max_length: Tokens of a row, if the model takes that many.
         role: For the record; files that were fetched already have theirs.
+        four_bit: Hold the weights of linear layers, but for the output layer, in NF4 with its scales quantised too, and
+            multiply in bf16. Needs bitsandbytes, and is to be trained through adapters alone.
 
     Returns: The model in evaluation mode, and the files that it came from.
     Raises: InputError if it is no causal language model, or makes its logits in a way that is not known here.
     """
     fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
     name = fetched.source.name
-    transformer, tokenizer = _from_folder(AutoModelForCausalLM, fetched.folder, may_lack=_MAY_LACK["language_model"])
+    transformer, tokenizer = _from_folder(
+        AutoModelForCausalLM,
+        fetched.folder,
+        may_lack=_MAY_LACK["language_model"],
+        **({"quantization_config": _nf4()} if four_bit else {}),
+    )
     language_model = LanguageModel(transformer).eval()
     require_known_output(language_model, name)
     return TextModel(language_model, tokenizer, {"base_model": name}, _usable_length(transformer, max_length)), fetched
+
+
+def _nf4() -> BitsAndBytesConfig:
+    """Source: Dettmers et al. 2023, arXiv:2305.14314, section 3."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def embedding_width(fetched: sources.ModelFiles) -> int:

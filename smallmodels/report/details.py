@@ -12,6 +12,7 @@ from smallmodels.report.words import Unit
 
 WORST_CLASSES = 10
 _EXAMPLES = 20
+_EVALUATIONS = 20
 _LINES = 40
 
 
@@ -20,6 +21,7 @@ def sections(record: RunRecord, unit: Unit) -> list[Section | None]:
     return [
         _phases_section(record),
         _classes_section(record),
+        _external_section(record),
         _examples_section(record),
         _sources_section(record),
         _machine_section(record),
@@ -148,6 +150,29 @@ def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[Row]:
         cells = [f"{value:.3f}" if formats.is_number(value) else MISSING for value in shares]
         rows.append([formats.clean(each.get("label"), 80), *cells, formats.large(each.get("support"))])
     return rows
+
+
+def _external_section(record: RunRecord) -> Section | None:
+    """What other programs made of the finished model."""
+    if not record.external_evaluations:
+        return None
+    blocks: list[Block] = []
+    for evaluation in record.external_evaluations[-_EVALUATIONS:]:
+        rows: list[Row] = [[*words.external_cells(result)] for result in evaluation.results[:MAX_ROWS]]
+        cut = cut_note(len(evaluation.results), len(rows))
+        blocks.append(
+            Table(
+                caption=words.external_title(evaluation),
+                head=words.EXTERNAL_HEAD,
+                rows=rows,
+                text_columns=(1,),
+                note=" ".join([*words.external_notes(evaluation), cut]).strip(),
+            )
+        )
+    earlier = len(record.external_evaluations) - len(blocks)
+    if earlier:
+        blocks.append(Text(f"{earlier:,} earlier ones are left out here and stand in record.json."))
+    return Section("On the tasks of others", [Text(words.EXTERNAL_NOTE), *blocks])
 
 
 def _examples_section(record: RunRecord) -> Section | None:

@@ -4,7 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from smallmodels.records import COUNTED_LABELS, Carbon, Inference, Payback, Result, RunRecord, Source
+from smallmodels.records import (
+    COUNTED_LABELS,
+    Carbon,
+    ExternalEvaluation,
+    ExternalResult,
+    Inference,
+    Payback,
+    Result,
+    RunRecord,
+    Source,
+)
 from smallmodels.report import formats
 
 Unit = Literal["J", "CPU-s"]
@@ -231,6 +241,36 @@ def notices(record: RunRecord) -> list[str]:
     if record.git_dirty:
         found.append("The code had changes that are in no commit, so the commit alone does not repeat the run.")
     return found
+
+
+EXTERNAL_HEAD = ["Task", "metric", "value", "standard error", "items", "solved items in front"]
+EXTERNAL_NOTE = (
+    "Evaluated after the run, by another program and in its own terms. What that cost is not in the run's energy."
+)
+
+
+def external_title(evaluation: ExternalEvaluation) -> str:
+    """Which program, which version, when, and whether it looked at everything."""
+    limit = "" if evaluation.limit is None else f", the first {evaluation.limit:,} items of each task only"
+    return f"{evaluation.harness} {evaluation.harness_version}, {evaluation.started_utc[:10]}{limit}"
+
+
+def external_cells(result: ExternalResult) -> list[str]:
+    """A row under `EXTERNAL_HEAD`; an arrow says which way is better."""
+    arrow = {True: " ↑", False: " ↓", None: ""}[result.higher_is_better]
+    chosen = f" ({formats.clean(result.filter, 40)})" if result.filter else ""
+    task = formats.clean(result.task, 80) + (f" (version {result.task_version})" if result.task_version else "")
+    numbers = [formats.number(result.value, 4), formats.number(result.stderr, 2), f"{result.n:,}"]
+    return [task, f"{formats.clean(result.metric, 40)}{chosen}{arrow}", *numbers, str(result.num_fewshot)]
+
+
+def external_notes(evaluation: ExternalEvaluation) -> list[str]:
+    """What an evaluation took, and what the program warned of."""
+    took = [formats.duration(evaluation.duration_s), formats.cpu_seconds(evaluation.cpu_s)]
+    shared = " Others used the machine meanwhile." if evaluation.contended else ""
+    joules = energy_words(evaluation.energy_j, evaluation.label)
+    cost = f"It took {', '.join(took)}, {joules}, on {evaluation.device} in {evaluation.number_format}.{shared}"
+    return [cost, *(f"It warned: {formats.clean(warning, 400)}" for warning in evaluation.warnings)]
 
 
 def carbon_words(carbon: Carbon) -> str:
