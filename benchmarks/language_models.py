@@ -5,8 +5,8 @@ from fewer of these texts: once from what the teacher says of each token, once f
 as the same cost buys, the teacher's pass included. The teacher's own pretraining is shown beside, not counted.
 
 Run:    python benchmarks/language_texts.py runs/texts.jsonl
-        smallmodels run pretrain_language_model --dataset runs/texts.jsonl --text-columns text --max-train 4500
-            --max-test 300 --hidden-size 320 --num-layers 8 --num-heads 5 --num-evaluations 3
+        smallmodels run pretrain_language_model --dataset runs/texts.jsonl --text-columns text --max-train 3500
+            --max-test 200 --hidden-size 320 --num-layers 8 --num-heads 5 --batch-size 4 --num-evaluations 3
         cp -r runs/pretrain_language_model/…/model runs/teacher
         smallmodels sweep benchmarks/language_models.py        on an otherwise idle machine
         python benchmarks/language_models.py runs              keeps the records, writes the table
@@ -48,9 +48,10 @@ SWEEP = Sweep(
         "text_columns": ("text",),
         "hidden_size": (192,),
         "num_layers": (4,),
-        "max_train": (700,),
-        "max_test": (200,),
-        "num_evaluations": (6,),
+        "max_train": (500,),
+        "max_test": (150,),
+        "batch_size": (4,),
+        "num_evaluations": (5,),
         "seed": (0, 1, 2),
     },
     metric=METRIC,
