@@ -45,7 +45,7 @@ SWEEP = Sweep(
     axes={
         "teacher": ("runs/teacher",),
         "dataset": ("runs/texts.jsonl",),
-        "text_columns": ("text",),
+        "text_columns": (("text",),),
         "hidden_size": (192,),
         "num_layers": (4,),
         "max_train": (500,),
