@@ -5,7 +5,7 @@
 """
 
 from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter
-from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
+from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device, require_layout
 from smallmodels.models.facts import (
     Operations,
     describe,
@@ -55,6 +55,7 @@ __all__ = [
     "num_operations",
     "num_parameters",
     "pick_device",
+    "require_layout",
     "require_own_tokens",
     "seeded",
     "size_bytes",
