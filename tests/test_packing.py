@@ -182,6 +182,14 @@ def test_a_family_that_mixes_the_texts_of_a_row_is_known_by_what_it_does(config)
     assert not keeps_texts_apart(LanguageModel(made))
 
 
+def test_a_small_leak_of_an_untrained_model_is_seen():
+    with models.seeded(0):
+        made = t.BloomForCausalLM(t.BloomConfig(vocab_size=60, hidden_size=32, n_layer=2, n_head=4))
+    for block in made.transformer.h:
+        block.self_attention.dense.weight.data.mul_(1e-3)
+    assert not keeps_texts_apart(LanguageModel(made))
+
+
 # Training
 
 
@@ -226,6 +234,20 @@ def test_training_on_packed_rows_gives_the_same_weights_with_fewer_tokens_proces
     assert (after.num_tokens, after.num_examples) == (before.num_tokens, before.num_examples)
     assert after.num_operations == pytest.approx(before.num_operations)
     assert packed.notes["training"]["examples_sha256"] == padded.notes["training"]["examples_sha256"]
+
+
+def test_passes_of_packed_rows_are_filled_with_real_tokens(model_and_rows):
+    def num_passes(compute):
+        passes = []
+
+        def watched(model, batch):
+            passes.append(batch.num_tokens if torch.is_grad_enabled() else None)
+            return losses_of(model, batch)
+
+        fit(*model_and_rows, dataclasses.replace(compute, tokens_per_pass=160), watched)
+        return sum(tokens is not None for tokens in passes)
+
+    assert num_passes(PACKED) < num_passes(FP32)
 
 
 def test_packed_training_that_is_resumed_has_the_same_bits(model_and_rows, tmp_path):
