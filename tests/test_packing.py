@@ -295,7 +295,7 @@ def test_packed_rows_are_chosen_where_they_are_faster(packed_s, layout):
         ("eager", "sdpa"),
         (512, 1024),
         lambda compute: packed_s if compute.layout == "packed" else 1.0,
-        layouts=packing.LAYOUTS,
+        packing.LAYOUTS,
     )
     assert found.layout == layout
 
@@ -328,7 +328,7 @@ def test_time_of_packed_rows_is_infinite_where_nothing_can_be_packed(model_and_r
 def test_encoders_are_never_packed(model_and_rows, monkeypatch):
     tokens, model = model_and_rows[1].tokens, encoder()
     seen = []
-    monkeypatch.setattr(choosing, "fastest", lambda compute, *_, layouts: seen.append(layouts) or compute)
+    monkeypatch.setattr(choosing, "fastest", lambda compute, *options: seen.append(options[-1]) or compute)
     assert models.choose_compute("cpu", "fp32", model=model, tokens=tokens).layout == "padded"
     assert seen == [("padded",)]
     for asked in (

@@ -170,7 +170,7 @@ def choose_compute(
     usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1], layouts[0])
     if model is None or tokens is None or len(attentions) == len(sizes) == len(layouts) == 1:
         return usual
-    return fastest(usual, attentions, sizes, _Passes(model, tokens), layouts=layouts)
+    return fastest(usual, attentions, sizes, _Passes(model, tokens), layouts)
 
 
 def _layouts(asked: str, model: TextModel | None) -> tuple[str, ...]:
@@ -231,8 +231,8 @@ def fastest(
     attentions: Sequence[str],
     sizes: Sequence[int],
     seconds_per_token: Callable[[Compute], float],
-    *,
     layouts: Sequence[str] = (),
+    *,
     limit_s: float = _MEASURE_S,
 ) -> Compute:
     """The attention, size of a pass and layout that take the least time per token: one after the other.
