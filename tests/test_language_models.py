@@ -26,7 +26,8 @@ CONFIGS = {
     "qwen3": t.Qwen3Config(**SIZES),
     "gpt2": t.GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=64),
     "gemma": t.GemmaConfig(**SIZES),
-    "gemma2": t.Gemma2Config(**SIZES, sliding_window=32, query_pre_attn_scalar=8, final_logit_softcapping=2.0),
+    "gemma2": t.Gemma2Config(**SIZES, sliding_window=4, query_pre_attn_scalar=8, final_logit_softcapping=2.0),
+    "gemma3": t.Gemma3TextConfig(**{**SIZES, "num_hidden_layers": 6}, sliding_window=4, query_pre_attn_scalar=8),
     "cohere": t.CohereConfig(**SIZES, logit_scale=0.3),
     "granite": t.GraniteConfig(**SIZES, logits_scaling=4.0),
 }

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import arrays
+from smallmodels.data.packing import Places, saves_rows
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import InputError
 
@@ -41,13 +42,16 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one micro-batch on their device; B examples, L tokens in the longest."""
+    """Tensors of one micro-batch on their device; B examples, L tokens in the longest, R rows: B unless packed."""
 
     inputs: "dict[str, torch.Tensor]"
-    """`input_ids` and `attention_mask`, shape (B, L), int64: what `model(**batch.inputs)` takes."""
+    """`input_ids` and `attention_mask`, shape (R, L), int64: what `model(**batch.inputs)` takes.
+
+    Packed rows have `position_ids` instead of the mask: where they begin again at 0, so does an example.
+    """
     ids: list[str]
-    num_tokens: int
-    """Real tokens, without padding."""
+    lengths: npt.NDArray[np.int64]
+    """Shape (B,): real tokens of each example, in the memory of the processor."""
     _labels: "torch.Tensor | None" = None
     _teacher: "torch.Tensor | TopK | None" = None
     _is_target: "torch.Tensor | None" = None
@@ -85,13 +89,18 @@ class Batch:
 
     @property
     def is_target(self) -> "torch.Tensor":
-        """Shape (B, L), bool: the tokens that a language model learns to predict.
+        """Shape (R, L), bool: the tokens that a language model learns to predict.
 
         Raises: InputError if the split is not one of a language model.
         """
         if self._is_target is None:
             raise InputError("batch.is_target needs tokens with targets, but there are none: use data.cut_into_rows")
         return self._is_target
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens, without padding."""
+        return int(self.lengths.sum())
 
     @property
     def num_processed_tokens(self) -> int:
@@ -102,17 +111,18 @@ class Batch:
         return len(self.ids)
 
     def split(self, size: int) -> "list[Batch]":
-        """Micro-batches of at most `size` examples, each padded to its own longest."""
+        """Micro-batches of at most `size` examples, each padded to its own longest; they can be packed afterwards."""
+        assert not self.is_packed
         return [self._part(slice(start, start + size)) for start in range(0, len(self), size)]
 
     def _part(self, rows: slice) -> "Batch":
-        lengths = self.inputs["attention_mask"][rows].sum(1).numpy()
+        lengths = self.lengths[rows]
         longest = int(lengths.max())
         inputs = {name: tensor[rows, :longest] for name, tensor in self.inputs.items()}
         labels = None if self._labels is None else self._labels[rows]
         is_target = None if self._is_target is None else self._is_target[rows, :longest]
         teacher = None if self._teacher is None else self._teacher[self._span_of_teacher(rows)]
-        return Batch(inputs, self.ids[rows], int(lengths.sum()), labels, teacher, is_target)
+        return Batch(inputs, self.ids[rows], lengths, labels, teacher, is_target)
 
     def _span_of_teacher(self, rows: slice) -> slice:
         """Where the teacher's word on these rows is: it has a row for each, or for each of their targets."""
@@ -127,14 +137,42 @@ class Batch:
 
     def cut(self, max_length: int) -> "Batch":
         """The same examples, cut after so many tokens."""
+        assert not self.is_packed
         inputs = {name: tensor[:, :max_length] for name, tensor in self.inputs.items()}
         is_target = None if self._is_target is None else self._is_target[:, :max_length]
         teacher = self._teacher
         if self._is_per_target:
             kept = self.is_target.nonzero()[:, 1] < max_length
             teacher = self.teacher_top_k.map(lambda values: values[kept])
-        num_tokens = int(inputs["attention_mask"].sum())
-        return replace(self, inputs=inputs, num_tokens=num_tokens, _teacher=teacher, _is_target=is_target)
+        lengths = np.minimum(self.lengths, max_length)
+        return replace(self, inputs=inputs, lengths=lengths, _teacher=teacher, _is_target=is_target)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a row may hold several examples."""
+        return "position_ids" in self.inputs
+
+    def packed(self) -> "Batch":
+        """The same examples in fewer rows, none longer than the longest example; the batch itself where none is saved.
+
+        Examples, with their ids, labels and teacher's rows, come in the order of their places, row by row. The first
+        token of an example is never a target. For models that keep texts in one row apart.
+        """
+        if not saves_rows(self.lengths):
+            return self
+        places = Places.of(self.lengths)
+        inputs = {"input_ids": places.move(self.inputs["input_ids"]), "position_ids": places.position_ids()}
+        labels = None if self._labels is None else self._labels[places.order]
+        is_target, teacher = self._is_target, self._teacher
+        if is_target is not None:
+            is_target = places.move(is_target) & (inputs["position_ids"] > 0)
+        if self._is_per_target:
+            numbers = places.move(self.is_target.flatten().cumsum(0).view_as(self.is_target) - 1)[is_target]
+            teacher = self.teacher_top_k.map(lambda values: values[numbers])
+        elif teacher is not None:
+            teacher = self.teacher[places.order]
+        ids = [self.ids[i] for i in places.order]
+        return Batch(inputs, ids, self.lengths[places.order], labels, teacher, is_target)
 
     def to(self, device: str) -> "Batch":
         """The same tensors on a device, which nobody waits for."""
@@ -237,11 +275,11 @@ def collate(split: Split, indices: Indices) -> Batch:
     teacher: Any = split.teacher
     if teacher is not None:
         teacher = torch.from_numpy(teacher[indices]) if isinstance(teacher, np.ndarray) else teacher.batch(indices)
-    num_tokens = int(tokens.lengths[indices].sum())
     is_target = None
     if tokens.targets is not None:
         is_target = torch.from_numpy(_padded(tokens.targets, tokens, indices, np.bool_, False))
-    return Batch(pad(tokens, indices), [split.ids[i] for i in indices], num_tokens, labels, teacher, is_target)
+    ids = [split.ids[i] for i in indices]
+    return Batch(pad(tokens, indices), ids, tokens.lengths[indices], labels, teacher, is_target)
 
 
 class Plan:

@@ -5,7 +5,7 @@
 """
 
 from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
-from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device
+from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device, require_layout
 from smallmodels.models.facts import (
     Operations,
     describe,
@@ -56,6 +56,7 @@ __all__ = [
     "num_parameters",
     "pick_device",
     "require_four_bit",
+    "require_layout",
     "require_own_tokens",
     "seeded",
     "size_bytes",

@@ -18,10 +18,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from smallmodels import files, memory
 from smallmodels.data import batches
+from smallmodels.data.packing import LAYOUTS, PACKED, PADDED
 from smallmodels.data.splits import Tokens
 from smallmodels.errors import InputError
 from smallmodels.models import first_token
-from smallmodels.models.language_model import LanguageModel
+from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import Embedder, TextModel
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,6 +54,8 @@ class Compute:
     """Attention of transformers: `eager`, `sdpa`, or `sdpa_masked`, which is that of GPUs."""
     tokens_per_pass: int = 1024
     """Processed tokens that go through a model at once, one example at least."""
+    layout: str = PADDED
+    """`padded` or `packed`: whether a language model is trained on rows that may hold several texts."""
 
     def save(self, folder: Path) -> None:
         """Write `compute.json`."""
@@ -66,7 +69,7 @@ class Compute:
     @property
     def choices(self) -> dict[str, Any]:
         """What a repeat of the run takes over: all that moves the last bits of a sum."""
-        names = ("device", "number_format", "num_threads", "attention", "tokens_per_pass")
+        names = ("device", "number_format", "num_threads", "attention", "tokens_per_pass", "layout")
         return {name: getattr(self, name) for name in names}
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -131,14 +134,15 @@ def choose_compute(
     num_threads: int | None = None,
     attention: str = "auto",
     tokens_per_pass: int | None = None,
+    layout: str = "auto",
     model: TextModel | None = None,
     tokens: Tokens | None = None,
 ) -> Compute:
-    """Choose device, number format, attention and size of a pass for this machine; what is given is taken as it is.
+    """Choose how models run on this machine; what is given is taken as it is.
 
     On a processor, bf16 is taken where its measured matmul rate is at least 1.5 times that of fp32: processors
     without bf16 units emulate it, a hundred times slower. GPUs use bf16 where they have it, else fp16 (CUDA) or fp32.
-    Attention and size of a pass are those with which the model trains fastest on typical texts.
+    Attention, size of a pass and layout are those with which the model trains fastest on typical texts.
 
     Args:
         device: `cpu`, `cuda`, `mps` or `auto`.
@@ -146,10 +150,12 @@ def choose_compute(
         num_threads: Of a processor; those that torch would take if None, one for each core.
         attention: `auto`, `eager`, or on GPUs `sdpa_masked` and elsewhere `sdpa`.
         tokens_per_pass: Processed tokens that go through a model at once; measured if None.
-        model: What shall be trained; without it, attention and size of a pass are usual ones.
+        layout: `padded`, `packed` (several texts in a row, for language models that keep them apart), or `auto`.
+        model: What shall be trained; without it, attention, size of a pass and layout are usual ones.
         tokens: Of the texts to train on.
 
-    Raises: InputError if the device is not there, or a number format or attention does not exist.
+    Raises: InputError if the device is not there, a number format, attention or layout does not exist, or the layout
+        is not for this model.
     """
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -160,10 +166,33 @@ def choose_compute(
         raise InputError(f"the attention must be auto, {' or '.join(known)}, got {attention}")
     attentions = known if attention == "auto" else (attention,)
     sizes = _TOKENS_PER_PASS[chosen] if tokens_per_pass is None else (tokens_per_pass,)
-    usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1])
-    if model is None or tokens is None or len(attentions) == len(sizes) == 1:
+    layouts = _layouts(layout, model)
+    usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1], layouts[0])
+    if model is None or tokens is None or len(attentions) == len(sizes) == len(layouts) == 1:
         return usual
-    return fastest(usual, attentions, sizes, _Passes(model, tokens))
+    return fastest(usual, attentions, sizes, _Passes(model, tokens), layouts)
+
+
+def _layouts(asked: str, model: TextModel | None) -> tuple[str, ...]:
+    """The layouts to choose from for a model."""
+    if asked not in ("auto", *LAYOUTS):
+        raise InputError(f"the layout must be auto, {' or '.join(LAYOUTS)}, got {asked}")
+    if asked != "auto":
+        require_layout(asked, model)
+        return (asked,)
+    return LAYOUTS if model is not None and keeps_texts_apart(model.model) else (PADDED,)
+
+
+def require_layout(layout: str, model: TextModel | None) -> None:
+    """Refuse packed rows for a model in which one text would see another.
+
+    Raises: InputError.
+    """
+    if layout == PACKED and model is not None and not keeps_texts_apart(model.model):
+        raise InputError(
+            "the layout packed needs a language model that keeps the texts of a row apart, but "
+            f"{type(model.model.config).__name__.removesuffix('Config')} does not: choose the layout padded"
+        )
 
 
 def _format_and_rate(device: str, number_format: str) -> tuple[str, float]:
@@ -202,16 +231,18 @@ def fastest(
     attentions: Sequence[str],
     sizes: Sequence[int],
     seconds_per_token: Callable[[Compute], float],
+    layouts: Sequence[str] = (),
     *,
     limit_s: float = _MEASURE_S,
 ) -> Compute:
-    """The attention and size of a pass that take the least time per token: first the one, then the other.
+    """The attention, size of a pass and layout that take the least time per token: one after the other.
 
     Args:
-        compute: With the size to begin with.
+        compute: With the size and layout to begin with.
         attentions: To choose from; tried in turn, twice, so that a machine that slows down slows all of them.
         sizes: To choose from, in rising order; tried from the first one upwards and downwards as long as it pays.
         seconds_per_token: Runs a pass as it is told; infinite where the memory does not suffice.
+        layouts: To choose from, last.
         limit_s: After so long the best so far is taken.
     """
     deadline, best_s = time.monotonic() + limit_s, {compute: float("inf")}
@@ -224,11 +255,13 @@ def fastest(
     with_attention = [dataclasses.replace(compute, attention=attention) for attention in attentions]
     try_out([*with_attention, *reversed(with_attention)])
     best = min(best_s, key=best_s.__getitem__)
-    larger = [size for size in sizes if size > best.tokens_per_pass]
-    smaller = [size for size in reversed(sizes) if size < best.tokens_per_pass]
-    for direction in (larger, smaller):
-        for size in direction:
-            other = dataclasses.replace(best, tokens_per_pass=size)
+    larger = [{"tokens_per_pass": size} for size in sizes if size > best.tokens_per_pass]
+    smaller = [{"tokens_per_pass": size} for size in reversed(sizes) if size < best.tokens_per_pass]
+    others = [{"layout": layout} for layout in layouts if layout != best.layout]
+    directions: list[list[dict[str, Any]]] = [larger, smaller, others]
+    for direction in directions:
+        for change in direction:
+            other = dataclasses.replace(best, **change)
             try_out([other])
             if best_s.get(other, float("inf")) > _WORTH_IT * best_s[best]:
                 break
@@ -264,17 +297,19 @@ class _Passes:
         self.typical_first = np.roll(by_length, -middle)
 
     def __call__(self, compute: Compute) -> float:
-        """Seconds per processed token; infinite where the memory does not suffice."""
-        inputs = self._inputs(compute)
+        """Seconds per token; infinite where the memory does not suffice, or there is nothing to pack."""
+        batch = self._batch(compute)
+        if compute.layout == PACKED and not batch.is_packed:
+            return float("inf")
         try:
             network = compute.place(self.network)
             compute.synchronize()
             begin = time.perf_counter()
             with compute.autocast():
-                output = network(**inputs)
+                output = network(**batch.inputs)
             (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
             compute.synchronize()
-            return (time.perf_counter() - begin) / inputs["input_ids"].numel()
+            return (time.perf_counter() - begin) / batch.num_tokens
         except (MemoryError, RuntimeError) as error:
             if not memory.is_exhausted(error):
                 raise
@@ -282,9 +317,12 @@ class _Passes:
         finally:
             self.network.zero_grad(set_to_none=True)
 
-    def _inputs(self, compute: Compute) -> dict[str, Tensor]:
+    def _batch(self, compute: Compute) -> batches.Batch:
         """So many of the typical texts as a pass takes, again and again where there are too few."""
         length = max(1, int(self.tokens.lengths[self.typical_first[0]]))
         rows = np.resize(self.typical_first, max(1, compute.tokens_per_pass // length))
-        texts = rows[: max(1, compute.tokens_per_pass // max(1, int(self.tokens.lengths[rows].max())))]
-        return {name: tensor.to(compute.device) for name, tensor in batches.pad(self.tokens, texts).items()}
+        lengths = self.tokens.lengths[rows]
+        taken = lengths.cumsum() if compute.layout == PACKED else lengths.max() * np.arange(1, len(rows) + 1)
+        texts = rows[: max(1, int((taken <= compute.tokens_per_pass).sum()))]
+        batch = batches.Batch(batches.pad(self.tokens, texts), texts.astype(str).tolist(), self.tokens.lengths[texts])
+        return (batch.packed() if compute.layout == PACKED else batch).to(compute.device)

@@ -13,7 +13,10 @@ from smallmodels.errors import InputError
 from smallmodels.losses import OutputLayer
 
 _TOLERANCE = 1e-3
-"""Of logits that are computed in two ways in float32."""
+"""Of logits or states that are computed in two ways in float32."""
+
+_PROBE = 4
+"""Tokens of a text that shows whether it is kept apart from another."""
 
 
 class LanguageModel(nn.Module):
@@ -72,6 +75,33 @@ def require_known_output(model: LanguageModel, name: str) -> None:
             f"{name} should make its logits by one product of its last hidden states, scaled or bent as in known "
             f"families, but {type(model.transformer).__name__} does otherwise: choose another model"
         )
+
+
+def keeps_texts_apart(model: nn.Module) -> bool:
+    """Whether a text has the states that it has alone when its row holds another one, which not every family gives it.
+
+    Some read no positions, such as BLOOM, and some carry a state along the row, such as Mamba. What leaks may be small
+    in an untrained model, so not a bit may depend on the other text.
+
+    Args:
+        model: Put into evaluation mode.
+    """
+    if not isinstance(model, LanguageModel):
+        return False
+    model.eval()
+    device = next(model.parameters()).device
+    one, other, text = torch.arange(3 * _PROBE, device=device).view(3, 1, _PROBE) % int(model.config.vocab_size)
+    positions = torch.arange(_PROBE, device=device).repeat(2)[None]
+    with torch.no_grad():
+        alone = model(input_ids=text)
+        try:
+            after_one, after_other = (
+                model(input_ids=torch.cat([first, text], dim=1), position_ids=positions)[:, _PROBE:]
+                for first in (one, other)
+            )
+        except TypeError:  # it takes no positions
+            return False
+    return torch.equal(after_one, after_other) and bool((after_one - alone).norm() <= _TOLERANCE * alone.norm())
 
 
 def _scale_and_softcap(config: Any) -> tuple[float, float | None]:

@@ -66,6 +66,7 @@ def fit(
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
     models.require_own_tokens(student, train.require_tokens())
+    models.require_layout(compute.layout, student)
     require_frozen(loss_fn, student)
     try:
         loop = Loop(student, train, loss_fn, config, seed, compute, context)
@@ -126,7 +127,7 @@ class Loop:
             made_with=_made_with(compute),
         )
         self.checkpointer = Checkpointer(self.state, context)
-        self.micro_batches = MicroBatches(config.micro_batch_size, compute.tokens_per_pass, self.state, context)
+        self.micro_batches = MicroBatches(config.micro_batch_size, compute, self.state, context)
         self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
         if config.dropout and processes.count() > 1:
@@ -320,7 +321,7 @@ class Loop:
 
     def work(self, micro_batches: list[Batch]) -> tuple[int, int, int, float]:
         """Examples, real tokens, processed tokens and operations of these."""
-        lengths = np.concatenate([batch.inputs["attention_mask"].sum(1).numpy() for batch in micro_batches])
+        lengths = np.concatenate([batch.lengths for batch in micro_batches])
         operations = 3 * self.operations(lengths)
         processed = sum(batch.num_processed_tokens for batch in micro_batches)
         return len(lengths), int(lengths.sum()), processed, operations

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from smallmodels.data.batches import Batch
+from smallmodels.data.packing import PACKED
 from smallmodels.errors import TrainingError
+from smallmodels.models import Compute
 from smallmodels.phases import Context
 from smallmodels.training.state import State
 
@@ -16,17 +18,17 @@ _ROUNDING = 0.01
 
 
 class MicroBatches:
-    """The size of a forward pass.
+    """The size of a forward pass, and the layout of its rows.
 
     Args:
-        asked: Examples that the config asks for; None leaves it to `tokens_per_pass`.
-        tokens_per_pass: Processed tokens that go through the model at once, where the loss allows it.
+        asked: Examples that the config asks for; None leaves it to `compute`.
+        compute: Processed tokens that go through the model at once, and their layout, where the loss allows it.
         state: Remembers a smaller size, so that a resumed training need not find it again.
         context: Is told of each change.
     """
 
-    def __init__(self, asked: int | None, tokens_per_pass: int, state: State, context: Context) -> None:
-        self.asked, self.tokens_per_pass, self.state, self.context = asked, tokens_per_pass, state, context
+    def __init__(self, asked: int | None, compute: Compute, state: State, context: Context) -> None:
+        self.asked, self.compute, self.state, self.context = asked, compute, state, context
 
     def size(self, batch: Batch) -> int:
         """Examples per forward pass."""
@@ -36,7 +38,8 @@ class MicroBatches:
 
     def _fast_size(self, batch: Batch) -> int:
         """So many that passes of about equal size take no more tokens than is fast."""
-        num_passes = min(len(batch), math.ceil(batch.num_processed_tokens / self.tokens_per_pass))
+        tokens = batch.num_tokens if self._may_pack else batch.num_processed_tokens
+        num_passes = min(len(batch), math.ceil(tokens / self.compute.tokens_per_pass))
         return math.ceil(len(batch) / num_passes)
 
     def of(self, batch: Batch, values: Callable[[Batch], Tensor]) -> list[Batch]:
@@ -45,13 +48,35 @@ class MicroBatches:
         Args:
             batch: Of one step.
             values: The loss of each target of a batch, without gradients; called once in a training, to find out
-                whether the loss is that of each example alone or compares the examples of a batch with each other.
+                whether the loss is that of each example alone or compares the examples of a batch with each other, and
+                once more where rows shall be packed, to find out whether it reads rows as examples.
         """
         progress = self.state.progress
         if self.asked is None and progress.may_split is None and (size := self._fast_size(batch)) < len(batch):
             parts = torch.cat([values(part) for part in batch.split(size)])
             progress.may_split = _are_equal(values(batch), parts)
-        return batch.split(self.size(batch))
+        micro_batches = batch.split(self.size(batch))
+        if progress.may_pack is None and self._may_pack:
+            self._try_packing(micro_batches, values)
+        return [part.packed() for part in micro_batches] if self._may_pack else micro_batches
+
+    @property
+    def _may_pack(self) -> bool:
+        return self.compute.layout == PACKED and self.state.progress.may_pack is not False
+
+    def _try_packing(self, micro_batches: list[Batch], values: Callable[[Batch], Tensor]) -> None:
+        """Compare the losses of both layouts, as soon as some rows can be packed."""
+        part = next((part for part in micro_batches if part.packed().is_packed), None)
+        if part is None:
+            return
+        try:
+            packed = values(part.packed())
+        except KeyError:  # it reads the attention mask
+            packed = torch.empty(0)
+        self.state.progress.may_pack = _are_equal(values(part).sort().values, packed.sort().values)
+        if not self._may_pack:
+            message = "the loss reads a row as one example, so each example has a row of its own, and none is packed"
+            self.context.event("not packed", message)
 
     def back_off(self, batch: Batch, reason: str, fits: Callable[[Batch], bool]) -> None:
         """Halve the micro-batch after running out of memory, for this step and all that follow.

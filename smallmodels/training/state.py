@@ -33,6 +33,8 @@ class Progress:
     """Examples per forward pass, where memory allows fewer than the config asks for."""
     may_split: bool | None = None
     """Whether the loss of an example is the same in a smaller batch; None until a step was large enough to ask."""
+    may_pack: bool | None = None
+    """Whether the losses are the same with several examples in a row; None until a step could ask."""
     losses: list[float] = field(default_factory=list)
     """Of the last steps, to tell a spike by."""
     spikes: list[int] = field(default_factory=list)
