@@ -14,10 +14,12 @@ Reads:  benchmarks/results/versus_peers.md. A ratio is the peer's cost over ours
         memory's is ours over the peer's. It is the median over the pairs, with the smallest and largest. Counted are
         the phases `cache` and `train`: all that has to be done again for another student, the teacher's pass included;
         of ours also `setup`, in which we measure what is fast here.
+        Epochs after the first are the phase `train` alone.
         Joules are marked as estimated where the machine has no counter for them; time and CPU-seconds are measured.
 """
 
 import argparse
+import dataclasses
 import shutil
 import statistics
 import sys
@@ -36,7 +38,7 @@ RESULTS, TABLE = "benchmarks/results/versus_peers", "benchmarks/results/versus_p
 KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
 COUNTED, ALSO_OURS = ("cache", "train"), "setup"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed:begin -->", "<!-- speed:end -->"
-OTHER_RESULTS = ("training_loop.json", "large_data.json")
+OTHER_RESULTS = ("training_loop.json", "large_data.json", "signal_cache.json")
 MIN_PAIRS = 3
 QUALITY_MARGIN = 0.005
 """By how much ours may be below the peer's quality: half a point."""
@@ -45,6 +47,9 @@ QUALITY_MARGIN = 0.005
 NUM_TEXTS, NUM_ENTRIES = 4000, 600
 """Of Banking77 and of Python's documentation to train on, so that three rounds of all end within one and a half hours
 on two cores."""
+
+NUM_LM_TEXTS, LM_EPOCHS = 64, 3
+"""Of GSM8K for language models; a live teacher that compares whole vocabularies makes a few hundred tokens a second."""
 
 
 def job(*contenders: str, metric: str, **settings: int) -> Sweep:
@@ -67,6 +72,10 @@ SWEEPS = {
     ),
     "finetuning": job("ours_finetuning", "trainer_finetuning_tuned", metric="accuracy", max_train=NUM_TEXTS),
     "embedding": job("ours_embedding", "sentence_transformers_embedding", metric="mrr_at_10", max_entries=NUM_ENTRIES),
+    "lm_distillation": job(
+        "ours_lm_distillation", "trl_distillation", metric="next_token_accuracy", max_train=NUM_LM_TEXTS
+    ),
+    "lm_finetuning": job("ours_lm_finetuning", "trl_finetuning", metric="next_token_accuracy", max_train=NUM_LM_TEXTS),
 }
 
 
@@ -82,15 +91,48 @@ class Contest:
     reach: float
     """Smallest ratio of seconds that is wanted."""
     number_format: str | None = None
-    """That the target is for; None is any."""
+    """That the row is for; None is any."""
     reach_cpu: float | None = None
     """Smallest ratio of CPU-seconds that is wanted, where one is."""
+    phases: tuple[str, ...] | None = None
+    """That are counted, on both sides; None is all that has to be done again for another student."""
+    reach_was_for: str | None = None
+    """Number format that the target was set for, where that is another one."""
 
 
 _DISTILLATION = f"Encoder distillation on {NUM_TEXTS:,} texts, the teacher's pass included"
 _DEFAULTS = "transformers' Trainer with a live teacher, its defaults"
 _TUNED = "the same, everything that makes it faster switched on"
 _FINETUNING = f"Encoder fine-tuning on {NUM_TEXTS:,} texts without a teacher"
+_GKD = "TRL's GKD with a live teacher, lmbda 0"
+_LM_DISTILLATION = f"Language-model distillation on {NUM_LM_TEXTS} examples, "
+
+_LANGUAGE = (
+    Contest(
+        job=f"{_LM_DISTILLATION}epochs after the first, the teacher's pass not counted",
+        against=_GKD,
+        ours="ours_lm_distillation",
+        peer="trl_distillation",
+        reach=12.0,
+        phases=("train",),
+    ),
+    Contest(
+        job=f"{_LM_DISTILLATION}{LM_EPOCHS} epochs, the teacher's pass included",
+        against=_GKD,
+        ours="ours_lm_distillation",
+        peer="trl_distillation",
+        reach=6.0,
+    ),
+    Contest(
+        job=f"Language-model fine-tuning on {NUM_LM_TEXTS} examples",
+        against="TRL's SFTTrainer with packing",
+        ours="ours_lm_finetuning",
+        peer="trl_finetuning",
+        reach=2.0,
+        phases=("train",),
+    ),
+)
+"""In the number format that the machine has; the targets were set for bf16."""
 
 CONTESTS = (
     Contest(
@@ -166,9 +208,21 @@ CONTESTS = (
         reach=1.1,
         number_format="fp32",
     ),
+    *(
+        dataclasses.replace(
+            contest, number_format=number_format, reach_was_for=None if number_format == "bf16" else "bf16"
+        )
+        for number_format in ("bf16", "fp32")
+        for contest in _LANGUAGE
+    ),
 )
 
-MEMORY_REACH, TOKENS_REACH, TOKENS_PER_STEP = 0.6, 0.95, 4096
+TOKENS_REACH, TOKENS_PER_STEP = 0.95, 4096
+MEMORY_REACH = {
+    ("ours_distillation", "trainer_distillation_tuned"): ("encoder distillation, against the tuned Trainer", 0.6),
+    ("ours_lm_distillation", "trl_distillation"): ("language-model distillation, against TRL's GKD", 0.35),
+}
+"""Largest share of a peer's memory that is wanted."""
 SHARE_REACH = {("cpu", "bf16"): 0.5, ("cuda", "bf16"): 0.45}
 """Smallest share of the matmul rate that is wanted, by device and number format."""
 
@@ -176,12 +230,12 @@ SHARE_REACH = {("cpu", "bf16"): 0.5, ("cuda", "bf16"): 0.45}
 # What a record says
 
 
-def counted(record: RunRecord) -> list[Phase]:
-    """The phases whose cost is compared.
+def counted(record: RunRecord, phases: tuple[str, ...] | None = None) -> list[Phase]:
+    """The phases whose cost is compared: those of a contest, or `COUNTED` and of ours `ALSO_OURS`.
 
     Raises: InputError if a part of it was paid by another run.
     """
-    names = (ALSO_OURS, *COUNTED) if record.recipe.startswith("ours_") else COUNTED
+    names = phases or ((ALSO_OURS, *COUNTED) if record.recipe.startswith("ours_") else COUNTED)
     found = [phase for phase in record.phases if phase.name in names]
     if not any(phase.name in COUNTED for phase in found) or any(phase.shared_cpu_s != 0 for phase in found):
         raise InputError(
@@ -190,19 +244,19 @@ def counted(record: RunRecord) -> list[Phase]:
     return found
 
 
-def seconds(record: RunRecord) -> float:
+def seconds(record: RunRecord, phases: tuple[str, ...] | None = None) -> float:
     """Of the counted phases."""
-    return sum(phase.duration_s for phase in counted(record))
+    return sum(phase.duration_s for phase in counted(record, phases))
 
 
-def cpu_seconds(record: RunRecord) -> float:
+def cpu_seconds(record: RunRecord, phases: tuple[str, ...] | None = None) -> float:
     """Of the counted phases."""
-    return sum(phase.cpu_s for phase in counted(record))
+    return sum(phase.cpu_s for phase in counted(record, phases))
 
 
-def joules(record: RunRecord) -> float | None:
+def joules(record: RunRecord, phases: tuple[str, ...] | None = None) -> float | None:
     """Of the counted phases; None if those of one are not known."""
-    return records.cost_of(counted(record), (ALSO_OURS, *COUNTED))[0]
+    return records.cost_of(counted(record, phases), (ALSO_OURS, *COUNTED))[0]
 
 
 def memory_mb(record: RunRecord) -> float | None:
@@ -304,9 +358,11 @@ def pairs_of(found: Sequence[RunRecord], ours: str, peer: str, number_format: st
     return pairs
 
 
-def ratio(pairs: Sequence[Pair], cost: Callable[[RunRecord], float | None]) -> Spread | None:
-    """The peer's cost over ours, over the pairs."""
-    costs = [(cost(ours), cost(peer)) for ours, peer in pairs]
+def ratio(
+    pairs: Sequence[Pair], cost: Callable[..., float | None], phases: tuple[str, ...] | None = None
+) -> Spread | None:
+    """The peer's cost over ours, over the pairs; of these phases, if they are given."""
+    costs = [(cost(ours, phases), cost(peer, phases)) for ours, peer in pairs]
     return Spread.of(theirs / own if own and theirs is not None else None for own, theirs in costs)
 
 
@@ -318,7 +374,8 @@ def quality_difference(pairs: Sequence[Pair]) -> Spread | None:
 
 def verdict(contest: Contest, pairs: Sequence[Pair]) -> str:
     """Whether the target is met: enough pairs, no worse quality, fast enough."""
-    difference, in_seconds, in_cpu = quality_difference(pairs), ratio(pairs, seconds), ratio(pairs, cpu_seconds)
+    difference = quality_difference(pairs)
+    in_seconds, in_cpu = (ratio(pairs, cost, contest.phases) for cost in (seconds, cpu_seconds))
     assert in_seconds is not None
     assert in_cpu is not None
     missed = []
@@ -341,7 +398,10 @@ def contest_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
     pairs = pairs_of(found, contest.ours, contest.peer, contest.number_format)
     used = {device(ours)[1] for ours, _ in pairs}
     head = [contest.job, contest.against, contest.number_format or ", ".join(sorted(used)) or formats.MISSING]
-    head.append(f"≥ {contest.reach:g} ×" + (", also in CPU-s" if contest.reach_cpu else ""))
+    also = ", also in CPU-s" if contest.reach_cpu else ""
+    head.append(
+        f"≥ {contest.reach:g} ×{also}" + (f", set for {contest.reach_was_for}" if contest.reach_was_for else "")
+    )
     if not pairs:
         return [*head, *[formats.MISSING] * 5, "0", _not_measured(contest.number_format, found)]
     metric = pairs[0][0].metric
@@ -350,9 +410,9 @@ def contest_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
     difference = quality_difference(pairs)
     return [
         *head,
-        str(ratio(pairs, seconds)),
-        str(ratio(pairs, cpu_seconds)),
-        _joules_words(pairs),
+        str(ratio(pairs, seconds, contest.phases)),
+        str(ratio(pairs, cpu_seconds, contest.phases)),
+        _joules_words(pairs, contest.phases),
         f"{formats.metric_name(metric)} {shown}",
         _difference_words(metric, difference),
         str(len(pairs)),
@@ -360,8 +420,8 @@ def contest_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _joules_words(pairs: Sequence[Pair]) -> str:
-    value = ratio(pairs, joules)
+def _joules_words(pairs: Sequence[Pair], phases: tuple[str, ...] | None) -> str:
+    value = ratio(pairs, joules, phases)
     if value is None:
         return formats.MISSING
     are_counted = all(record.energy_is_counted for pair in pairs for record in pair)
@@ -386,18 +446,8 @@ def _not_measured(number_format: str | None, found: Sequence[RunRecord]) -> str:
 
 def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
     """The targets that are about our runs alone, or about memory."""
-    pairs = pairs_of(found, "ours_distillation", "trainer_distillation_tuned")
-    mine = [ours for ours, _ in pairs]
-    shares = [_over(memory_mb(ours), memory_mb(peer)) for ours, peer in pairs]
-    known = [share for share in shares if share is not None]  # not of the pair whose process fine-tuned the teacher
-    memory = Spread.of(known)
-    rows = [
-        [
-            "Peak memory above the imports, encoder distillation, against the tuned Trainer",
-            f"≤ {MEMORY_REACH:g} ×",
-            *_judged(memory, len(known), memory is not None and memory.median <= MEMORY_REACH),
-        ]
-    ]
+    mine = [ours for ours, _ in pairs_of(found, "ours_distillation", "trainer_distillation_tuned")]
+    rows = [_memory_row(found, *names, *words) for names, words in MEMORY_REACH.items()]
     tokens = Spread.of(real_token_share(record) for record in mine)
     rows.append(
         [
@@ -416,6 +466,14 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _memory_row(found: Sequence[RunRecord], ours: str, peer: str, job: str, reach: float) -> list[str]:
+    shares = [_over(memory_mb(mine), memory_mb(theirs)) for mine, theirs in pairs_of(found, ours, peer)]
+    known = [share for share in shares if share is not None]  # not of the pair whose process fine-tuned the teacher
+    memory = Spread.of(known)
+    judged = _judged(memory, len(known), memory is not None and memory.median <= reach)
+    return [f"Peak memory above the imports, {job}", f"≤ {reach:g} ×", *judged]
 
 
 def _over(own: float | None, theirs: float | None) -> float | None:
@@ -464,9 +522,9 @@ def run_rows(found: Sequence[RunRecord]) -> list[list[str]]:
 
 
 def other_rows(results: Path) -> list[list[str]]:
-    """What training_loop.py and large_data.py have measured, where they were run."""
+    """What training_loop.py, large_data.py and signal_cache.py have measured, where they were run."""
     rows = []
-    loop, large = (files.read_json(p) if (p := results / name).is_file() else {} for name in OTHER_RESULTS)
+    loop, large, cache = (files.read_json(p) if (p := results / name).is_file() else {} for name in OTHER_RESULTS)
     if share := loop.get("share"):
         where = f"{share['device']}'s matmul rate in {share['number_format']}"
         what = f"Share of the {where}, {TOKENS_PER_STEP:,} real tokens a step or more"
@@ -499,6 +557,13 @@ def other_rows(results: Path) -> list[list[str]]:
                 formats.number(steps["plan"]["seconds"]),
             ]
         )
+    if cache:
+        what = f"Stored signal, k {cache['k']}, {cache['vocabulary_size']:,} tokens in the vocabulary:"
+        rows.append([f"{what} bytes per token", "≤ 140", formats.number(cache["bytes_per_token"])])
+        for name, words in (("from_disk", "from disk"), ("from_memory", "from the page cache")):
+            reads = {key: value / 1e6 for key, value in cache.get(name, {}).items()}
+            shown = _of_three(reads) if reads else formats.MISSING
+            rows.append([f"{what} million tokens per second, read {words}", "≥ 1", shown])
     return rows
 
 
@@ -523,11 +588,11 @@ def page(found: Sequence[RunRecord], others: Sequence[Sequence[str]] = ()) -> st
     parts = ["# The same jobs with us and with peers", SUMMARY_BEGIN, summary(found), SUMMARY_END, "## Targets"]
     rows = [contest_row(contest, found) for contest in CONTESTS]
     parts.append(formats.markdown_table([*head, "verdict"], rows, text_columns=(1, 2, 7, 8, 10)))
-    parts.append("Beside the ratios, of the encoder job:")
+    parts.append("Beside the ratios, of the distillation jobs:")
     parts.append(formats.markdown_table(["", "reach", "measured", "runs", "verdict"], own_rows(found), (4,)))
     parts.append(_memory_words())
     if others:
-        parts.append("From training_loop.json and large_data.json (the latter of a busy machine):")
+        parts.append("From training_loop.json, signal_cache.json and large_data.json (the last of a busy machine):")
         parts.append(formats.markdown_table(["", "reach", "measured"], others))
     parts.append("## Each run")
     head = ["record", "learning rate", "s", "CPU-s", "J", "MB", "real tokens", "utilisation"]

@@ -1,7 +1,9 @@
 """The comparison with peers: ratios, spread and verdicts from small records; the peers' recipes to complete records."""
 
 import dataclasses
+import importlib.util
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import sample_records
 
-from benchmarks import versus_peers
+from benchmarks import signal_cache, versus_peers
 from smallmodels import cli, records
 from smallmodels.errors import InputError
 
@@ -113,8 +115,10 @@ def test_memory_is_above_the_imports_and_unknown_beside_a_teacher_in_training():
 
 
 def test_own_rows_judge_memory_real_tokens_and_share_of_the_machine():
-    rows = {row[0].split(",")[0]: row for row in versus_peers.own_rows(three_pairs())}
-    assert rows["Peak memory above the imports"][2:] == ["1.00 (1.00–1.00)", "3", "not met"]
+    memory, of_language, *others = versus_peers.own_rows(three_pairs())
+    assert memory[2:] == ["1.00 (1.00–1.00)", "3", "not met"]
+    assert of_language[1:] == ["≤ 0.35 ×", "–", "0", "not measured"]
+    rows = {row[0].split(",")[0]: row for row in others}
     assert rows["Real tokens over processed tokens"][2:] == ["0.975 (0.975–0.975)", "3", "met"]
     assert "not measured: no such GPU here" in rows["Share of the GPU's matmul rate in bf16"]
 
@@ -176,7 +180,69 @@ def test_kept_table_is_what_its_records_say():
         assert versus_peers.main(["--check"]) == 0
 
 
+def test_contest_of_some_phases_counts_these_alone_on_both_sides():
+    contest = dataclasses.replace(CONTEST, phases=("train",), reach_was_for="bf16")
+    row = versus_peers.contest_row(contest, three_pairs())
+    assert row[3] == "≥ 1.6 ×, set for bf16"
+    assert row[4] == "2.50 (2.25–3.12)"  # 20, 18 and 25 s over 8, without the 2 s of our cache
+    assert versus_peers.verdict(dataclasses.replace(contest, reach=2.4), pairs_of(three_pairs())) == "met"
+
+
+def test_signal_cache_is_stored_in_few_bytes_and_read_back_whole(tmp_path):
+    found = signal_cache.measure(5 * signal_cache.ROW_TARGETS, tmp_path)
+    assert found["num_tokens"] == 5 * 256
+    assert 130 <= found["bytes_per_token"] < 140
+    assert found["from_memory"]["min"] > 0
+
+
+def test_other_rows_show_the_signal_cache_with_a_dash_where_no_disk_was_read(tmp_path):
+    values = {"k": 32, "vocabulary_size": 49152, "bytes_per_token": 130.1}
+    values["from_memory"] = {"median": 5e6, "min": 4e6, "max": 7e6}
+    (tmp_path / "signal_cache.json").write_text(json.dumps(values))
+    rows = versus_peers.other_rows(tmp_path)
+    assert [row[1:] for row in rows] == [["≤ 140", "130"], ["≥ 1", "–"], ["≥ 1", "5.00 (4.00–7.00)"]]
+
+
 # The recipes
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory):
+    """A JSON Lines file in the form of GSM8K."""
+    path = tmp_path_factory.mktemp("own") / "sums.jsonl"
+    rows = [
+        {"question": f"Tom has {i} pens and buys {i * 7 % 23}. How many?", "answer": f"He has #### {i + i * 7 % 23}"}
+        for i in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run_smoke(out, name, sums):
+    """The record of a contender of language models."""
+    words = ["run", str(ROOT / "benchmarks" / "peers" / f"{name}.py"), "--smoke", "--out", str(out)]
+    assert cli.main([*words, "--dataset", str(sums), "--dataset-config", "None"]) == 0
+    (folder,) = (out / name).iterdir()
+    return records.read_record(folder)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="trl is not installed")
+@pytest.mark.parametrize(
+    "names", [("ours_lm_distillation", "trl_distillation"), ("ours_lm_finetuning", "trl_finetuning")]
+)
+def test_language_contenders_see_the_same_tokens_in_training_and_in_the_test(sums, tmp_path, names):
+    ours, peer = (run_smoke(tmp_path, name, sums) for name in names)
+    if "distillation" in names[0]:  # a packed row of the other job holds all eight examples
+        assert ours.phase("train").num_examples == peer.phase("train").num_examples == 16
+        assert peer.phase("train").num_tokens == ours.phase("train").num_tokens
+        assert ours.phase("cache").num_examples == 8
+    else:
+        assert peer.phase("train").num_tokens == peer.phase("train").num_processed_tokens
+        assert peer.phase("train").num_tokens == ours.phase("train").num_tokens
+    both = [record.result("student").metrics["next_token_accuracy"] for record in (ours, peer)]
+    assert both[0].n == both[1].n
+    assert ours.phase("train").num_operations > 0
+    assert versus_peers.seconds(peer) > 0
 
 
 def test_every_contender_is_a_recipe_that_a_sweep_runs():
@@ -197,16 +263,18 @@ def test_contenders_of_a_job_have_the_same_job_in_their_configs():
     for sweep in versus_peers.SWEEPS.values():
         configs = [cli.load_recipe(ROOT / recipe).Config() for recipe in sweep.recipes]
         shared = set.intersection(*({field.name for field in dataclasses.fields(config)} for config in configs))
-        assert shared >= {"teacher", "max_length", "seed"} or shared >= {"base_model", "max_length", "seed"}
+        assert shared >= {"max_length", "seed"}
+        assert shared & {"teacher", "base_model", "vocabulary_size"}
         for name in shared - {"learning_rate", "batch_size"}:
             assert len({getattr(config, name) for config in configs}) == 1, name
         epochs = {getattr(getattr(config, "train", config), "num_epochs", None) for config in configs}
         assert len(epochs) == 1
 
 
-def test_contenders_share_the_fine_tuned_teacher_whose_address_holds_the_source_of_its_loss():
+@pytest.mark.parametrize("language", [False, True])
+def test_contenders_share_the_fine_tuned_teacher_whose_address_holds_the_source_of_its_loss(language):
     found = set()
-    for path in PEERS:
+    for path in [path for path in PEERS if ("lm_" in path.name or "trl_" in path.name) == language]:
         source = inspect.getsource(cli.load_recipe(path).function)
         if "teachers.fine_tune" in source:
             found.add(re.search(r"    def hard_loss.*?compute=compute,\n    \)\n", source, re.DOTALL)[0])
@@ -218,10 +286,12 @@ def test_contenders_share_the_fine_tuned_teacher_whose_address_holds_the_source_
 @pytest.mark.parametrize("path", PEERS, ids=lambda path: path.stem)
 def test_contender_runs_its_smoke_config_to_a_complete_record(hub, hub_home, tiny_model_folder, tmp_path, path):
     Config = cli.load_recipe(path).Config  # noqa: N806 - its name in recipes
-    flag = "--base-model" if "base_model" in Config.__dataclass_fields__ else "--teacher"
-    words = ["run", str(path), "--smoke", "--out", str(tmp_path), flag, str(tiny_model_folder), "--max-length", "32"]
-    if "num_layers" in Config.__dataclass_fields__:
-        words += ["--num-layers", "2"]
+    words = ["run", str(path), "--smoke", "--out", str(tmp_path)]
+    if "vocabulary_size" not in Config.__dataclass_fields__:  # else it makes its models itself
+        flag = "--base-model" if "base_model" in Config.__dataclass_fields__ else "--teacher"
+        words += [flag, str(tiny_model_folder), "--max-length", "32"]
+        if "num_layers" in Config.__dataclass_fields__:
+            words += ["--num-layers", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "smallmodels", *words],
         env=hub.environment(hub_home, PYTHONPATH=str(ROOT)),
