@@ -1,7 +1,6 @@
 """The comparison with peers: ratios, spread and verdicts from small records; the peers' recipes to complete records."""
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 import re
@@ -226,7 +225,7 @@ def run_smoke(out, name, sums):
     return records.read_record(folder)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("trl"), reason="trl is not installed")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("ours_lm_distillation", "trl_distillation"), ("ours_lm_finetuning", "trl_finetuning")]
 )
