@@ -48,7 +48,7 @@ NUM_TEXTS, NUM_ENTRIES = 4000, 600
 """Of Banking77 and of Python's documentation to train on, so that three rounds of all end within one and a half hours
 on two cores."""
 
-NUM_LM_TEXTS, LM_EPOCHS = 64, 3
+NUM_LM_TEXTS, LM_EPOCHS = 24, 3
 """Of GSM8K for language models; a live teacher that compares whole vocabularies makes a few hundred tokens a second."""
 
 
