@@ -40,23 +40,30 @@ MIN_SEEDS = 3
 DISTILLED, PLAIN = ("cache", "train"), ("label_only",)
 """Phases whose costs are compared."""
 
-SWEEP = Sweep(
-    recipes=("distill_language_model",),
-    axes={
+
+def job(max_train: int, num_epochs: int, **settings: Any) -> Sweep:
+    """Three seeds of a student on so many texts, read so often."""
+    axes = {
         "teacher": ("runs/teacher",),
         "dataset": ("runs/texts.jsonl",),
         "text_columns": (("text",),),
         "hidden_size": (192,),
         "num_layers": (4,),
-        "max_train": (500,),
+        "max_train": (max_train,),
+        "num_epochs": (num_epochs,),
         "max_test": (150,),
         "batch_size": (4,),
         "num_evaluations": (5,),
+        **{name: (value,) for name, value in settings.items()},
         "seed": (0, 1, 2),
-    },
-    metric=METRIC,
-    margin=0.01,
-)
+    }
+    return Sweep(recipes=("distill_language_model",), axes=axes, metric=METRIC, margin=0.01)
+
+
+SWEEPS = {"many_texts": job(500, 2), "few_texts": job(150, 8, soft_weight=0.9)}
+"""Sizes that take a quarter of an hour each on two cores. Texts that are read twice leave little for a teacher to add
+but its pass; of few that are read often, the plain student learns what is only there."""
+
 
 Unit = Literal["energy_j", "cpu_s"]
 
@@ -120,8 +127,25 @@ ROWS: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
 )
 
 
-def page(trials: Sequence[Trial], teacher: RunRecord | None) -> str:
-    """The table, what it means, and what it was measured on."""
+def page(jobs: Mapping[str, Sequence[Trial]], teacher: RunRecord | None) -> str:
+    """A part for each job, and what they were measured on."""
+    parts = [
+        "# Language models: distilled against texts alone",
+        *(part for job in jobs.items() for part in section(*job)),
+    ]
+    first = next((trials[0].record for trials in jobs.values() if trials), None)
+    parts += [*([_where(first)] if first else []), *([_teacher_words(teacher)] if teacher else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(name: str, trials: Sequence[Trial]) -> list[str]:
+    """What a job found, and its table."""
+    title = formats.capital(name.replace("_", " "))
+    if not trials:
+        return [f"## {title}", "Not measured."]
+    config, train = trials[0].record.config, trials[0].record.phase("train")
+    size = f"{config['max_train']} texts, {config['train']['num_epochs']} epochs, soft weight {config['soft_weight']:g}"
+    tokens = f"{formats.large(train.num_tokens if train else None)} tokens when distilled"
     rows = []
     for name, value in ROWS:
         values = [value(trial) for trial in trials]
@@ -129,14 +153,8 @@ def page(trials: Sequence[Trial], teacher: RunRecord | None) -> str:
         mean = metrics.student_t_interval(known) if len(known) == len(values) and known else None
         rows.append([name, *map(_shown, values), _with_interval(mean)])
     head = ["", *(f"seed {trial.record.config['seed']}" for trial in trials), "mean, 95 % interval"]
-    parts = [
-        "# Language models: distilled against texts alone",
-        verdict([trial.gain for trial in trials]),
-        formats.markdown_table(head, rows),
-        *(_where(trial.record) for trial in trials[:1]),
-        *([_teacher_words(teacher)] if teacher else []),
-    ]
-    return "\n\n".join(parts) + "\n"
+    table = formats.markdown_table(head, rows)
+    return [f"## {title}: {size}", verdict([trial.gain for trial in trials]), table, f"Seen: {tokens}."]
 
 
 def verdict(gains: Sequence[float]) -> str:
@@ -167,13 +185,12 @@ def _with_interval(mean: records.Metric | None) -> str:
 
 
 def _where(record: RunRecord) -> str:
-    machine, train = record.environment, record.phase("train")
-    tokens = formats.large(train.num_tokens if train else None)
+    machine = record.environment
     joules = "counted" if record.energy_is_counted else "estimated by a model of the processor"
     text = (
-        f"Each student has {formats.large(record.model.get('num_parameters'))} parameters and saw {tokens} tokens when "
-        f"distilled. Measured on {machine.processor}, {machine.num_cores} cores, {record.model['number_format']}; "
-        f"joules are {joules}. Commit {(record.git_commit or formats.MISSING)[:8]}."
+        f"Each student has {formats.large(record.model.get('num_parameters'))} parameters. Measured on "
+        f"{machine.processor}, {machine.num_cores} cores, {record.model['number_format']}; joules are {joules}. "
+        f"Commit {(record.git_commit or formats.MISSING)[:8]}."
     )
     return formats.markdown(text, 1000)
 
@@ -196,13 +213,13 @@ def keep(folder: Path, results: Path) -> None:
 
     Raises: InputError if there is none.
     """
-    names = {"distill_language_model": "seed-{}", "pretrain_language_model": "teacher"}
     found = 0
     for path in sorted(folder.rglob(records.RECORD_NAME)):
         record = records.read_record(path)
-        if record.recipe not in names or record.smoke:
+        name = _name(record)
+        if name is None or record.smoke:
             continue
-        target = results / names[record.recipe].format(record.config["seed"])
+        target = results / name
         target.mkdir(parents=True, exist_ok=True)
         for name in KEPT_FILES:
             shutil.copyfile(path.parent / name, target / name)
@@ -211,14 +228,26 @@ def keep(folder: Path, results: Path) -> None:
         raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
 
 
-def read(results: Path) -> tuple[list[Trial], RunRecord | None]:
-    """The seeds, and the teacher's record."""
-    trials = []
-    for folder in sorted(results.glob("seed-*")):
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        trials.append(Trial(records.read_record(folder / records.RECORD_NAME), [json.loads(line) for line in lines]))
+def _name(record: RunRecord) -> str | None:
+    """Of the folder that keeps a record; None of one that is no part of this benchmark."""
+    if record.recipe == "pretrain_language_model":
+        return "teacher"
+    for name, sweep in SWEEPS.items():
+        if record.recipe in sweep.recipes and (record.config["max_train"],) == sweep.axes["max_train"]:
+            return f"{name}/seed-{record.config['seed']}"
+    return None
+
+
+def read(results: Path) -> tuple[dict[str, list[Trial]], RunRecord | None]:
+    """The seeds of each job, and the teacher's record."""
+    jobs: dict[str, list[Trial]] = {name: [] for name in SWEEPS}
+    for name, trials in jobs.items():
+        for folder in sorted((results / name).glob("seed-*")):
+            lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            found = records.read_record(folder / records.RECORD_NAME)
+            trials.append(Trial(found, [json.loads(line) for line in lines]))
     teacher = results / "teacher" / records.RECORD_NAME
-    return trials, records.read_record(teacher) if teacher.is_file() else None
+    return jobs, records.read_record(teacher) if teacher.is_file() else None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,8 @@ from smallmodels.errors import InputError
 BITS = {"teacher": 1.5, "student": 1.8, "label_only": 1.9, "untrained_student": 3.2, "unigrams": 2.9}
 
 
-def record(seed=0, recipe="distill_language_model", **bits):
+def record(seed=0, recipe="distill_language_model", max_train=150, **bits):
+    config = {"seed": seed, "max_train": max_train, "soft_weight": 0.9, "train": {"num_epochs": 8}}
     results = [
         dataclasses.replace(
             sample_records.result(role, 0.5, []), metrics={"bits_per_byte": sample_records.metric(value, 200)}
@@ -22,7 +23,7 @@ def record(seed=0, recipe="distill_language_model", **bits):
     ]
     phases = [sample_records.phase(name, duration_s) for name, duration_s in TIMES.items()]
     return sample_records.classifier_record(
-        recipe=recipe, config={"seed": seed}, results=results, phases=phases, metric="bits_per_byte"
+        recipe=recipe, config=config, results=results, phases=phases, metric="bits_per_byte"
     )
 
 
@@ -69,10 +70,13 @@ def test_records_are_kept_and_read_back_into_a_table(tmp_path):
         language_models.keep(tmp_path, tmp_path / "results")
     for seed in (0, 1, 2):
         write(tmp_path / "runs" / str(seed), record(seed))
+    write(tmp_path / "runs" / "other", record(max_train=77))  # no part of the benchmark
     write(tmp_path / "runs" / "teacher", record(recipe="pretrain_language_model"))
     assert language_models.main([str(tmp_path / "runs"), "--root", str(tmp_path)]) == 0
     text = (tmp_path / language_models.TABLE).read_text()
     assert "| share of the gap to the teacher closed | 0.2500 | 0.2500 | 0.2500 |" in text
+    assert "## Few texts: 150 texts, 8 epochs, soft weight 0.9" in text
+    assert "## Many texts\n\nNot measured." in text
     assert "The teacher, of" in text
 
 
