@@ -129,7 +129,6 @@ _LANGUAGE = (
         ours="ours_lm_finetuning",
         peer="trl_finetuning",
         reach=2.0,
-        phases=("train",),
     ),
 )
 """In the number format that the machine has; the targets were set for bf16."""
@@ -623,8 +622,9 @@ def _introduction(found: Sequence[RunRecord]) -> str:
         "Written by benchmarks/versus_peers.py from the records beside it. Ratios are the peer's cost over ours: more "
         "than 1 is in our favour. Each is a median over pairs of runs with the smallest and the largest pair. Counted "
         f"are the phases {' and '.join(COUNTED)}, so the teacher's pass is included and its fine-tuning is not; of "
-        "ours also the measuring in setup. Ours run as our recipes do, without dropout and with token embeddings that "
-        "stay as they are; peers run as they come, train these too and drop. That is a part of the difference."
+        "ours also the measuring in setup. Language models without the teacher's pass are counted in train alone. Our "
+        "encoders run as our recipes do, without dropout and with token embeddings that stay as they are; their peers "
+        "run as they come, train these too and drop. That is a part of the difference."
     )
     where = f"Measured on: {'; '.join(named) or 'nothing yet'}. {', '.join(sorted(torch | peers))}"
     return f"{formats.markdown(text)}\n\n{formats.markdown(where)}"

@@ -181,7 +181,10 @@ def main(config: Config, run: Run) -> None:
         require_fitting_tokens(config)
     max_length = min(untrained.max_length, teacher.max_length) if tokens_fit else untrained.max_length
     rows = data.cut_into_rows(splits.train, untrained.tokenizer, max_length=max_length)
-    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **run.compute)
+    options = dict(run.compute)
+    if config.teacher_signal == "live" and not models.keeps_texts_apart(teacher.model):
+        options["layout"] = "padded"  # it reads the student's rows
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **options)
     unigrams = perplexity.Unigrams.fit(rows, untrained.tokenizer)
 
     # 2. What the teacher says about each token: stored once, or asked for with each batch

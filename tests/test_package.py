@@ -430,6 +430,11 @@ def test_s10_audit_without_its_tools_says_so_and_passes(capsys: pytest.CaptureFi
     assert audit.is_absent("pytest") is False
 
 
+KNOWN_AND_HARMLESS = {
+    "name": "sqlitedict",
+    "version": "2.1.0",
+    "vulns": [{"id": "GHSA-1", "aliases": ["CVE-2024-35515"], "fix_versions": []}],
+}
 VULNERABLE = {"name": "torch", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.6"]}]}
 
 
@@ -437,6 +442,7 @@ VULNERABLE = {"name": "torch", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_
     ("answer", "code", "words"),
     [
         ({"dependencies": [VULNERABLE]}, 1, "torch 1.0 has CVE-1; mended in 2.6"),
+        ({"dependencies": [KNOWN_AND_HARMLESS]}, 0, "0 advisories on 1 packages"),
         ({"dependencies": [{"name": "torch", "version": "3", "vulns": []}]}, 0, "0 advisories on 1 packages"),
         ({"dependencies": [{"name": "torch", "skip_reason": "not found"}]}, 0, "skipped, because the package index"),
         (None, 0, "skipped, because no list of advisories can be reached"),

@@ -322,7 +322,7 @@ def test_time_of_packed_rows_is_infinite_where_nothing_can_be_packed(model_and_r
     model, rows = model_and_rows
     same = rows.take(np.flatnonzero(rows.tokens.lengths == rows.tokens.lengths.max()))
     assert choosing._Passes(model, same.tokens)(PACKED) == float("inf")
-    assert choosing._Passes(model, rows.tokens)(PACKED) < 10
+    assert choosing._Passes(model, rows.tokens)(PACKED) < float("inf")
 
 
 def test_encoders_are_never_packed(model_and_rows, monkeypatch):

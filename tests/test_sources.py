@@ -50,8 +50,8 @@ def test_s1_what_is_no_hub_id_is_refused_wherever_a_name_is_taken(name, tmp_path
     if name != "/etc":  # which is a folder, and as such somebody's own
         ways += [lambda name, kind=kind: sources.pinned_name(name, kind) for kind in ("model", "dataset")]
         ways += [lambda name, kind=kind: sources.declared_license(name, kind) for kind in ("model", "dataset")]
-        ways += [sources.fetch_model]
-    for way in [*ways, sources.fetch_dataset]:
+        ways += [sources.fetch_model, sources.fetch_dataset]
+    for way in ways:
         with pytest.raises(InputError, match="should be org/name"):
             way(name)
 

@@ -1,5 +1,6 @@
 """A language model's stored signal: its bytes, its way into a batch, and what a student learns from it."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_stored_signal_is_the_top_k_of_the_plain_logits(teacher, rows, tmp_path)
     assert (found.ids == expected.ids).float().mean() > 0.99  # neighbours may change places in the last bits
     assert found.temperatures == (1.0, 2.0)
     assert len(signals.packed) == int(rows.tokens.targets.sum())
+
+
+def test_token_that_the_teacher_does_not_know_is_refused(teacher, rows, tmp_path):
+    ids = rows.tokens.ids.copy()
+    ids[3] = models.vocabulary_size(teacher)
+    strange = dataclasses.replace(rows, tokens=dataclasses.replace(rows.tokens, ids=ids))
+    with pytest.raises(InputError, match=f"its table has {ids[3]} and a text has number {ids[3]}"):
+        store(teacher, strange, tmp_path)
 
 
 def test_stored_signal_is_read_back_and_a_damaged_shard_computed_again_alone(teacher, rows, tmp_path):

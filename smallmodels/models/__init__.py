@@ -16,7 +16,7 @@ from smallmodels.models.facts import (
 )
 from smallmodels.models.forward import forward_all, forward_targets, forward_texts
 from smallmodels.models.fresh import new_language_model, new_language_model_of, new_tokenizer
-from smallmodels.models.language_model import LanguageModel
+from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
     Embedder,
     Model,
@@ -44,6 +44,7 @@ __all__ = [
     "forward_targets",
     "forward_texts",
     "is_adapted",
+    "keeps_texts_apart",
     "load_classifier",
     "load_embedder",
     "load_language_model",

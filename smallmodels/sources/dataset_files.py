@@ -58,7 +58,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         hashes = {path.name: files.sha256_file(path)}
         source = source_of(role, "dataset", path.name, hashes, USER_PROVIDED, license_file_seen=False)
         return DatasetFiles(path.parent, None, None, None, {"train": [path]}, [], source)
-    if os.path.isdir(path):
+    if os.path.isdir(os.path.expanduser(name)):  # unlike Path's, False for an empty name
         return _text_folder(path, role)
     if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
         raise InputError(f"{name} should be a data file, found no such file: check the path")

@@ -118,6 +118,7 @@ def store_token_signals(
     if not len(split):
         raise InputError(f"split {split.name} should have rows for the teacher, found none: check the data set")
     offsets = target_offsets(split.require_tokens())
+    _require_known_ids(split.require_tokens(), models.vocabulary_size(teacher))
     size = models.vocabulary_size(teacher)
     require(packing.num_classes <= size, "num_classes", f"<= {size}, the teacher's vocabulary", packing.num_classes)
     compute = compute or models.choose_compute()
@@ -125,6 +126,16 @@ def store_token_signals(
     packed = one_pass.values()
     tokenizer = split.require_tokens().tokenizer
     return TokenSignals(packed, offsets, packing, one_pass.inputs, one_pass.folder.name, tokenizer)
+
+
+def _require_known_ids(tokens: Tokens, size: int) -> None:
+    """A student of one family may have special tokens more, and may have written one."""
+    largest = int(tokens.ids.max(initial=0))
+    if largest >= size:
+        raise InputError(
+            f"the teacher should know every token that it reads, but its table has {size} and a text has number "
+            f"{largest}: choose a teacher with the tokens of the student"
+        )
 
 
 def require_space(num_rows: int, width: int, *run_folders: Path) -> str:
