@@ -19,14 +19,13 @@ Reads:  benchmarks/results/language_models.md. Fewer bits per byte are better. T
 import argparse
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smallmodels import files, metrics, records
+from smallmodels import files, metrics, records, sweeps
 from smallmodels.errors import InputError
 from smallmodels.records import RunRecord
 from smallmodels.report import formats
@@ -34,7 +33,6 @@ from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE = "benchmarks/results/language_models", "benchmarks/results/language_models.md"
-KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
 METRIC, VALIDATION = "bits_per_byte", "validation/minus_bits_per_byte"
 MIN_SEEDS = 3
 DISTILLED, PLAIN = ("cache", "train"), ("label_only",)
@@ -219,10 +217,7 @@ def keep(folder: Path, results: Path) -> None:
         name = _name(record)
         if name is None or record.smoke:
             continue
-        target = results / name
-        target.mkdir(parents=True, exist_ok=True)
-        for name in KEPT_FILES:
-            shutil.copyfile(path.parent / name, target / name)
+        sweeps.keep(path.parent, results / name)
         found += 1
     if not found:
         raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")

@@ -20,14 +20,13 @@ Reads:  benchmarks/results/versus_peers.md. A ratio is the peer's cost over ours
 
 import argparse
 import dataclasses
-import shutil
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallmodels import files, records
+from smallmodels import files, records, sweeps
 from smallmodels.errors import InputError
 from smallmodels.records import Phase, RunRecord
 from smallmodels.report import formats
@@ -35,7 +34,6 @@ from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE = "benchmarks/results/versus_peers", "benchmarks/results/versus_peers.md"
-KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
 COUNTED, ALSO_OURS = ("cache", "train"), "setup"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed:begin -->", "<!-- speed:end -->"
 OTHER_RESULTS = ("training_loop.json", "large_data.json", "signal_cache.json")
@@ -661,11 +659,7 @@ def keep(folder: Path, results: Path) -> None:
     if not chosen:
         raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
     for name, run in chosen.items():
-        target = results / name
-        target.mkdir(parents=True, exist_ok=True)
-        for kept in KEPT_FILES:
-            if (run / kept).is_file():
-                shutil.copyfile(run / kept, target / kept)
+        sweeps.keep(run, results / name)
 
 
 def read_kept(results: Path) -> list[RunRecord]:

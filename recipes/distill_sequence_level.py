@@ -164,9 +164,8 @@ def main(config: Config, run: Run) -> None:
 
     # 3. The student
     def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
-        return losses.by_chunks(
-            states, model.output_layer, lambda logits, chunk: losses.cross_entropy(logits, labels[chunk])
+        return losses.next_token_cross_entropy(
+            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
         )
 
     validation, test = rows_of(splits.validation), rows_of(splits.test)

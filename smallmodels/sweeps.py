@@ -12,6 +12,7 @@ or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs ever
 
 import itertools
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any, Literal, get_args
 
 from smallmodels import files, records
 from smallmodels.errors import DamagedError, InputError, require
+
+KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
 
 Order = Literal["alternate", "blocks"]
 
@@ -121,6 +124,14 @@ def read(*paths: Path | str) -> list[records.RunRecord]:
             raise InputError(f"{path} should be a record or a folder with records, but does not exist: check the path")
         found += sorted(path.rglob(records.RECORD_NAME)) if path.is_dir() else [path]
     return sorted(map(records.read_record, found), key=lambda record: (record.started_utc, record.run_id))
+
+
+def keep(run: Path, target: Path) -> None:
+    """Copy what is kept of a complete run: record, metrics and journal; never weights."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in KEPT_FILES:
+        if (run / name).is_file():
+            shutil.copyfile(run / name, target / name)
 
 
 def read_declaration(path: Path) -> records.Declaration:

@@ -213,6 +213,24 @@ def test_next_tokens_leaves_out_the_first_token_and_refuses_a_batch_without_targ
         losses.next_tokens(hidden, input_ids, torch.ones(1, 2, dtype=torch.bool))
 
 
+def test_next_token_cross_entropy_is_that_of_each_target_by_hand():
+    hidden, weight = randn(2, 5, 6).double().requires_grad_(), randn(9, 6, seed=1).double()
+    input_ids = torch.tensor([[5, 6, 7, 8, 1], [1, 2, 3, 0, 4]])
+    is_target = torch.tensor([[False, False, True, True, False], [False, True, False, False, True]])
+    expected = torch.stack(
+        [
+            -(hidden[row, place - 1] @ weight.T).log_softmax(-1)[input_ids[row, place]]
+            for row, place in is_target.nonzero()
+        ]
+    )
+    values = losses.next_token_cross_entropy(hidden, input_ids, is_target, losses.OutputLayer(weight))
+    torch.testing.assert_close(values, expected.float(), rtol=1e-6, atol=1e-6)
+    (found,) = torch.autograd.grad(values.sum(), hidden)
+    (slope,) = torch.autograd.grad(expected.sum(), hidden)
+    torch.testing.assert_close(found, slope, rtol=1e-6, atol=1e-6)
+    assert found[~torch.roll(is_target, -1, 1)].abs().max() == 0  # states before what is no target
+
+
 # Chunks
 
 

@@ -127,9 +127,8 @@ def main(config: Config, run: Run) -> None:
     compute = run.phase("setup", models.choose_compute, model=student, tokens=train_rows.tokens, **run.compute)
 
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
-        return losses.by_chunks(
-            states, model.output_layer, lambda logits, chunk: losses.cross_entropy(logits, labels[chunk])
+        return losses.next_token_cross_entropy(
+            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
         )
 
     def validate(model: TextModel) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch read
 from torch import Tensor
 
 from smallmodels.errors import InputError, require
-from smallmodels.losses.classes import Divergence
+from smallmodels.losses.classes import Divergence, cross_entropy
 from smallmodels.losses.inputs import check_matrix, full_precision, widened
 
 _CHUNK_BYTES = 16 * 2**20
@@ -115,6 +115,25 @@ def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callabl
         return _pass(finished, *inputs, (False, False, False), _autocast_dtype(hidden_states), None)[0]
     values: Tensor = _ByChunks.apply(finished, *inputs)  # type: ignore[no-untyped-call]
     return values
+
+
+def next_token_cross_entropy(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor, layer: OutputLayer) -> Tensor:
+    """Cross-entropy of each target with the state before it, a few targets at a time.
+
+    Args:
+        hidden_states: As for `next_tokens`, like the two that follow.
+        input_ids: Shape (num_rows, num_positions).
+        is_target: Same shape, bool.
+        layer: Makes the logits.
+
+    Returns:
+        Shape (num_targets,), in nats, float32.
+
+    Raises:
+        InputError: A ValueError; shapes do not fit, or there is no target.
+    """
+    states, labels = next_tokens(hidden_states, input_ids, is_target)
+    return by_chunks(states, layer, lambda logits, chunk: cross_entropy(logits, labels[chunk]))
 
 
 class _ByChunks(torch.autograd.Function):

@@ -118,8 +118,8 @@ def store_token_signals(
     if not len(split):
         raise InputError(f"split {split.name} should have rows for the teacher, found none: check the data set")
     offsets = target_offsets(split.require_tokens())
-    _require_known_ids(split.require_tokens(), models.vocabulary_size(teacher))
     size = models.vocabulary_size(teacher)
+    _require_known_ids(split.require_tokens(), size)
     require(packing.num_classes <= size, "num_classes", f"<= {size}, the teacher's vocabulary", packing.num_classes)
     compute = compute or models.choose_compute()
     one_pass = _Pass(teacher, split, compute, context, cache, _Targets(teacher, packing))
