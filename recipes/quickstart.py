@@ -109,7 +109,7 @@ def main(config: Config, run: Run) -> None:
         "inference",
         evaluation.measure_inference,
         contenders,
-        splits.test.queries.texts[:512],
+        splits.test.queries,
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )

@@ -116,9 +116,9 @@ class TfidfClassifier:
         if len(present) < 2:
             raise InputError(f"a classifier needs two classes or more, {split.name} has one: choose another data set")
         rarest = 2 if len(split) >= _MANY_TEXTS else 1
-        words, characters = (Terms.fit(kind, split.texts, rarest=rarest) for kind in ("words", "characters"))
+        words, characters = (Terms.fit(kind, split.whole_texts, rarest=rarest) for kind in ("words", "characters"))
         model = LogisticRegression(C=_INVERSE_PENALTY, tol=_TOLERANCE, max_iter=_MAX_STEPS)
-        model.fit(_side_by_side(words, characters, split.texts), labels)
+        model.fit(_side_by_side(words, characters, split.whole_texts), labels)
         weights = np.zeros((len(words) + len(characters), num_classes), dtype=np.float32)
         bias = np.full(num_classes, -np.inf, dtype=np.float32)
         bias[present] = 0.0
@@ -304,13 +304,14 @@ def _side_by_side(words: Terms, characters: Terms, texts: Sequence[str]) -> Any:
 def _labels_of(split: Split, num_classes: int) -> npt.NDArray[np.int64]:
     if split.labels is None or not len(split):
         raise InputError(f"{split.name} should have labelled examples, found none: choose a split with labels")
-    low, high = int(split.labels.min()), int(split.labels.max())
+    labels = split.class_labels
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise InputError(
             f"labels of {split.name} should be in [0, {num_classes}), found {low if low < 0 else high}: "
             "choose a split with labels"
         )
-    return split.labels
+    return labels
 
 
 def _contents(terms: Sequence[Terms], arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:

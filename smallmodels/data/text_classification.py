@@ -283,8 +283,7 @@ def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
     """At most `limit` rows, each class with its share."""
     if limit is None or len(split) <= limit:
         return split
-    assert split.labels is not None
-    dropped = stratified(split.labels, len(split) - limit, generator(split_seed, f"limit {split.name}"))
+    dropped = stratified(split.class_labels, len(split) - limit, generator(split_seed, f"limit {split.name}"))
     return split.take(np.flatnonzero(~dropped))
 
 
@@ -330,9 +329,7 @@ def _number(part: _Rows, role: str, names: dict[Any, str], dataset: str, column:
 
 
 def _check_classes(splits: dict[str, Split], label_names: list[str]) -> None:
-    present = {
-        role: set(np.unique(split.labels).tolist()) for role, split in splits.items() if split.labels is not None
-    }
+    present = {role: set(np.unique(split.class_labels).tolist()) for role, split in splits.items()}
     if len(present["train"]) < 2:
         only = ", ".join(label_names[i] for i in present["train"])
         raise InputError(f"train should have two classes or more, found only {only or 'none'}")
@@ -347,6 +344,6 @@ def _check_classes(splits: dict[str, Split], label_names: list[str]) -> None:
 def _note_missing_classes(splits: dict[str, Split], label_names: list[str], notes: dict[str, Any]) -> None:
     """Say which classes a split has no row of: what is measured there says nothing about them."""
     for role, split in splits.items():
-        present = set() if split.labels is None else set(np.unique(split.labels).tolist())
+        present = set(np.unique(split.class_labels).tolist())
         if missing := [name for number, name in enumerate(label_names) if number not in present]:
             notes.setdefault("classes_without_rows", {})[role] = missing

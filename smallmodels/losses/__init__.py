@@ -10,8 +10,8 @@ One convention for all of them:
 Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K tokens of a stored signal, D dimensions
 of an embedding or hidden state, L positions of a text.
 
-`classes` compares logits, `vocabulary` does so for language models without ever holding all logits, `embeddings`
-compares embeddings and hidden states.
+`classes` compares logits, `labels` those of labels that do not exclude each other, and scores; `vocabulary` compares
+logits of language models without ever holding all of them, `embeddings` embeddings and hidden states.
 """
 
 from smallmodels.losses.classes import (
@@ -26,6 +26,7 @@ from smallmodels.losses.classes import (
     universal_logit_distance,
 )
 from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, hidden_states_mse, pairwise_similarity
+from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
 from smallmodels.losses.vocabulary import (
     OutputLayer,
     TopK,
@@ -45,6 +46,8 @@ __all__ = [
     "Divergence",
     "OutputLayer",
     "TopK",
+    "binary_cross_entropy",
+    "binary_kl_divergence",
     "by_chunks",
     "cross_entropy",
     "embedding_cosine",
@@ -59,6 +62,7 @@ __all__ = [
     "shifted",
     "skew_kl_divergence",
     "skew_reverse_kl_divergence",
+    "squared_error",
     "top_k",
     "top_k_by_chunks",
     "top_k_divergence",

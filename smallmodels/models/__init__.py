@@ -14,17 +14,20 @@ from smallmodels.models.facts import (
     size_bytes,
     vocabulary_size,
 )
-from smallmodels.models.forward import forward_all, forward_targets, forward_texts
+from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words
 from smallmodels.models.fresh import new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
     Embedder,
     Model,
+    Problem,
     TextModel,
     embedding_width,
+    is_token_classifier,
     load_classifier,
     load_embedder,
     load_language_model,
+    load_token_classifier,
     require_own_tokens,
     seeded,
 )
@@ -35,6 +38,7 @@ __all__ = [
     "LanguageModel",
     "Model",
     "Operations",
+    "Problem",
     "TextModel",
     "add_lora",
     "choose_compute",
@@ -43,11 +47,14 @@ __all__ = [
     "forward_all",
     "forward_targets",
     "forward_texts",
+    "forward_words",
     "is_adapted",
+    "is_token_classifier",
     "keeps_texts_apart",
     "load_classifier",
     "load_embedder",
     "load_language_model",
+    "load_token_classifier",
     "matmul_rate",
     "merge_adapter",
     "new_language_model",

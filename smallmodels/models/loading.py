@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -30,6 +31,8 @@ from smallmodels.errors import DamagedError, InputError
 from smallmodels.models.language_model import LanguageModel, require_known_output
 
 _NOTES_NAME = "smallmodels.json"
+
+Problem: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 Model: TypeAlias = nn.Module
 """What `loss_fn` is given: call it with `model(**batch.inputs)`."""
@@ -63,7 +66,7 @@ class TextModel:
     """A model with its tokenizer, and notes on how it came to be; a teacher or a student."""
 
     model: nn.Module
-    """A sequence classifier of transformers, an `Embedder`, or a `LanguageModel`."""
+    """A sequence or token classifier of transformers, an `Embedder`, or a `LanguageModel`."""
     tokenizer: PreTrainedTokenizerBase
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able: `base_model`, `layers`, …"""
@@ -96,7 +99,7 @@ class TextModel:
     @property
     def transformer(self) -> Any:
         """The model of transformers, without our wrapper."""
-        return getattr(self.model, "transformer", self.model) if _kind(self.model) != "classifier" else self.model
+        return self.model.transformer if isinstance(self.model, (Embedder, LanguageModel)) else self.model
 
     def copy(self) -> "TextModel":
         """A deep copy of the weights; the tokenizer is shared."""
@@ -115,6 +118,7 @@ class TextModel:
 
 _KINDS: dict[str, tuple[Any, type[nn.Module] | None]] = {
     "classifier": (AutoModelForSequenceClassification, None),
+    "token_classifier": (AutoModelForTokenClassification, None),
     "embedder": (AutoModel, Embedder),
     "language_model": (AutoModelForCausalLM, LanguageModel),
 }
@@ -122,7 +126,14 @@ _KINDS: dict[str, tuple[Any, type[nn.Module] | None]] = {
 
 
 def _kind(model: nn.Module) -> str:
-    return next((name for name, (_, wrapper) in _KINDS.items() if wrapper and isinstance(model, wrapper)), "classifier")
+    wrapped = next((name for name, (_, wrapper) in _KINDS.items() if wrapper and isinstance(model, wrapper)), None)
+    return wrapped or ("token_classifier" if is_token_classifier(model) else "classifier")
+
+
+def is_token_classifier(model: nn.Module) -> bool:
+    """Whether a model gives logits for each token of a text."""
+    bare: Any = getattr(model, "get_base_model", lambda: model)()  # within adapters
+    return type(bare).__name__.endswith(_TOKEN_HEAD)
 
 
 def _tensor_bytes(tensor: Tensor) -> bytes:
@@ -145,6 +156,10 @@ def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
     files.write_json(folder / "1_Pooling" / "config.json", pooling)
     files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
 
+
+_HEADS = {"ForSequenceClassification": "classifier", "ForTokenClassification": "token_classifier"}
+"""Ends of the names of classes that give logits of classes, and our kinds."""
+_TOKEN_HEAD = "ForTokenClassification"
 
 _UNUSED = ("pooler.",)
 """Weights that an embedder may lack, because it does not use them."""
@@ -337,13 +352,20 @@ def _require_mean_pooling(folder: Path, name: str) -> None:
 
 
 def load_classifier(
-    name: str, label_names: Sequence[str], *, max_length: int = 128, seed: int = 0, role: str = "teacher"
+    name: str,
+    label_names: Sequence[str],
+    *,
+    problem: Problem = "single_label_classification",
+    max_length: int = 128,
+    seed: int = 0,
+    role: str = "teacher",
 ) -> tuple[TextModel, sources.ModelFiles, bool]:
     """A sequence classifier for these labels from the hub, an installed package or a folder.
 
     Args:
         name: Hub id, `org/name@revision`, or a local folder; fine-tuned for these labels, or a base model.
-        label_names: Names of the classes in the order of the data set's labels.
+        label_names: Names of the classes in the order of the data set's labels; for a score, one name.
+        problem: Whether one class holds, several may, or the one output is a score; in the words of transformers.
         max_length: Tokens after which a text is cut, if the model takes that many.
         seed: For the weights of a new head.
         role: For the record.
@@ -351,12 +373,25 @@ def load_classifier(
     Returns: The model, the files that it came from, and whether it was fine-tuned already.
     Raises: InputError if it was fine-tuned for other labels.
     """
+    return _load_head("ForSequenceClassification", name, label_names, max_length, seed, role, problem_type=problem)
+
+
+def load_token_classifier(
+    name: str, label_names: Sequence[str], *, max_length: int = 128, seed: int = 0, role: str = "teacher"
+) -> tuple[TextModel, sources.ModelFiles, bool]:
+    """`load_classifier` for a label of each word, such as the tags of entities."""
+    return _load_head(_TOKEN_HEAD, name, label_names, max_length, seed, role)
+
+
+def _load_head(
+    head: str, name: str, label_names: Sequence[str], max_length: int, seed: int, role: str, **options: Any
+) -> tuple[TextModel, sources.ModelFiles, bool]:
     fetched = sources.fetch_model(name, role=role)
     config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
-    is_tuned = any("ForSequenceClassification" in a for a in (config.architectures or []))
+    is_tuned = any(head in architecture for architecture in (config.architectures or []))
     order = _label_order(name, config, label_names) if is_tuned else list(range(len(label_names)))
     model, tokenizer = _from_folder(
-        AutoModelForSequenceClassification,
+        _KINDS[_HEADS[head]][0],
         fetched.folder,
         may_lack=() if is_tuned else _HEAD,
         may_have=() if is_tuned else _OTHER_HEADS,
@@ -364,6 +399,7 @@ def load_classifier(
         num_labels=len(label_names),
         id2label=dict(enumerate(label_names)),
         label2id={label: i for i, label in enumerate(label_names)},
+        **options,
     )
     if order != list(range(len(order))):
         _reorder_head(model, order)
