@@ -127,9 +127,9 @@ class Batch:
         longest = int(lengths.max())
         inputs = {name: tensor[rows, :longest] for name, tensor in self.inputs.items()}
         is_target = None if self._is_target is None else self._is_target[rows, :longest]
+        parts: list[Any] = [self._labels, self._teacher]
         labels, teacher = (
-            None if part is None else part[self._span(rows) if self._is_per_target(part) else rows]
-            for part in (self._labels, self._teacher)
+            None if part is None else part[self._span(rows) if self._is_per_target(part) else rows] for part in parts
         )
         return Batch(inputs, self.ids[rows], lengths, labels, teacher, is_target, self._of_words)
 
@@ -149,9 +149,9 @@ class Batch:
         if self._is_target is None:
             return replace(self, inputs=inputs, lengths=lengths)
         kept = self.is_target.nonzero()[:, 1] < max_length
+        parts: list[Any] = [self._labels, self._teacher]
         labels, teacher = (
-            _each(part, lambda values: values[kept]) if self._is_per_target(part) else part
-            for part in (self._labels, self._teacher)
+            _each(part, lambda values: values[kept]) if self._is_per_target(part) else part for part in parts
         )
         is_target = self.is_target[:, :max_length]
         return replace(self, inputs=inputs, lengths=lengths, _labels=labels, _teacher=teacher, _is_target=is_target)
