@@ -16,8 +16,8 @@ class Contender:
     """A model in a comparison, and the phases that were paid for it."""
 
     model: Any
-    """A `TextModel`, or a baseline with `predict_proba(texts)` for labels or `similarities(queries)` for retrieval,
-    and `num_parameters`, `size_bytes` and `number_format`."""
+    """A `TextModel`, or a baseline with `predict_proba(texts)` for labels, `similarities(queries)` for retrieval or
+    `predict(split)` for words and pairs, and `num_parameters`, `size_bytes` and `number_format`."""
     built_by: tuple[str, ...] = ()
     teacher_phases: tuple[str, ...] = ()
 
@@ -32,17 +32,21 @@ class Evaluation:
 
     results: list[records.Result]
     predictions: dict[str, list[Any]] = field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By role, what a model needs to know to answer as it did here, such as thresholds that validation chose."""
 
     def save(self, folder: Path) -> None:
         """Write `evaluation.json`."""
-        value = {"results": records.to_json(self.results), "predictions": records.to_json(self.predictions)}
+        value = {name: records.to_json(getattr(self, name)) for name in ("results", "predictions", "notes")}
         files.write_json(folder / "evaluation.json", value)
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
         """Read what `save` wrote."""
         value = files.read_json(folder / "evaluation.json")
-        return cls([records.from_json(records.Result, r) for r in value["results"]], value["predictions"])
+        return cls(
+            [records.from_json(records.Result, r) for r in value["results"]], value["predictions"], value["notes"]
+        )
 
 
 def as_contender(value: Contender | TextModel) -> Contender:

@@ -126,6 +126,8 @@ def _use(model: Any, compute: Compute, context: Context) -> Any:
         return lambda part: forward(
             model, part.tokenize(model.tokenizer, max_length=model.max_length), compute, context
         )
+    if hasattr(model, "predict"):
+        return model.predict
     answer = model.predict_proba if hasattr(model, "predict_proba") else model.similarities
     return lambda part: answer(part.whole_texts)
 
