@@ -455,7 +455,7 @@ def parquet_files(tmp_path):
     return folder
 
 
-STEPS = ["_read_file", "_pick_columns", "_note_dropped", "_fill_in", "note_overlap", "_finish"]
+STEPS = ["_read_file", "pick_column", "note_dropped", "fill_in", "note_overlap", "finish"]
 
 
 @pytest.mark.parametrize("killed_in", STEPS)

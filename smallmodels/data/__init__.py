@@ -3,10 +3,13 @@
 from smallmodels.data.alignment import pair_targets
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
+from smallmodels.data.multilabel import load_multilabel_classification
 from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits, cuts_alike
 from smallmodels.data.text_classification import load_text_classification
+from smallmodels.data.text_pairs import load_text_pairs
 from smallmodels.data.texts import cut_into_rows, load_texts
+from smallmodels.data.token_classification import load_token_classification
 
 __all__ = [
     "Batch",
@@ -18,9 +21,12 @@ __all__ = [
     "cut_completions",
     "cut_into_rows",
     "cuts_alike",
+    "load_multilabel_classification",
     "load_python_docs",
     "load_text_classification",
+    "load_text_pairs",
     "load_texts",
+    "load_token_classification",
     "pair_targets",
     "prompt_ids",
 ]
