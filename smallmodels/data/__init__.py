@@ -3,8 +3,16 @@
 from smallmodels.data.alignment import pair_targets
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
+from smallmodels.data.languages import languages_of
 from smallmodels.data.multilabel import load_multilabel_classification
 from smallmodels.data.python_docs import load_python_docs
+from smallmodels.data.sentences import (
+    Sentences,
+    load_bitexts,
+    load_search_pairs,
+    load_sentences,
+    load_translated_pairs,
+)
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits, cuts_alike
 from smallmodels.data.text_classification import load_text_classification
 from smallmodels.data.text_pairs import load_text_pairs
@@ -15,18 +23,24 @@ __all__ = [
     "Batch",
     "RetrievalSplit",
     "RetrievalSplits",
+    "Sentences",
     "Split",
     "Splits",
     "Template",
     "cut_completions",
     "cut_into_rows",
     "cuts_alike",
+    "languages_of",
+    "load_bitexts",
     "load_multilabel_classification",
     "load_python_docs",
+    "load_search_pairs",
+    "load_sentences",
     "load_text_classification",
     "load_text_pairs",
     "load_texts",
     "load_token_classification",
+    "load_translated_pairs",
     "pair_targets",
     "prompt_ids",
 ]

@@ -1,11 +1,12 @@
 """Parts of the test items that are measured on their own, such as languages: what the same model costs on each."""
 
+import dataclasses
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from smallmodels import models
+from smallmodels import models, records
 from smallmodels.data.splits import Split, tokenize
 from smallmodels.evaluation.inference import measure_inference
 from smallmodels.models import Compute, TextModel
@@ -58,6 +59,19 @@ def language_costs(
             }
         )
     return rows
+
+
+def with_group_rows(
+    results: Sequence[records.Result], role: str, rows: Sequence[Mapping[str, Any]]
+) -> list[records.Result]:
+    """The results with more known of the groups of one role, such as costs, group by group."""
+    more = {str(row["group"]): row for row in rows}
+    return [
+        dataclasses.replace(r, groups=[{**row, **more.get(row["group"], {})} for row in r.groups])
+        if r.role == role
+        else r
+        for r in results
+    ]
 
 
 def _token_counts(model: TextModel, split: Split) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """Load models from the hub, a package or a folder; safetensors only, and no code that comes with them.
 
-Legend: N examples, L tokens, D dimensions of a token's vector, E dimensions of an embedding.
+Legend: N examples, L tokens, D dimensions of a vector.
 """
 
 import contextlib
@@ -66,14 +66,14 @@ class Embedder(nn.Module):
         return self.transformer.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings of shape (N, E), float32, from ids and mask of shape (N, L)."""
+        """Embeddings of shape (N, D), float32, from ids and mask of shape (N, L)."""
         states_NLD = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         mask_NL1 = attention_mask.unsqueeze(-1).to(states_NLD.dtype)
         pooled_ND = states_NLD[:, 0]
         if self.pooling == "mean":
             pooled_ND = (states_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1e-9)
-        vectors_NE = pooled_ND if self.projection is None else self.projection(pooled_ND).float()
-        return nn.functional.normalize(vectors_NE, dim=-1)
+        vectors_ND = pooled_ND if self.projection is None else self.projection(pooled_ND).float()
+        return nn.functional.normalize(vectors_ND, dim=-1)
 
 
 @dataclass
