@@ -1,12 +1,13 @@
 """What a model is worth and what one use of it costs: quality, agreement with the teacher, size, latency, joules.
 
-`contenders` are what is compared; `classes` and `retrieval` say how good each is at its kind of task, `inference` what
-a use costs; `uses` is a finished model at work.
+`contenders` are what is compared; `classes`, `labels`, `words`, `scores` and `retrieval` say how good each is at its
+kind of task, `inference` what a use costs; `uses` is a finished model at work.
 """
 
 from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, softmax
 from smallmodels.evaluation.contenders import Contender, Contenders, Evaluation, as_contender, forward, plain_result
 from smallmodels.evaluation.inference import InferenceCosts, measure_inference
+from smallmodels.evaluation.labels import evaluate_multilabel_classifiers, micro_f1, sigmoid
 from smallmodels.evaluation.retrieval import (
     Hit,
     SearchIndex,
@@ -14,7 +15,9 @@ from smallmodels.evaluation.retrieval import (
     example_answers,
     mean_reciprocal_rank,
 )
+from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation
 from smallmodels.evaluation.uses import example_predictions, is_embedder, label_names, predict_texts
+from smallmodels.evaluation.words import evaluate_token_classifiers, predict_tags, span_f1
 
 __all__ = [
     "Contender",
@@ -26,7 +29,10 @@ __all__ = [
     "accuracy",
     "as_contender",
     "evaluate_classifiers",
+    "evaluate_multilabel_classifiers",
     "evaluate_retrieval",
+    "evaluate_scorers",
+    "evaluate_token_classifiers",
     "example_answers",
     "example_predictions",
     "forward",
@@ -34,7 +40,12 @@ __all__ = [
     "label_names",
     "mean_reciprocal_rank",
     "measure_inference",
+    "micro_f1",
     "plain_result",
+    "predict_tags",
     "predict_texts",
+    "rank_correlation",
+    "sigmoid",
     "softmax",
+    "span_f1",
 ]
