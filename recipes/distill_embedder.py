@@ -134,7 +134,7 @@ def main(config: Config, run: Run) -> None:
     if config.dimensions is not None or config.prefixes:
         width = signals.values.shape[1]
         axes = students.principal_axes(signals.values, config.dimensions or width)
-        train = replace(train, teacher=signals.rows_for(train) @ axes)
+        train = students.along_axes(train, axes)
         untrained = students.project(untrained, axes)
         others["projected_teacher"] = Contender(students.project(teacher, axes), built_by=("cache",))
 
@@ -173,7 +173,7 @@ def main(config: Config, run: Run) -> None:
         loss_fn,
         Judge(
             metric="spearman",
-            validate=partial(evaluation.spearman, split=pairs.validation),
+            validate=partial(evaluation.rank_correlation, split=pairs.validation),
             evaluate=evaluate,
             uses=pairs.test,
             baselines={"tfidf": partial(baselines.TfidfScorer.fit, pairs.train, num_classes=0)},

@@ -116,7 +116,7 @@ def main(config: Config, run: Run) -> None:
     tests = {language: splits.test for language, splits in by_language.items()}
 
     def validate(model: TextModel, *, compute: Compute) -> float:
-        return float(np.mean([evaluation.spearman(model, split, compute=compute) for split in few.values()]))
+        return float(np.mean([evaluation.rank_correlation(model, split, compute=compute) for split in few.values()]))
 
     def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
         pairs = {language: split for language, (split, _) in bitexts.items()}

@@ -145,7 +145,7 @@ def distil(
         return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
 
     def validate(model: TextModel) -> dict[str, float]:
-        return {metric: measure(model, splits.validation, splits.label_names, compute=compute)}
+        return {metric: measure(model, splits, compute=compute)}
 
     # 2. Teacher: fine-tuned once, and its logits stored once; other runs find both in the cache
     teacher = base
@@ -214,6 +214,7 @@ def distil(
         **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
     }
     result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
+    student.notes.update(result.notes.get("student", {}))
     costs = run.phase(
         "inference",
         evaluation.measure_inference,

@@ -7,6 +7,7 @@ Shapes: B texts of a batch, N targets (texts, or words of texts), C classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -33,7 +34,7 @@ class Task:
     soft_loss: Callable[..., Tensor]
     """Of logits, the teacher's logits and `temperature`, one value per target; zero where the two agree."""
     validate: Callable[..., float]
-    """Of a model, a split, the names of its labels and `compute`: the metric."""
+    """Of a model and tokenised splits, with `compute`: the metric on validation."""
     evaluate: Callable[..., evaluation.Evaluation]
     """Of contenders and tokenised splits, with `compute` and `context`: results on test."""
     baselines: Mapping[str, Callable[..., Any]]
@@ -49,12 +50,8 @@ def _logits_of_texts(model: Model, batch: Batch) -> Tensor:
     return logits
 
 
-def _evaluate_classes(
-    contenders: evaluation.Contenders, splits: Splits, *, compute: models.Compute, context: Any
-) -> evaluation.Evaluation:
-    return evaluation.evaluate_classifiers(
-        contenders, splits.test, splits.label_names, compute=compute, context=context
-    )
+def _logits_of_words(model: Model, batch: Batch) -> Tensor:
+    return _logits_of_texts(model, batch)[batch.is_target]
 
 
 CLASSES = Task(
@@ -64,8 +61,59 @@ CLASSES = Task(
     logits=_logits_of_texts,
     hard_loss=losses.cross_entropy,
     soft_loss=losses.kl_divergence,
-    validate=lambda model, split, _, compute: evaluation.accuracy(model, split, compute=compute),
-    evaluate=_evaluate_classes,
+    validate=lambda model, splits, compute: evaluation.accuracy(model, splits.validation, compute=compute),
+    evaluate=lambda contenders, splits, compute, context: evaluation.evaluate_classifiers(
+        contenders, splits.test, splits.label_names, compute=compute, context=context
+    ),
     baselines={"tfidf": baselines.TfidfClassifier.fit, "majority": baselines.MajorityClassifier.fit},
 )
 """One class for each text, or for each pair of texts."""
+
+LABELS = Task(
+    tag="text-classification",
+    metric="micro_f1",
+    load_model=partial(models.load_classifier, problem="multi_label_classification"),
+    logits=_logits_of_texts,
+    hard_loss=losses.binary_cross_entropy,
+    soft_loss=losses.binary_kl_divergence,
+    validate=lambda model, splits, compute: evaluation.micro_f1(model, splits.validation, compute=compute),
+    evaluate=lambda contenders, splits, compute, context: evaluation.evaluate_multilabel_classifiers(
+        contenders, splits.test, splits.validation, splits.label_names, compute=compute, context=context
+    ),
+    baselines={"tfidf": baselines.TfidfLabels.fit},
+)
+"""Any number of labels for each text."""
+
+WORDS = Task(
+    tag="token-classification",
+    metric="f1",
+    load_model=models.load_token_classifier,
+    logits=_logits_of_words,
+    hard_loss=losses.cross_entropy,
+    soft_loss=losses.kl_divergence,
+    validate=lambda model, splits, compute: evaluation.span_f1(
+        model, splits.validation, splits.label_names, compute=compute
+    ),
+    evaluate=lambda contenders, splits, compute, context: evaluation.evaluate_token_classifiers(
+        contenders, splits.test, splits.label_names, compute=compute, context=context
+    ),
+    baselines={"word_tags": baselines.WordTagger.fit},
+    num_signal_rows=lambda split: sum(text.count(" ") + 1 for text in split.texts),
+)
+"""A tag for each word, of which spans are made."""
+
+SCORES = Task(
+    tag="text-classification",
+    metric="spearman",
+    load_model=partial(models.load_classifier, problem="regression"),
+    logits=_logits_of_texts,
+    hard_loss=losses.squared_error,
+    soft_loss=lambda logits, teacher, temperature: losses.squared_error(logits, teacher),
+    validate=lambda model, splits, compute: evaluation.rank_correlation(model, splits.validation, compute=compute),
+    evaluate=lambda contenders, splits, compute, context: evaluation.evaluate_scorers(
+        contenders, splits.test, compute=compute, context=context
+    ),
+    baselines={"tfidf": baselines.TfidfScorer.fit},
+    outputs=lambda splits: ("score",),
+)
+"""A score for each pair of texts; a temperature has nothing to soften."""

@@ -48,7 +48,7 @@ class MajorityClassifier:
         Raises:
             InputError: The split has no labels or no examples, or a label is out of range.
         """
-        counts = np.bincount(labels_of(split, num_classes), minlength=num_classes)
+        counts = np.bincount(_labels_of(split, num_classes), minlength=num_classes)
         return cls(counts / counts.sum())
 
     def predict_proba(self, texts: Sequence[str]) -> Floats:

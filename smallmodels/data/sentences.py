@@ -341,11 +341,11 @@ def _require_same_rows(dataset: str, role: str, language: str, split: Split, ori
 
 
 def _first_rows(splits: Splits, count: int | None) -> Splits:
-    parts = {
-        role: split if count is None else split.take(np.arange(min(count, len(split))))
-        for role, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
-    }
-    return dataclasses.replace(splits, **parts)
+    if count is None:
+        return splits
+    parts = splits.train, splits.validation, splits.test
+    train, validation, test = (part.take(np.arange(min(count, len(part)))) for part in parts)
+    return dataclasses.replace(splits, train=train, validation=validation, test=test)
 
 
 def load_bitexts(

@@ -45,6 +45,7 @@ def load_token_classification(
     test_split: str = "test",
     split_seed: int = 0,
     drop_overlap: bool = False,
+    drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = None,
     context: Context = NO_CONTEXT,
@@ -64,6 +65,7 @@ def load_token_classification(
             in.
         split_seed: Seed of every such draw.
         drop_overlap: Whether sentences of train that also stand in validation or test are dropped.
+        drop_bad_texts: Whether sentences of a megabyte are dropped and counted; they are refused otherwise.
         max_train: At most so many sentences of train, drawn so that rare tags keep their shares; None is all.
         max_test: At most so many sentences of test, in the same way.
         context: Of the phase, in whose folder data sets are unpacked and the identity of the data is noted.
@@ -83,7 +85,10 @@ def load_token_classification(
         tags_column = pick_column(tables, dataset, "tags", tags_column, TAGS_COLUMNS, notes)
         require_different(words=words_column, tags=tags_column)
         chosen = pick_splits(tables, dataset, train_split, validation_split, test_split)
-        rows = {role: _rows_of(tables[name], name, words_column, tags_column) for role, name in chosen.items()}
+        rows = {
+            role: _rows_of(tables[name], name, words_column, tags_column, drop_bad_texts)
+            for role, name in chosen.items()
+        }
         note_dropped(rows, notes)
         known = tables[chosen["train"]].class_names.get(tags_column)
         names = {tag: tag for tag in known or sorted(rows["train"].kinds, key=_by_type)}
@@ -108,7 +113,7 @@ def _by_type(tag: str) -> tuple[str, str]:
     return ("", "") if tag == "O" else (kind, place)
 
 
-def _rows_of(table: Table, split_name: str, words_column: str, tags_column: str) -> Rows:
+def _rows_of(table: Table, split_name: str, words_column: str, tags_column: str, drop_bad_texts: bool) -> Rows:
     """Sentences with their tags as strings; a split without the column of the tags has none."""
     require_columns(table, split_name, [words_column])
     if tags_column not in table.columns:
@@ -130,8 +135,15 @@ def _rows_of(table: Table, split_name: str, words_column: str, tags_column: str)
                 f"every row of split {split_name} should have one tag for each word, row {row} has {len(words)} words "
                 f"and {len(tags)} tags: mend the data"
             )
+        elif len(text := _join(words, words_column, split_name, row, dropped)) >= LONGEST_TEXT:
+            if not drop_bad_texts:
+                raise InputError(
+                    f"every row of split {split_name} should be a sentence below a million characters, found one of "
+                    f"{len(text):,} in row {row}: put blank lines between sentences, or add --drop-bad-texts"
+                )
+            dropped["megabyte_text"] += 1
         else:
-            texts.append(_join(words, words_column, split_name, row, dropped))
+            texts.append(text)
             numbers.append([kinds.number(read_tag(tag, row)) for tag in tags], [len(tags)])
             kept.add(row)
     split = Split(split_name, RowIds(split_name, kept.done()), texts.done())
@@ -159,13 +171,7 @@ def _join(words: list[Any], column: str, split_name: str, row: int, counts: Coun
         clean.append("_".join(word.split()) or "_")
         if clean[-1] != word:
             counts["repaired_words"] += 1
-    text = clean_text(" ".join(clean), column, split_name, row, counts)
-    if len(text) >= LONGEST_TEXT:
-        raise InputError(
-            f"every row of split {split_name} should be a sentence below a million characters, found one of "
-            f"{len(text):,} in row {row}: put blank lines between sentences"
-        )
-    return text
+    return clean_text(" ".join(clean), column, split_name, row, counts)
 
 
 class _TagReader:

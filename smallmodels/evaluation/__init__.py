@@ -1,7 +1,8 @@
 """What a model is worth and what one use of it costs: quality, agreement with the teacher, size, latency, joules.
 
-`contenders` are what is compared; `classes`, `retrieval` and `similarity` say how good each is at its kind of task,
-`inference` what a use costs, `groups` what it costs in each language; `uses` is a finished model at work.
+`contenders` are what is compared; `classes`, `labels`, `words`, `scores`, `similarity` and `retrieval` say how good
+each is at its kind of task, `inference` what a use costs, `groups` what it costs in each language; `uses` is a finished
+model at work.
 """
 
 from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, softmax
@@ -16,6 +17,7 @@ from smallmodels.evaluation.contenders import (
 )
 from smallmodels.evaluation.groups import language_costs, num_words, with_group_rows
 from smallmodels.evaluation.inference import InferenceCosts, measure_inference
+from smallmodels.evaluation.labels import evaluate_multilabel_classifiers, micro_f1, sigmoid
 from smallmodels.evaluation.retrieval import (
     Hit,
     SearchIndex,
@@ -23,15 +25,16 @@ from smallmodels.evaluation.retrieval import (
     example_answers,
     mean_reciprocal_rank,
 )
+from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation
 from smallmodels.evaluation.similarity import (
     bitext_accuracy,
     evaluate_languages,
     evaluate_similarity,
     example_pairs,
-    pair_similarities,
-    spearman,
 )
 from smallmodels.evaluation.uses import example_predictions, is_embedder, label_names, predict_texts
+from smallmodels.evaluation.vectors import pair_similarities
+from smallmodels.evaluation.words import evaluate_token_classifiers, predict_tags, span_f1
 
 __all__ = [
     "Contender",
@@ -45,8 +48,11 @@ __all__ = [
     "bitext_accuracy",
     "evaluate_classifiers",
     "evaluate_languages",
+    "evaluate_multilabel_classifiers",
     "evaluate_retrieval",
+    "evaluate_scorers",
     "evaluate_similarity",
+    "evaluate_token_classifiers",
     "example_answers",
     "example_pairs",
     "example_predictions",
@@ -56,12 +62,16 @@ __all__ = [
     "language_costs",
     "mean_reciprocal_rank",
     "measure_inference",
+    "micro_f1",
     "num_words",
     "pair_similarities",
     "plain_result",
+    "predict_tags",
     "predict_texts",
+    "rank_correlation",
+    "sigmoid",
     "softmax",
-    "spearman",
+    "span_f1",
     "with_group_rows",
     "with_metrics_of",
 ]

@@ -64,14 +64,16 @@ def language_costs(
 def with_group_rows(
     results: Sequence[records.Result], role: str, rows: Sequence[Mapping[str, Any]]
 ) -> list[records.Result]:
-    """The results with more known of the groups of one role, such as costs, group by group."""
-    more = {str(row["group"]): row for row in rows}
-    return [
-        dataclasses.replace(r, groups=[{**row, **more.get(row["group"], {})} for row in r.groups])
-        if r.role == role
-        else r
-        for r in results
-    ]
+    """The results with more known of the groups of one role, such as costs, and with groups that are new to it."""
+    return [dataclasses.replace(r, groups=_merged([*r.groups, *rows])) if r.role == role else r for r in results]
+
+
+def _merged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each group, with all that is known of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(str(row["group"]), {}).update(row)
+    return list(found.values())
 
 
 def _token_counts(model: TextModel, split: Split) -> dict[str, float | None]:

@@ -11,8 +11,8 @@ import numpy as np
 from smallmodels import energy, files, models, records
 from smallmodels.data.splits import Split
 from smallmodels.evaluation.contenders import Contenders, as_contender, forward
-from smallmodels.evaluation.similarity import pair_similarities
 from smallmodels.evaluation.uses import is_embedder
+from smallmodels.evaluation.vectors import pair_similarities
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 

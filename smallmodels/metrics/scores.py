@@ -71,7 +71,7 @@ def mean_spearman(
     ones = np.ones(len(pairs[0][1]), dtype=np.int64)
 
     def mean_of(counts: Ints) -> Floats:
-        return np.mean([_weighted(counts, *each) for each in ranks], axis=0)
+        return np.asarray(np.mean([_weighted(counts, *each) for each in ranks], axis=0))
 
     value = float(mean_of(ones[None, :])[0])
     if len(ones) == 1:

@@ -179,12 +179,12 @@ def _write_sentence_transformers_files(folder: Path, embedder: Embedder, max_len
     files.write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     for path in paths:
         (folder / path).mkdir(exist_ok=True)
-    pooling = {"word_embedding_dimension": int(embedder.config.hidden_size)}
+    pooling: dict[str, Any] = {"word_embedding_dimension": int(embedder.config.hidden_size)}
     pooling |= {key: embedder.pooling == name for name, key in _POOLING_KEYS.items()}
     files.write_json(folder / "1_Pooling" / "config.json", pooling)
     files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     if projection is not None:
-        settings = {"in_features": projection.in_features, "out_features": projection.out_features}
+        settings: dict[str, Any] = {"in_features": projection.in_features, "out_features": projection.out_features}
         settings |= {"bias": projection.bias is not None, "activation_function": _IDENTITY}
         files.write_json(folder / _DENSE / "config.json", settings)
         weights = {f"linear.{name}": tensor.contiguous() for name, tensor in projection.state_dict().items()}

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from smallmodels import arrays
+from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, require
 from smallmodels.models import Embedder
 from smallmodels.students.student import Student
@@ -39,6 +40,12 @@ def principal_axes(embeddings_ND: Floats, num_dimensions: int) -> npt.NDArray[np
     axes = vectors[:, ::-1][:, :num_dimensions]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(0)[None], axis=0)  # the sign of an axis is no one's choice
     return np.asarray(axes * np.sign(largest), dtype=np.float32)
+
+
+def along_axes(split: Split, axes_DE: npt.NDArray[np.float32]) -> Split:
+    """A split with the teacher's embeddings along these axes in place of the embeddings themselves."""
+    assert isinstance(split.teacher, np.ndarray), "embeddings of whole texts"
+    return dataclasses.replace(split, teacher=split.teacher @ axes_DE)
 
 
 def project(student: Student, axes_DE: npt.NDArray[np.float32]) -> Student:
