@@ -14,7 +14,7 @@ from smallmodels import metrics, models, records, sources
 from smallmodels.data.splits import Split
 from smallmodels.evaluation.contenders import Contenders, Evaluation, as_contender, plain_result
 from smallmodels.evaluation.groups import with_group_rows
-from smallmodels.evaluation.scores import evaluate_scorers, scores_of
+from smallmodels.evaluation.scores import evaluate_scorers, predict_scores, scores_of
 from smallmodels.evaluation.vectors import cosines, embed_pairs
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context

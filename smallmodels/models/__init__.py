@@ -15,7 +15,7 @@ from smallmodels.models.facts import (
     vocabulary_size,
 )
 from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words
-from smallmodels.models.fresh import new_language_model, new_language_model_of, new_tokenizer
+from smallmodels.models.fresh import byte_level_bpe, new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
     Embedder,
@@ -41,6 +41,7 @@ __all__ = [
     "Problem",
     "TextModel",
     "add_lora",
+    "byte_level_bpe",
     "choose_compute",
     "describe",
     "embedding_width",
