@@ -4,7 +4,8 @@
 kind of task, `inference` what a use costs; `uses` is a finished model at work.
 """
 
-from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, softmax
+from smallmodels.evaluation.abstention import with_abstention
+from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, macro_f1, softmax
 from smallmodels.evaluation.contenders import Contender, Contenders, Evaluation, as_contender, forward, plain_result
 from smallmodels.evaluation.inference import InferenceCosts, measure_inference
 from smallmodels.evaluation.labels import evaluate_multilabel_classifiers, micro_f1, sigmoid
@@ -38,6 +39,7 @@ __all__ = [
     "forward",
     "is_embedder",
     "label_names",
+    "macro_f1",
     "mean_reciprocal_rank",
     "measure_inference",
     "micro_f1",
@@ -48,4 +50,5 @@ __all__ = [
     "sigmoid",
     "softmax",
     "span_f1",
+    "with_abstention",
 ]
