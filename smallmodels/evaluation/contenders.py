@@ -1,7 +1,7 @@
 """Models in a comparison, what was paid for them, and what came out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ class Evaluation:
         return cls(
             [records.from_json(records.Result, r) for r in value["results"]], value["predictions"], value["notes"]
         )
+
+
+def with_metrics_of(evaluation: Evaluation, others: Evaluation) -> Evaluation:
+    """An evaluation whose results have the metrics of another one as well, role by role; its predictions stay alone."""
+    more = {result.role: result.metrics for result in others.results}
+    results = [replace(r, metrics={**r.metrics, **more.get(r.role, {})}) for r in evaluation.results]
+    return replace(evaluation, results=results)
 
 
 def as_contender(value: Contender | TextModel) -> Contender:

@@ -11,6 +11,8 @@ import numpy as np
 from smallmodels import energy, files, models, records
 from smallmodels.data.splits import Split
 from smallmodels.evaluation.contenders import Contenders, as_contender, forward
+from smallmodels.evaluation.uses import is_embedder
+from smallmodels.evaluation.vectors import pair_similarities
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -123,13 +125,17 @@ def _inference(
 def _use(model: Any, compute: Compute, context: Context) -> Any:
     """A function of some examples that uses the model once on their texts, which it cuts into tokens itself."""
     if isinstance(model, TextModel):
-        return lambda part: forward(
-            model, part.tokenize(model.tokenizer, max_length=model.max_length), compute, context
-        )
+        return lambda part: _answer(model, part, compute, context)
     if hasattr(model, "predict"):
         return model.predict
     answer = model.predict_proba if hasattr(model, "predict_proba") else model.similarities
     return lambda part: answer(part.whole_texts)
+
+
+def _answer(model: TextModel, part: Split, compute: Compute, context: Context) -> Any:
+    if part.seconds is not None and is_embedder(model.model):
+        return pair_similarities(model, part, compute=compute, context=context)
+    return forward(model, part.tokenize(model.tokenizer, max_length=model.max_length), compute, context)
 
 
 def _latencies(use: Any, split: Split, compute: Compute, *, seconds: float) -> list[float]:

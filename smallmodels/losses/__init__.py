@@ -25,7 +25,13 @@ from smallmodels.losses.classes import (
     skew_reverse_kl_divergence,
     universal_logit_distance,
 )
-from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, hidden_states_mse, pairwise_similarity
+from smallmodels.losses.embeddings import (
+    embedding_cosine,
+    embedding_mse,
+    hidden_states_mse,
+    pairwise_similarity,
+    unit_length,
+)
 from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
 from smallmodels.losses.vocabulary import (
     OutputLayer,
@@ -68,5 +74,6 @@ __all__ = [
     "top_k_divergence",
     "top_k_log_probs",
     "top_k_universal_logit_distance",
+    "unit_length",
     "universal_logit_distance",
 ]

@@ -79,6 +79,19 @@ def pairwise_similarity(student_embeddings: Tensor, teacher_embeddings: Tensor) 
         return squares.sum(dim=-1) / max(num_targets - 1, 1)
 
 
+def unit_length(embeddings: Tensor) -> Tensor:
+    """Each embedding, or what is left of one that was cut off, scaled to length 1.
+
+    Args:
+        embeddings: Shape (num_targets, num_dimensions).
+
+    Returns:
+        Same shape, in float32 or wider; a vector of zeros stays one.
+    """
+    check_matrix("embeddings", embeddings, "num_targets, num_dimensions")
+    return F.normalize(widened(embeddings), dim=-1)
+
+
 def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_mask: Tensor) -> Tensor:
     """Squared difference of hidden states per real token, averaged over their dimensions; padding is left out.
 

@@ -30,7 +30,7 @@ from smallmodels.metrics.multilabel import (
 )
 from smallmodels.metrics.repayment import PaybackEstimate, payback
 from smallmodels.metrics.retrieval import reciprocal_ranks
-from smallmodels.metrics.scores import pearson, spearman
+from smallmodels.metrics.scores import mean_spearman, pearson, spearman
 from smallmodels.metrics.spans import Scheme, SpanScores, scheme_of, span_scores, spans_of
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "compare_groups",
     "expected_calibration_error",
     "macro_f1",
+    "mean_spearman",
     "mean_with_interval",
     "multilabel_f1",
     "paired_difference",

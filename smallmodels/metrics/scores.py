@@ -1,6 +1,6 @@
 """Scores against scores: whether they lie on a line (Pearson), and whether they put items in one order (Spearman)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,33 @@ def spearman(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, n_bootstrap:
     drawn = [_weighted(counts, *ranks) for counts in resamples(ones, n_bootstrap, seed)]
     low, high = percentiles(np.concatenate(drawn))
     return Metric(value=value, low=low, high=high, n=len(x))
+
+
+def mean_spearman(
+    predictions: Sequence[npt.ArrayLike], targets: npt.ArrayLike, *, n_bootstrap: int = 2000, seed: int = 0
+) -> Metric:
+    """Mean of several Spearman correlations with the same targets, such as those of the same pairs in many languages.
+
+    Args:
+        predictions: Of each language, shape (num_items,).
+        targets: Shape (num_items,).
+        n_bootstrap: Resamples of items behind the interval; an item is drawn in all languages or in none.
+        seed: Of the resampling.
+
+    Raises: InputError if the shapes differ, there are no items, or a score is not finite.
+    """
+    pairs = [finite_pair("predictions", each, "targets", targets) for each in predictions]
+    ranks = [(_ranks_of(x), _ranks_of(y)) for x, y in pairs]
+    ones = np.ones(len(pairs[0][1]), dtype=np.int64)
+
+    def mean_of(counts: Ints) -> Floats:
+        return np.asarray(np.mean([_weighted(counts, *each) for each in ranks], axis=0))
+
+    value = float(mean_of(ones[None, :])[0])
+    if len(ones) == 1:
+        return Metric(value=value, low=None, high=None, n=1)
+    low, high = percentiles(np.concatenate([mean_of(counts) for counts in resamples(ones, n_bootstrap, seed)]))
+    return Metric(value=value, low=low, high=high, n=len(ones))
 
 
 def _pearson_of(sums: Floats) -> Floats:

@@ -12,8 +12,8 @@ from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import Embedder, TextModel
 
-_ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier")
-"""Parts of a classifier that see one vector for each text."""
+_ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier", "projection")
+"""Parts of a classifier or embedder that see one vector for each text."""
 
 
 def num_parameters(model: nn.Module) -> int:
