@@ -45,7 +45,10 @@ def main(config: Config, run: Run) -> None:
         label_columns=config.label_columns,
         **distilling.split_options(config),
     )
-    distilling.distil(run, config, tasks.LABELS, splits, teacher_name=teacher_name, noun="classifier of several labels")
+    done = distilling.distil(
+        run, config, tasks.LABELS, splits, teacher_name=teacher_name, noun="classifier of several labels"
+    )
+    run.finish(done.student, **done.about)
 
 
 if __name__ == "__main__":

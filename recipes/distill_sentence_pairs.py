@@ -51,7 +51,8 @@ def main(config: Config, run: Run) -> None:
         **distilling.split_options(config),
     )
     task, noun = (tasks.CLASSES, "classifier") if splits.label_names else (tasks.SCORES, "scorer")
-    distilling.distil(run, config, task, splits, teacher_name=teacher_name, noun=f"{noun} of pairs of texts")
+    done = distilling.distil(run, config, task, splits, teacher_name=teacher_name, noun=f"{noun} of pairs of texts")
+    run.finish(done.student, **done.about)
 
 
 if __name__ == "__main__":

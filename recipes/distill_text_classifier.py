@@ -38,7 +38,8 @@ def main(config: Config, run: Run) -> None:
         **distilling.split_options(config),
     )
     # fine_tune, store_signals, keep_layers, fit on `losses.kl_divergence`, the same without a teacher, evaluate
-    distilling.distil(run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="text classifier")
+    done = distilling.distil(run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="text classifier")
+    run.finish(done.student, **done.about)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main(config: Config, run: Run) -> None:
         tags_column=config.tags_column,
         **distilling.split_options(config),
     )
-    distilling.distil(run, config, tasks.WORDS, splits, teacher_name=teacher_name, noun="entity finder")
+    done = distilling.distil(run, config, tasks.WORDS, splits, teacher_name=teacher_name, noun="entity finder")
+    run.finish(done.student, **done.about)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A recipe says which data, which task and which students; the order of steps, wha
 the same for all of them, so that their reports can be read side by side.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor
 from smallmodels import evaluation, models, students, teachers, training
 from smallmodels.data import Batch, Splits
 from smallmodels.errors import require
-from smallmodels.evaluation import Contender
-from smallmodels.models import Model, TextModel
+from smallmodels.evaluation import Contender, Evaluation
+from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.students import Student
 from smallmodels.tasks import Task
@@ -73,6 +74,18 @@ class Config:
         require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
+@dataclass(frozen=True)
+class Distilled:
+    """A student, and what came out when it was compared."""
+
+    student: TextModel
+    evaluation: Evaluation
+    about: Mapping[str, Any]
+    """What `run.finish` asks for."""
+    compute: Compute
+    """As `setup` chose it."""
+
+
 def smoke(config: Any) -> Any:
     """The same config for a few steps on a thousand texts."""
     few = {name: replace(getattr(config, name), max_steps=2, num_evaluations=1) for name in ("teacher_train", "train")}
@@ -101,8 +114,7 @@ def distil(
     *,
     teacher_name: str,
     noun: str,
-    limits: tuple[str, ...] = (),
-) -> None:
+) -> Distilled:
     """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper.
 
     Args:
@@ -112,7 +124,6 @@ def distil(
         splits: Not tokenised.
         teacher_name: As `run.pin` gave it.
         noun: What the student is, for the title: `text classifier`.
-        limits: Sentences on what the model is not for, beside the usual one.
     """
     # 1. Models: licences checked, and what cannot be had refused before anything is paid
     run.add_source(splits.source)
@@ -223,19 +234,19 @@ def distil(
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
-    run.finish(
-        student,
-        title=f"{config.num_layers}-layer {noun} for {splits.source.name}, distilled from {fetched.source.name}",
-        task=task.tag,
-        metric=task.metric,
-        margin=config.margin,
-        results=result.results,
-        inference=costs.inference,
-        predictions=result.predictions,
-        curve=training.curve(student),
-        examples=evaluation.example_predictions(result, splits),
-        model=models.describe(student, compute),
-        languages=splits.languages,
-        limits=[f"Tested on {splits.source.name} only; texts of another kind or language were not tried.", *limits],
-        label_names=splits.label_names,
-    )
+    about = {
+        "title": f"{config.num_layers}-layer {noun} for {splits.source.name}, distilled from {fetched.source.name}",
+        "task": task.tag,
+        "metric": task.metric,
+        "margin": config.margin,
+        "results": result.results,
+        "inference": costs.inference,
+        "predictions": result.predictions,
+        "curve": training.curve(student),
+        "examples": evaluation.example_predictions(result, splits),
+        "model": models.describe(student, compute),
+        "languages": splits.languages,
+        "limits": [f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],
+        "label_names": splits.label_names,
+    }
+    return Distilled(student, result, about, compute)

@@ -54,6 +54,11 @@ def _logits_of_words(model: Model, batch: Batch) -> Tensor:
     return _logits_of_texts(model, batch)[batch.is_target]
 
 
+def validate_macro_f1(model: TextModel, splits: Splits, compute: models.Compute) -> float:
+    """For classes of which one is far more frequent than the others."""
+    return evaluation.macro_f1(model, splits.validation, compute=compute)
+
+
 CLASSES = Task(
     tag="text-classification",
     metric="accuracy",

@@ -31,7 +31,7 @@ def test_multilabel_f1_interval_is_that_of_a_plain_bootstrap_over_texts(average)
     generator = np.random.default_rng(1)
     plain = [
         f1_score(labels[rows], scores[rows] > 0.5, average=average)
-        for rows in (generator.integers(300, size=300) for _ in range(400))
+        for rows in (generator.integers(300, size=300) for _ in range(200))
     ]
     metric = metrics.multilabel_f1(scores > 0.5, labels, average=average)
     assert [metric.low, metric.high] == pytest.approx(np.percentile(plain, [2.5, 97.5]), abs=0.012)
@@ -73,7 +73,7 @@ def test_average_precision_interval_is_that_of_a_plain_bootstrap_over_texts(aver
     generator = np.random.default_rng(1)
     plain = [
         average_precision_score(labels[rows], scores[rows], average=average)
-        for rows in (generator.integers(300, size=300) for _ in range(300))
+        for rows in (generator.integers(300, size=300) for _ in range(200))
     ]
     metric = metrics.average_precision(scores, labels, average=average, n_bootstrap=1000)
     assert [metric.low, metric.high] == pytest.approx(np.percentile(plain, [2.5, 97.5]), abs=0.015)
@@ -92,7 +92,8 @@ def test_average_precision_leaves_out_labels_that_no_text_has():
 
 def best_f1(scores, labels):
     """Of every threshold that can make a difference."""
-    return max(f1_score(labels, scores >= t, zero_division=0) for t in [*np.unique(scores), 2])
+    given = scores >= np.unique(scores)[:, None]
+    return (2 * (given & (labels == 1)).sum(axis=1) / (given.sum(axis=1) + labels.sum())).max()
 
 
 @pytest.mark.parametrize("steps", [None, 10, 3])

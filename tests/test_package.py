@@ -152,7 +152,7 @@ GROUPS = (
     },
     {"tasks"},
     {"runs"},
-    {"distilling"},
+    {"distilling", "distilling_embedders"},
     {"usage", "verification"},
     {"publishing", "external"},
     {"cli"},

@@ -3,9 +3,11 @@
 from smallmodels.data.alignment import pair_targets
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
+from smallmodels.data.in_languages import by_language, languages_of_rows, load_in_languages
 from smallmodels.data.languages import languages_of
 from smallmodels.data.multilabel import load_multilabel_classification
 from smallmodels.data.python_docs import load_python_docs
+from smallmodels.data.reading_levels import load_reading_levels
 from smallmodels.data.sentences import (
     Sentences,
     load_bitexts,
@@ -27,13 +29,17 @@ __all__ = [
     "Split",
     "Splits",
     "Template",
+    "by_language",
     "cut_completions",
     "cut_into_rows",
     "cuts_alike",
     "languages_of",
+    "languages_of_rows",
     "load_bitexts",
+    "load_in_languages",
     "load_multilabel_classification",
     "load_python_docs",
+    "load_reading_levels",
     "load_search_pairs",
     "load_sentences",
     "load_text_classification",

@@ -106,12 +106,12 @@ def read_rows(
             clean_text(raw, name, split_name, row, dropped) for raw, name in zip(raw_texts, text_columns, strict=True)
         ]
         label = clean(raw_label, row)
-        reasons = ["blank_text" if not text.strip() else "megabyte_text" for text in texts if _is_bad(text)]
-        if reasons and not drop_bad_texts:
-            first = next(i for i, text in enumerate(texts) if _is_bad(text))
-            raise bad_text(raw_columns[first], split_name, row, texts[first], reasons[0])
-        if reasons:
-            dropped[reasons[0]] += 1
+        bad = next((i for i, text in enumerate(texts) if not text.strip() or len(text) >= LONGEST_TEXT), None)
+        if bad is not None:
+            reason = "megabyte_text" if texts[bad].strip() else "blank_text"
+            if not drop_bad_texts:
+                raise bad_text(raw_columns[bad], split_name, row, texts[bad], reason)
+            dropped[reason] += 1
         elif label is None:
             dropped["unlabelled"] += 1
         else:
@@ -122,10 +122,6 @@ def read_rows(
     columns = [column.done() for column in growing]
     split = Split(split_name, RowIds(split_name, rows.done()), columns[0])
     return (dataclasses.replace(split, seconds=columns[1]) if len(columns) > 1 else split), dropped
-
-
-def _is_bad(text: str) -> bool:
-    return not text.strip() or len(text) >= LONGEST_TEXT
 
 
 def read_classes(

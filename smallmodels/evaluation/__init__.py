@@ -5,7 +5,8 @@ each is at its kind of task, `inference` what a use costs, `groups` what it cost
 model at work.
 """
 
-from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, softmax
+from smallmodels.evaluation.abstention import with_abstention
+from smallmodels.evaluation.classes import accuracy, evaluate_classifiers, macro_f1, softmax
 from smallmodels.evaluation.contenders import (
     Contender,
     Contenders,
@@ -15,7 +16,7 @@ from smallmodels.evaluation.contenders import (
     plain_result,
     with_metrics_of,
 )
-from smallmodels.evaluation.groups import language_costs, num_words, with_group_rows
+from smallmodels.evaluation.groups import by_group, language_costs, num_words, with_group_rows
 from smallmodels.evaluation.inference import InferenceCosts, measure_inference
 from smallmodels.evaluation.labels import evaluate_multilabel_classifiers, micro_f1, sigmoid
 from smallmodels.evaluation.retrieval import (
@@ -46,6 +47,7 @@ __all__ = [
     "accuracy",
     "as_contender",
     "bitext_accuracy",
+    "by_group",
     "evaluate_classifiers",
     "evaluate_languages",
     "evaluate_multilabel_classifiers",
@@ -60,6 +62,7 @@ __all__ = [
     "is_embedder",
     "label_names",
     "language_costs",
+    "macro_f1",
     "mean_reciprocal_rank",
     "measure_inference",
     "micro_f1",
@@ -72,6 +75,7 @@ __all__ = [
     "sigmoid",
     "softmax",
     "span_f1",
+    "with_abstention",
     "with_group_rows",
     "with_metrics_of",
 ]

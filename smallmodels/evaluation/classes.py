@@ -87,6 +87,12 @@ def _classifier_result(
     )
 
 
+def macro_f1(model: TextModel, split: Split, *, compute: Compute | None = None) -> float:
+    """Mean F1 over the classes of a classifier on a tokenised split with labels."""
+    logits_NC = forward(model, split, compute, NO_CONTEXT)
+    return metrics.macro_f1(logits_NC.argmax(1), split.class_labels, n_bootstrap=1).value
+
+
 def accuracy(model: TextModel, split: Split, *, compute: Compute | None = None) -> float:
     """Share of right answers of a classifier on a tokenised split with labels."""
     logits_NC = forward(model, split, compute, NO_CONTEXT)

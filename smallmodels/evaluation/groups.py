@@ -6,8 +6,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from smallmodels import models, records
+import numpy as np
+
+from smallmodels import metrics, models, records
 from smallmodels.data.splits import Split, tokenize
+from smallmodels.evaluation.contenders import Evaluation
 from smallmodels.evaluation.inference import measure_inference
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -59,6 +62,35 @@ def language_costs(
             }
         )
     return rows
+
+
+def by_group(found: Evaluation, groups: Sequence[str], metric: str) -> Evaluation:
+    """The same with the share of right answers in each group, and of the worst group and the spread.
+
+    Args:
+        found: Of `evaluate_classifiers`.
+        groups: One name for each test item, such as its language.
+        metric: Name of that share in `found`: `accuracy`.
+
+    Returns: Results with `groups`, and with `worst_group_accuracy` and `spread_of_groups` (the best group's share minus
+        the worst one's) among their metrics, here without an interval.
+    """
+    labels, results = np.asarray(found.predictions["label"]), []
+    for result in found.results:
+        is_right = np.asarray(found.predictions[f"{result.role}/prediction"]) == labels
+        of_groups = metrics.per_group(is_right.astype(np.float64), groups)
+        compared = metrics.compare_groups(of_groups)
+        rows = [
+            {"group": name, "n": m.n, metric: m.value, f"{metric}_low": m.low, f"{metric}_high": m.high}
+            for name, m in of_groups.items()
+        ]
+        worst, count = of_groups[compared.worst], len(of_groups)
+        more = {
+            f"worst_group_{metric}": worst,
+            "spread_of_groups": records.Metric(value=compared.spread, low=None, high=None, n=count),
+        }
+        results.append(dataclasses.replace(result, metrics={**result.metrics, **more}, groups=rows))
+    return dataclasses.replace(found, results=results)
 
 
 def with_group_rows(

@@ -35,7 +35,7 @@ def evaluate_scorers(
         found_N = predict_scores(contender.model, split, compute, context)
         measured = {name: measure(found_N, labels_N) for name, measure in _MEASURES.items()}
         results.append(plain_result(role, contender, split.name, measured))
-        predictions[f"{role}/prediction"] = [round(float(score), 6) for score in found_N]
+        predictions[f"{role}/prediction"] = [float(score) for score in found_N]
         predictions[f"{role}/score"] = predictions[f"{role}/prediction"]
         context.progress(number + 1, len(contenders))
     return Evaluation(results, predictions)

@@ -98,9 +98,8 @@ def average_precision(
     num_texts, num_labels = labels_NC.shape
     # Each item is a decision on one text: its score, whether it is right, and the text that is resampled.
     items = np.repeat(np.arange(num_texts), num_labels).reshape(num_texts, num_labels)
-    columns = range(num_labels) if average == "macro" else [slice(None)]
+    columns = np.flatnonzero(labels_NC.any(axis=0)) if average == "macro" else [slice(None)]
     ranked = [_Ranked(scores_NC[:, c].ravel(), labels_NC[:, c].ravel(), items[:, c].ravel()) for c in columns]
-    ranked = [one for one in ranked if one.is_right.any()]
 
     def mean(counts_N: Ints) -> float:
         found = [value for one in ranked if (value := one.average_precision(counts_N)) is not None]
@@ -150,20 +149,24 @@ def _best_threshold(scores_N: Floats, labels_N: Ints) -> float:
 
 
 class _Ranked:
-    """Decisions from the highest score to the lowest."""
+    """Decisions from the highest score to the lowest, cut after each score that a right one has."""
 
     def __init__(self, scores: Floats, labels: Ints, items: Ints) -> None:
         order = np.argsort(-scores, kind="stable")
-        self.is_right, self._items = labels[order], items[order]
-        self._ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+        is_right = labels[order] == 1
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+        groups, self._right_starts = np.unique(np.searchsorted(ends, np.flatnonzero(is_right)), return_index=True)
+        cuts = ends[groups] + 1
+        self._starts = np.append(0, cuts[:-1])
+        self._items, self._right_items = items[order][: cuts[-1]], items[order][is_right]
 
     def average_precision(self, counts_N: Ints) -> float | None:
         """With each item so many times; None if none of them is right."""
-        weights = counts_N[self._items]
-        right, all_ = np.cumsum(weights * self.is_right)[self._ends], np.cumsum(weights)[self._ends]
-        if not right[-1]:
+        given = np.add.reduceat(counts_N[self._items], self._starts)
+        right = np.add.reduceat(counts_N[self._right_items], self._right_starts)
+        if not right.any():
             return None
-        return float((np.diff(right, prepend=0) * ratios(right, all_)).sum() / right[-1])
+        return float((right * ratios(np.cumsum(right), np.cumsum(given))).sum() / right.sum())
 
 
 def _decisions(name: str, values: npt.ArrayLike) -> Ints:
