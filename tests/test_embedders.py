@@ -1,6 +1,7 @@
 """Embedders with a dense layer, with other tokens, and with more than one language; the recipes that make them."""
 
 import csv
+import dataclasses
 import functools
 import json
 
@@ -436,6 +437,35 @@ def test_distill_embedder_searches_where_the_data_have_queries(tiny_model_folder
         found = record.result(role).metrics
         assert list(found) == ["spearman", "pearson", "mrr_at_10", "recall_at_1", "recall_at_10"]
     assert "dimensions" not in record.model  # the student has no dense layer
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("distill_embedder", {"query_column": "question"}, "give both --query-column and --document-column"),
+        ("distill_embedder", {"prefixes": (32, 0)}, "prefixes must be > 0"),
+        ("distill_embedder", {"mse_weight": 0.0, "pair_weight": 0.0}, "weights must be >= 0 and one of them > 0"),
+        ("distill_embedder", {"cosine_weight": -1.0}, "weights must be >= 0"),
+        ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
+        ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
+    ],
+)
+def test_config_that_cannot_work_is_refused_in_one_sentence(recipe, changes, message):
+    with pytest.raises(InputError, match=message):
+        cli.load_recipe(recipe).Config(**changes)
+
+
+def test_sentences_of_all_languages_have_the_teachers_word_on_their_original():
+    pairs = {language: scored_pairs(4, name="train") for language in ("en", "de", "zh")}
+    originals = data.sentences_of(pairs["en"])
+    rows = np.arange(16, dtype=np.float32).reshape(8, 2)
+    every = data.with_originals_rows(pairs, dataclasses.replace(originals, teacher=rows))
+    assert len(every) == 24
+    assert every.ids[8] == "de/train/0/1"
+    for place in range(24):
+        assert every.texts[place] == originals.texts[place % 8]
+        assert every.teacher[place].tolist() == rows[place % 8].tolist()
+    assert list(data.join_splits(pairs.values()).labels) == 3 * list(pairs["en"].labels)
 
 
 @pytest.mark.slow
