@@ -187,7 +187,10 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
-    # 4. What is left behind
+    # 4. What is left behind; `smallmodels search` uses the index
+    if isinstance(texts, RetrievalSplits):
+        index = run.phase("index", evaluation.SearchIndex.build, done.student, texts.corpus, compute=compute)
+        run.keep("index", index)
     run.finish(
         done.student,
         title=f"{config.num_layers}-layer sentence embeddings, distilled from {name}",
