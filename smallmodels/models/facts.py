@@ -10,7 +10,7 @@ from torch import nn
 from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
-from smallmodels.models.loading import Embedder, TextModel
+from smallmodels.models.loading import Embedder, TextModel, is_token_classifier
 
 _ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier", "projection")
 """Parts of a classifier or embedder that see one vector for each text."""
@@ -36,6 +36,10 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
     """Facts about a trained model for the record: base model, size, measured choices, how to load it."""
     config: Any = model.model.config
     loaders = {Embedder: "SentenceTransformer", LanguageModel: "AutoModelForCausalLM"}
+    head = (
+        "AutoModelForTokenClassification" if is_token_classifier(model.model) else "AutoModelForSequenceClassification"
+    )
+    problem = getattr(config, "problem_type", None)
     return {
         **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
         "num_layers": int(config.num_hidden_layers),
@@ -45,7 +49,8 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         "max_length": model.max_length,
         **compute.choices,
         "weights_sha256": model.weights_sha256(),
-        "loader": loaders.get(type(model.model), "AutoModelForSequenceClassification"),
+        "loader": loaders.get(type(model.model), head),
+        **({"problem": problem} if problem not in (None, "single_label_classification") else {}),
     }
 
 
