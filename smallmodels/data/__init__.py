@@ -1,6 +1,6 @@
 """Public data sets as tokenised splits: one file per kind of task, batches for all of them."""
 
-from smallmodels.data.alignment import pair_targets
+from smallmodels.data.alignment import pair_targets, same_tokens
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
 from smallmodels.data.python_docs import load_python_docs
@@ -23,4 +23,5 @@ __all__ = [
     "load_texts",
     "pair_targets",
     "prompt_ids",
+    "same_tokens",
 ]

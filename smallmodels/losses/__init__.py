@@ -11,7 +11,7 @@ Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K t
 of an embedding or hidden state, L positions of a text.
 
 `classes` compares logits, `vocabulary` does so for language models without ever holding all logits, `embeddings`
-compares embeddings and hidden states.
+compares embeddings, `layers` what an encoder makes of each token on the way.
 """
 
 from smallmodels.losses.classes import (
@@ -25,7 +25,8 @@ from smallmodels.losses.classes import (
     skew_reverse_kl_divergence,
     universal_logit_distance,
 )
-from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, hidden_states_mse, pairwise_similarity
+from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, pairwise_similarity
+from smallmodels.losses.layers import attention_relations, hidden_states_mse, mean_by_text
 from smallmodels.losses.vocabulary import (
     OutputLayer,
     TopK,
@@ -45,6 +46,7 @@ __all__ = [
     "Divergence",
     "OutputLayer",
     "TopK",
+    "attention_relations",
     "by_chunks",
     "cross_entropy",
     "embedding_cosine",
@@ -52,6 +54,7 @@ __all__ = [
     "hidden_states_mse",
     "jensen_shannon_divergence",
     "kl_divergence",
+    "mean_by_text",
     "next_token_cross_entropy",
     "next_tokens",
     "pairwise_similarity",
