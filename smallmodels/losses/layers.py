@@ -97,7 +97,7 @@ def _log_relations(part_NLD: Tensor, real_NL: Tensor, num_heads: int) -> Tensor:
     require(num_heads >= 1, "num_relation_heads", ">= 1", num_heads)
     require(width % num_heads == 0, "num_relation_heads", f"a divisor of the width {width}", num_heads)
     clean_NLD = torch.where(real_NL[..., None], widened(part_NLD), 0.0)  # what padding holds has no gradient either
-    heads_NALD = clean_NLD.view(*clean_NLD.shape[:2], num_heads, -1).transpose(1, 2)
+    heads_NALD = clean_NLD.reshape(*clean_NLD.shape[:2], num_heads, -1).transpose(1, 2)
     scores_NALL = heads_NALD @ heads_NALD.transpose(-1, -2) * heads_NALD.shape[-1] ** -0.5
     lowest = torch.finfo(scores_NALL.dtype).min
     return F.log_softmax(scores_NALL.masked_fill(~real_NL[:, None, None], lowest), dim=-1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, require
 from smallmodels.models import first_token
 
 
@@ -109,6 +109,16 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     return found
 
 
+def layer_of(model: nn.Module, number: int) -> nn.Module:
+    """A layer by its number, the first layer's being 0; negative ones count from the last, which is -1.
+
+    Raises: InputError if there is none.
+    """
+    stack = layers_of(model)
+    require(-len(stack) <= number < len(stack), "layer", f"from {-len(stack)} to {len(stack) - 1}", number)
+    return stack[number]
+
+
 def tied_layers(model: nn.Module) -> list[list[int]]:
     """Numbers of the layers, those together that share their weights."""
     groups: dict[int, list[int]] = {}
@@ -123,9 +133,10 @@ def watch_states(model: nn.Module, layers: Sequence[int]) -> Iterator[list[Tenso
 
     Args:
         model: An encoder, with or without a head, or a language model.
-        layers: Numbers, the first layer's being 0; negative ones count from the last, which is -1.
+        layers: Numbers, as `layer_of` takes them.
+
+    Raises: InputError if there are no such layers.
     """
-    stack = layers_of(model)
     seen = [torch.empty(0) for _ in layers]
 
     def leave(place: int) -> Callable[..., None]:
@@ -134,7 +145,7 @@ def watch_states(model: nn.Module, layers: Sequence[int]) -> Iterator[list[Tenso
 
         return hook
 
-    watched = [stack[number] for number in layers]
+    watched = [layer_of(model, number) for number in layers]
     handles = [layer.register_forward_hook(leave(place)) for place, layer in enumerate(watched)]
     handles += [layer.register_forward_pre_hook(first_token.compute_every_token) for layer in watched]
     with _removing(handles):
@@ -149,11 +160,11 @@ def watch_heads(model: nn.Module, layer: int) -> Iterator[list[Tensor]]:
 
     Args:
         model: An encoder of a known family, with or without a head.
-        layer: Its number, the first layer's being 0; negative ones count from the last.
+        layer: Its number, as `layer_of` takes it.
 
-    Raises: InputError if the family is not known.
+    Raises: InputError if the family is not known, or there is no such layer.
     """
-    names, watched = encoder_family(model).into_heads, layers_of(model)[layer]
+    names, watched = encoder_family(model).into_heads, layer_of(model, layer)
     seen: list[Tensor] = []
     taken: set[str] = set()
 

@@ -73,6 +73,8 @@ class HiddenStatesLoss(nn.Module):
         self.loss_fn, self.weight = loss_fn, weight
         self.teacher = LiveEncoder(teacher, student, compute)
         self.layers = list(layers or _equally_deep(own.num_hidden_layers, teachers.num_hidden_layers))
+        for pair in self.layers:
+            _require_layers(student, teacher, pair)
         with models.seeded(seed):
             is_as_wide = own.hidden_size == teachers.hidden_size
             self.projection = (
@@ -127,8 +129,9 @@ class AttentionRelationsLoss(nn.Module):
         rule = f"a divisor of both widths, {widths[0]} and {widths[1]}"
         is_divisor = num_relation_heads >= 1 and not any(width % num_relation_heads for width in widths)
         require(is_divisor, "num_relation_heads", rule, num_relation_heads)
-        models.encoder_family(student.model)
-        models.encoder_family(teacher.model)
+        _require_layers(student, teacher, layers)
+        for model in (student, teacher):
+            models.encoder_family(model.model)
         self.loss_fn, self.weight, self.layers = loss_fn, weight, layers
         self.num_relation_heads = num_relation_heads
         self.teacher = LiveEncoder(teacher, student, compute)
@@ -148,6 +151,12 @@ def _equally_deep(num_layers: int, num_teacher_layers: int) -> list[tuple[int, i
     """Each layer of a student with the teacher's that has as large a share of the layers below it; last with last."""
     ends = np.linspace(0, num_teacher_layers, num_layers + 1)[1:]
     return [(number, int(end + 0.5) - 1) for number, end in enumerate(ends)]
+
+
+def _require_layers(student: TextModel, teacher: TextModel, numbers: tuple[int, int]) -> None:
+    """Refuse numbers of layers that are not there, before anything is trained."""
+    for model, number in zip((student, teacher), numbers, strict=True):
+        models.layer_of(model.model, number)
 
 
 def _of_texts(values: Tensor, batch: Batch) -> Tensor:
