@@ -178,15 +178,17 @@ def test_watched_heads_are_the_projections_of_what_the_layer_before_gave(kind, e
     model = tiny(kind, embeds=embeds)
     network, inputs = FP32.place(model.model), inputs_of(model)
     family, last = models.encoder_family(network), models.layer_of(network, -1)
-    with torch.no_grad(), models.watch_states(network, [0, -1]) as states, models.watch_heads(network, -1) as seen:
+    with torch.no_grad(), models.watch_heads(network, -1) as seen:
         network(**inputs)
-        before = last.attn_norm(states[0]) if kind == "ModernBERT" else states[0]
-        made = [last.get_submodule(name)(before) for name in family.into_heads]
+    with torch.no_grad(), models.watch_states(network, [0, -1]) as states:
+        network(**inputs)
+    before = last.attn_norm(states[0]) if kind == "ModernBERT" else states[0]
+    made = [last.get_submodule(name)(before) for name in family.into_heads]
     assert states[1].shape == (*inputs["input_ids"].shape, 16)
     expected = [p for part in made for p in part.split(16, dim=-1)]
     assert len(seen) == len(expected) == 3
     for found, wanted in zip(seen, expected, strict=True):
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(found, wanted.detach())
     assert not any(m._forward_hooks for m in last.modules())
 
 
@@ -305,6 +307,15 @@ def test_a_loss_is_that_beside_it_plus_the_weighted_mean_over_tokens(kind, which
                 extra = losses.attention_relations(own, aim, whole, num_relation_heads=4).mean()
         assert extra > 1e-5
         torch.testing.assert_close(found[text].detach(), expected[text].detach() + 3.0 * extra, rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_that_runs_along_is_in_evaluation_mode_and_without_gradients():
+    teacher = tiny("BERT")
+    teacher.model.train().requires_grad_(True)
+    loss = loss_of("attention_relations", students.keep_layers(teacher, 1), teacher)
+    assert not teacher.model.training
+    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+    assert not list(loss.parameters())
 
 
 def test_hidden_states_of_a_student_with_all_layers_are_no_loss():

@@ -96,9 +96,10 @@ def test_a_student_loads_with_plain_transformers_and_gives_the_same(kind, how, e
     expected = answers(student)
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(answers(plainly_read(student, tmp_path)), expected)
-    read = TextModel.load(tmp_path)
-    assert read.weights_sha256() == student.weights_sha256()
-    assert read.notes == student.notes
+    if how == "all":
+        read = TextModel.load(tmp_path)
+        assert read.weights_sha256() == student.weights_sha256()
+        assert read.notes == student.notes
     with torch.no_grad():
         for parameter in student.model.parameters():
             parameter.add_(1.0)
@@ -139,7 +140,7 @@ def kinds_of_axes(name):
     return ("hidden",)
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", [*ENCODERS, "DeBERTa-v2"])
 def test_narrow_finds_a_small_model_inside_a_wide_one(kind):
     """All that should go is not a number; heads and units are elsewhere in each layer, but MPNet's heads are not."""
     small, wide = tiny(kind, hidden_size=WIDTH, num_heads=HEADS), tiny(kind, hidden_size=32, intermediate_size=40)
@@ -192,6 +193,35 @@ def test_narrow_of_layers_that_share_weights_leaves_them_shared():
     student = students.narrow(teacher, measured(teacher), hidden_size=16, intermediate_size=10)
     assert models.tied_layers(student.model) == [[0, 1], [2]]
     assert student.model.model.layers[0].mlp.Wi.weight is student.model.model.layers[1].mlp.Wi.weight
+
+
+def importance_of_a_quarrel(model):
+    """Its first layer would keep the first two heads and twelve units, the second one the others, and more strongly."""
+    early = np.arange(24) < 12
+    heads, units = ([rows[0], 3 * ~rows[0]] for rows in ([early[10:14]], [early]))
+    return importance_of(heads, units, np.ones(32), np.ones(32 if students.importance.pooled_name(model.model) else 0))
+
+
+def test_narrow_keeps_the_same_heads_in_all_layers_of_mpnet_which_share_a_table_of_them():
+    teacher = tiny("MPNet")
+    student = students.narrow(teacher, importance_of_a_quarrel(teacher), hidden_size=16)
+    biases = [model.model.mpnet.encoder.relative_attention_bias.weight for model in (teacher, student)]
+    assert torch.equal(biases[1], biases[0][:, 2:])
+    for old, new in zip(*(models.layers_of(model.model) for model in (teacher, student)), strict=True):
+        assert torch.equal(new.attention.attn.q.bias, old.attention.attn.q.bias[16:])
+    units = students.narrow(teacher, importance_of_a_quarrel(teacher), intermediate_size=12)
+    for old, new, kept in zip(
+        *(models.layers_of(model.model) for model in (teacher, units)), [slice(12), slice(12, 24)], strict=True
+    ):
+        assert torch.equal(new.intermediate.dense.bias, old.intermediate.dense.bias[kept])
+
+
+def test_narrow_lets_layers_that_share_weights_choose_together():
+    teacher = students.share_layers(tiny("BERT"), 1)
+    student = students.narrow(teacher, importance_of_a_quarrel(teacher), hidden_size=16, intermediate_size=12)
+    old, new = (models.layers_of(model.model)[0] for model in (teacher, student))
+    assert torch.equal(new.attention.self.query.bias, old.attention.self.query.bias[16:])
+    assert torch.equal(new.intermediate.dense.bias, old.intermediate.dense.bias[12:])
 
 
 @pytest.mark.parametrize(
@@ -475,14 +505,15 @@ def operations_of_matmuls(model, tokens):
     """Two for each multiplication in linear layers and batched products, as torch itself counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    model.model.requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
         model.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
     return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("narrowed", [False, True], ids=["whole", "narrow"])
 @pytest.mark.parametrize("embeds", [False, True], ids=["classifier", "embedder"])
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", [*ENCODERS, "DeBERTa-v2"])
 def test_operations_are_those_that_torch_counts(kind, embeds, narrowed):
     model = tiny(kind, embeds=embeds)
     if narrowed:
@@ -491,6 +522,7 @@ def test_operations_are_those_that_torch_counts(kind, embeds, narrowed):
     tokens = torch.randint(5, 100, (3, 17), generator=torch.Generator().manual_seed(0))
     found = models.num_operations(model.model, np.full(3, 17))
     expected = operations_of_matmuls(model, tokens)
-    if kind == "DeBERTa-v3":  # the places' own keys and queries, once for the batch
-        expected -= 2 * LAYERS * 2 * 16 * model.model.config.hidden_size**2
+    if "DeBERTa" in kind:  # the places' own keys and queries, once for the batch
+        num_places = len(model.transformer.base_model.encoder.rel_embeddings.weight)
+        expected -= 2 * LAYERS * 2 * num_places * model.model.config.hidden_size**2
     assert found == expected
