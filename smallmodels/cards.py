@@ -17,6 +17,13 @@ _MAX_EVALUATIONS, _MAX_ROWS = 5, 100
 """Of other programs, and of groups; the page has more, the record all."""
 
 
+_PIPELINE_OPTIONS = {
+    "multi_label_classification": ', top_k=None, function_to_apply="sigmoid"',
+    "regression": ', function_to_apply="none"',
+}
+"""Of transformers' pipeline, by the problem that a classifier solves."""
+
+
 def model_card(record: RunRecord) -> str:
     """The card of a run's model: YAML front matter and text, valid for `huggingface_hub.ModelCard`."""
     main, names = words.main_result(record), record.label_names
@@ -26,6 +33,7 @@ def model_card(record: RunRecord) -> str:
         front_matter=_front_matter(_metadata(record, main)),
         distilled=_is_distilled(record),
         embeds=record.task == "sentence-similarity",
+        options=_PIPELINE_OPTIONS.get(str(record.model.get("problem")), ""),
         license=_license_words(record),
         quality=_quality_table(record),
         groups=_groups_table(main),

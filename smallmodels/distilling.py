@@ -226,6 +226,8 @@ def distil(
     }
     result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
     student.notes.update(result.notes.get("student", {}))
+    if splits.test.seconds is not None:
+        student.notes["reads_pairs"] = True
     costs = run.phase(
         "inference",
         evaluation.measure_inference,

@@ -165,6 +165,31 @@ def test_spearman_of_the_record_is_that_of_its_predictions(run):
     assert record.result("tfidf").metrics["spearman"].value > 0.5
 
 
+def test_predict_answers_in_the_words_of_each_task(run, capsys, tmp_path):
+    def said(*words):
+        assert cli.main(["predict", *map(str, words)]) == 0
+        return capsys.readouterr().out
+
+    tagger = run("distill_token_classifier", "tags.conll")
+    path = tmp_path / "texts.txt"
+    path.write_text("please read the card\nopen  the file\n")
+    said(tagger, path, "--output", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["please read the card", "open  the file"]
+    assert all(span["type"] in ("plea", "thing") for row in rows for span in row["spans"])
+    float(said(run("distill_sentence_pairs", "scores.csv"), "open the file", "--second", "read a file").split()[0])
+    found = said(run("distill_sentence_pairs", "classes.csv"), "open the file", "--second", "read a file")
+    assert {line.split()[1] for line in found.splitlines()} == {"same", "other"}
+    assert said(run("distill_multilabel_classifier", "labels.csv"), "open the file and the card").strip()
+
+
+def test_predict_asks_for_the_second_text_of_a_pair_and_refuses_one_too_many(run, capsys):
+    assert cli.main(["predict", str(run("distill_sentence_pairs", "scores.csv")), "open the file"]) == 2
+    assert "give the other with --second TEXT" in capsys.readouterr().err.replace("\n", " ")
+    assert cli.main(["predict", str(run("distill_token_classifier", "tags.conll")), "x", "--second", "y"]) == 2
+    assert "reads one text at a time" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_wrong_tag_ends_in_one_sentence(own, tiny_model_folder, tmp_path, capsys):
     path = tmp_path / "wrong.conll"
     path.write_text((own / "tags.conll").read_text().replace("B-plea", "plea", 1))

@@ -1,6 +1,6 @@
 """Public data sets as tokenised splits: one file per kind of task, batches for all of them."""
 
-from smallmodels.data.alignment import pair_targets
+from smallmodels.data.alignment import pair_targets, same_tokens
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
 from smallmodels.data.in_languages import by_language, languages_of_rows, load_in_languages
@@ -53,6 +53,7 @@ __all__ = [
     "load_translated_pairs",
     "pair_targets",
     "prompt_ids",
+    "same_tokens",
     "sentences_of",
     "with_originals_rows",
 ]

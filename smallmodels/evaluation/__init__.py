@@ -33,18 +33,31 @@ from smallmodels.evaluation.similarity import (
     evaluate_similarity,
     example_pairs,
 )
-from smallmodels.evaluation.uses import example_predictions, is_embedder, label_names, predict_texts
+from smallmodels.evaluation.uses import (
+    Answer,
+    Kind,
+    answer_texts,
+    example_predictions,
+    is_embedder,
+    kind_of,
+    label_names,
+    predict_texts,
+    reads_pairs,
+)
 from smallmodels.evaluation.vectors import pair_similarities
 from smallmodels.evaluation.words import evaluate_token_classifiers, predict_tags, span_f1
 
 __all__ = [
+    "Answer",
     "Contender",
     "Contenders",
     "Evaluation",
     "Hit",
     "InferenceCosts",
+    "Kind",
     "SearchIndex",
     "accuracy",
+    "answer_texts",
     "as_contender",
     "bitext_accuracy",
     "by_group",
@@ -60,6 +73,7 @@ __all__ = [
     "example_predictions",
     "forward",
     "is_embedder",
+    "kind_of",
     "label_names",
     "language_costs",
     "macro_f1",
@@ -72,6 +86,7 @@ __all__ = [
     "predict_tags",
     "predict_texts",
     "rank_correlation",
+    "reads_pairs",
     "sigmoid",
     "softmax",
     "span_f1",

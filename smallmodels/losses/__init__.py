@@ -11,7 +11,8 @@ Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K t
 of an embedding or hidden state, L positions of a text.
 
 `classes` compares logits, `labels` those of labels that do not exclude each other, and scores; `vocabulary` compares
-logits of language models without ever holding all of them, `embeddings` embeddings and hidden states.
+logits of language models without ever holding all of them, `embeddings` embeddings, `layers` what an encoder makes of
+each token on the way.
 """
 
 from smallmodels.losses.classes import (
@@ -25,14 +26,9 @@ from smallmodels.losses.classes import (
     skew_reverse_kl_divergence,
     universal_logit_distance,
 )
-from smallmodels.losses.embeddings import (
-    embedding_cosine,
-    embedding_mse,
-    hidden_states_mse,
-    pairwise_similarity,
-    unit_length,
-)
+from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, pairwise_similarity, unit_length
 from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
+from smallmodels.losses.layers import attention_relations, hidden_states_mse, mean_by_text
 from smallmodels.losses.vocabulary import (
     OutputLayer,
     TopK,
@@ -52,6 +48,7 @@ __all__ = [
     "Divergence",
     "OutputLayer",
     "TopK",
+    "attention_relations",
     "binary_cross_entropy",
     "binary_kl_divergence",
     "by_chunks",
@@ -61,6 +58,7 @@ __all__ = [
     "hidden_states_mse",
     "jensen_shannon_divergence",
     "kl_divergence",
+    "mean_by_text",
     "next_token_cross_entropy",
     "next_tokens",
     "pairwise_similarity",

@@ -1,11 +1,22 @@
 """Load, run, count, adapt and save models.
 
 `loading` reads and writes them, `compute` chooses where and how they run, `forward` runs them without gradients,
-`first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
+`first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train,
+`encoders` looks inside their layers.
 """
 
 from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
 from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device, require_layout
+from smallmodels.models.encoders import (
+    Family,
+    encoder_family,
+    find_layers,
+    layer_of,
+    layers_of,
+    tied_layers,
+    watch_heads,
+    watch_states,
+)
 from smallmodels.models.facts import (
     Operations,
     describe,
@@ -14,6 +25,7 @@ from smallmodels.models.facts import (
     size_bytes,
     vocabulary_size,
 )
+from smallmodels.models.first_token import compute_every_token
 from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words
 from smallmodels.models.fresh import byte_level_bpe, new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
@@ -35,6 +47,7 @@ from smallmodels.models.loading import (
 __all__ = [
     "Compute",
     "Embedder",
+    "Family",
     "LanguageModel",
     "Model",
     "Operations",
@@ -43,8 +56,11 @@ __all__ = [
     "add_lora",
     "byte_level_bpe",
     "choose_compute",
+    "compute_every_token",
     "describe",
     "embedding_width",
+    "encoder_family",
+    "find_layers",
     "forward_all",
     "forward_targets",
     "forward_texts",
@@ -52,6 +68,8 @@ __all__ = [
     "is_adapted",
     "is_token_classifier",
     "keeps_texts_apart",
+    "layer_of",
+    "layers_of",
     "load_classifier",
     "load_embedder",
     "load_language_model",
@@ -69,5 +87,8 @@ __all__ = [
     "require_own_tokens",
     "seeded",
     "size_bytes",
+    "tied_layers",
     "vocabulary_size",
+    "watch_heads",
+    "watch_states",
 ]
