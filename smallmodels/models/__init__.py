@@ -1,7 +1,8 @@
 """Load, run, count, adapt and save models.
 
 `loading` reads and writes them, `compute` chooses where and how they run, `forward` runs them without gradients,
-`first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train.
+`first_token` leaves out what a classifier's head does not read, `static` does without a transformer, `facts` counts,
+`adapters` makes them cheap to train.
 """
 
 from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
@@ -28,6 +29,15 @@ from smallmodels.models.loading import (
     require_own_tokens,
     seeded,
 )
+from smallmodels.models.static import (
+    StaticClassifier,
+    StaticEmbedder,
+    backend_of,
+    from_numpy,
+    is_static,
+    plain_tokenizer,
+    to_numpy,
+)
 
 __all__ = [
     "Compute",
@@ -35,15 +45,20 @@ __all__ = [
     "LanguageModel",
     "Model",
     "Operations",
+    "StaticClassifier",
+    "StaticEmbedder",
     "TextModel",
     "add_lora",
+    "backend_of",
     "choose_compute",
     "describe",
     "embedding_width",
     "forward_all",
     "forward_targets",
     "forward_texts",
+    "from_numpy",
     "is_adapted",
+    "is_static",
     "keeps_texts_apart",
     "load_classifier",
     "load_embedder",
@@ -56,10 +71,12 @@ __all__ = [
     "num_operations",
     "num_parameters",
     "pick_device",
+    "plain_tokenizer",
     "require_four_bit",
     "require_layout",
     "require_own_tokens",
     "seeded",
     "size_bytes",
+    "to_numpy",
     "vocabulary_size",
 ]

@@ -11,6 +11,7 @@ from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import Embedder, TextModel
+from smallmodels.models.static import StaticClassifier, StaticEmbedder
 
 _ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier")
 """Parts of a classifier that see one vector for each text."""
@@ -35,7 +36,12 @@ def size_bytes(model: nn.Module) -> int:
 def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
     """Facts about a trained model for the record: base model, size, measured choices, how to load it."""
     config: Any = model.model.config
-    loaders = {Embedder: "SentenceTransformer", LanguageModel: "AutoModelForCausalLM"}
+    loaders = {
+        Embedder: "SentenceTransformer",
+        LanguageModel: "AutoModelForCausalLM",
+        StaticClassifier: "smallmodels.static.StaticModel",
+        StaticEmbedder: "smallmodels.static.StaticModel",
+    }
     return {
         **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
         "num_layers": int(config.num_hidden_layers),
