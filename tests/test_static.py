@@ -83,7 +83,7 @@ def test_encode_cuts_a_long_text_and_takes_any_number_of_texts(static_embedder, 
 
 
 def test_sum_rows_adds_the_rows_of_each_text():
-    table = np.concatenate([np.arange(12, dtype=np.float32).reshape(4, 3), np.zeros((1, 3), np.float32)])
+    table = np.arange(12, dtype=np.float32).reshape(4, 3)
     found = sum_rows(table, [[1, 1, 3], [], [0]])
     np.testing.assert_array_equal(found, [[15, 18, 21], [0, 0, 0], [0, 1, 2]])
     assert sum_rows(table, []).shape == (0, 3)
@@ -398,6 +398,7 @@ def test_recipe_leaves_a_classifier_that_is_used_without_torch(tiny_model_folder
     assert model.label_names[model.predict_proba(["open the file"]).argmax()] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(tiny_model_folder, tmp_path, short_windows):
     from sentence_transformers import SentenceTransformer
 
