@@ -56,9 +56,9 @@ class Config:
     """Keep only the tokens that the training texts need, and those that other texts fall back on."""
     max_length: int = 128
     """Tokens after which a text is cut."""
-    temperature: float = 2.0
-    """Softens both distributions; > 0, and 1 leaves them as they are."""
-    soft_weight: float = 0.9
+    temperature: float = 1.0
+    """Softens both distributions; > 0, and 1, which leaves them as they are, suits so simple a student best."""
+    soft_weight: float = 0.5
     """Share of the soft targets in the loss, in [0, 1]; the rest is cross-entropy with the labels."""
     margin: float = 0.01
     """Accuracy that the student may lose against the teacher and still do its job."""
@@ -69,7 +69,7 @@ class Config:
     split_seed: int = 0
     """Of the rows that are held out."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
-    train: TrainConfig = TrainConfig(learning_rate=1e-2, num_epochs=20, batch_size=64, weight_decay=0.0)
+    train: TrainConfig = TrainConfig(learning_rate=1e-2, num_epochs=10, batch_size=64, weight_decay=0.0, dropout=True)
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)

@@ -42,7 +42,7 @@ class Config:
     """Of the student's training."""
     split_seed: int = 0
     """Of which modules are held out."""
-    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=12, batch_size=64, weight_decay=0.0)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=5, batch_size=64, weight_decay=0.0)
 
     def __post_init__(self) -> None:
         require(self.dimensions > 0, "dimensions", "> 0", self.dimensions)
@@ -72,7 +72,8 @@ def main(config: Config, run: Run) -> None:
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
     axes = students.principal_axes(signals.rows_for(splits.train), config.dimensions)
     vectors = run.phase("vectors", students.token_vectors, teacher, compute=compute)
-    untrained = students.static_embedder(teacher, vectors @ axes, texts=splits.train.texts)
+    centred = vectors - vectors.mean(0)  # what all tokens have in common tells no text from another
+    untrained = students.static_embedder(teacher, centred @ axes, texts=splits.train.texts)
 
     # 3. The student, whose tokens are cut without the teacher's special ones
     splits = replace(splits, train=splits.train.with_signals(signals))

@@ -19,7 +19,7 @@ from smallmodels import cli, evaluation, models, records, sources, students, tea
 from smallmodels.data.splits import cuts_alike, tokenize
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.evaluation import Contender
-from smallmodels.models import StaticClassifier, TextModel
+from smallmodels.models import StaticClassifier, StaticEmbedder, TextModel
 from smallmodels.static import StaticModel, StaticRetriever, sum_rows
 
 MANY = [*texts(40), "", " ", "☃ ☃", "card", "half of an emoji \ud83d", "open the file and return " * 20]
@@ -315,6 +315,20 @@ def test_fit_trains_a_static_classifier_and_gives_the_same_bits_twice(static_cla
     assert evaluation.accuracy(student, train, compute=FP32) > 0.95
     assert_same_bits(weights(student), weights(fitted()))
     assert isinstance(student.model, StaticClassifier)
+
+
+def test_dropout_leaves_out_whole_tokens():
+    network = StaticEmbedder(np.eye(40))
+    network.dropout.p = 0.5
+    ids, mask = torch.arange(30).expand(8, 30), torch.ones(8, 30)
+    with models.seeded(0):
+        found = network.train()(ids, mask)
+    counts = (found > 0).sum(1)
+    assert counts.unique().numel() > 1  # each text loses others
+    for row, count in zip(found, counts, strict=True):
+        assert 0 < count < 30
+        torch.testing.assert_close(row[row > 0], torch.full((count,), float(count) ** -0.5))
+    torch.testing.assert_close(network.eval()(ids, mask)[:, :30], torch.full((8, 30), 30**-0.5))
 
 
 def test_fit_leaves_the_table_alone_where_embeddings_are_not_trained(static_classifier):
