@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from smallmodels import files, records
 from smallmodels.records import RunRecord
 from smallmodels.report import figures, formats, single, words
@@ -25,6 +27,8 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SPEED_BEGIN, SPEED_END = "<!-- speed:begin -->", "<!-- speed:end -->"
 FAULTS_BEGIN, FAULTS_END = "<!-- faults:begin -->", "<!-- faults:end -->"
 PICTURE, FAULTS, PEERS = "energy-and-quality.svg", "faults.json", "versus_peers.md"
+SHOWN_WHOLE = ("distill_text_classifier", "quickstart")
+"""Records with a table and a panel of their own; all others have a line."""
 FaultsReport = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Marker expression of a test run, id of a fault, name of a test: its counts of `passed`, `failed` and `skipped`."""
 
@@ -38,14 +42,60 @@ def results_text(found: dict[str, RunRecord]) -> str:
     if not found:
         return "No results yet."
     parts = [_front_words(found)]
-    for name, record in found.items():
+    for name, record in _whole(found).items():
         parts += [f"### {formats.markdown(record.title)}", formats.markdown(words.summary(record)), _table(record)]
         parts.append(_origin(name, record))
+    if others := {name: record for name, record in found.items() if name not in SHOWN_WHOLE}:
+        parts += ["### Other recipes, one run each", _lines(others)]
     return "\n\n".join(parts)
 
 
+def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:
+    return {name: record for name, record in found.items() if name in SHOWN_WHOLE}
+
+
+def _lines(found: dict[str, RunRecord]) -> str:
+    """One row for each record: the metric of the models that a reader compares first, and what the run took."""
+    head = ["Record", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
+    rows = []
+    for name, record in found.items():
+        main = words.main_result(record)
+        value = main.metrics.get(record.metric) if main else None
+        rows.append(
+            [
+                Markup(f"[{name}](benchmarks/results/{name}/record.json)"),
+                formats.metric_name(record.metric),
+                _quality_of(record, "teacher"),
+                _quality_of(record, "student"),
+                formats.interval(record.metric, value.low if value else None, value.high if value else None),
+                _quality_of(record, "label_only"),
+                _best_of(record, SIMPLE),
+                formats.duration(record.duration_s),
+                formats.number(record.cpu_s),
+            ]
+        )
+    return formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1,))
+
+
+SIMPLE = ("tfidf", "majority", "word_tags", "unigrams")
+"""Roles of baselines that count."""
+
+
+def _quality_of(record: RunRecord, role: str) -> str:
+    return formats.quality(record.metric, words.metric_value(record.result(role), record.metric))
+
+
+def _best_of(record: RunRecord, roles: tuple[str, ...]) -> str:
+    values = [words.metric_value(record.result(role), record.metric) for role in roles]
+    known = [value for value in values if value is not None]
+    best = max(known, key=lambda value: records.goodness(record.metric, value), default=None)
+    return formats.quality(record.metric, best)
+
+
 def _picture_words(found: dict[str, RunRecord]) -> str:
-    return formats.markdown("Quality against the cost of 1,000 uses: " + ", ".join(r.title for r in found.values()))
+    return formats.markdown(
+        "Quality against the cost of 1,000 uses: " + ", ".join(r.title for r in _whole(found).values())
+    )
 
 
 def _front_words(found: dict[str, RunRecord]) -> str:
@@ -94,7 +144,7 @@ def _origin(name: str, record: RunRecord) -> str:
 def picture(found: dict[str, RunRecord]) -> str:
     """One panel per record: quality against the cost of a use, in the cost that may be ranked."""
     panels = []
-    for record in found.values():
+    for record in _whole(found).values():
         panel = single.use_panel(record)
         if panel is not None:
             panels.append((record.recipe, panel.figure))

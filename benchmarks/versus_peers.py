@@ -122,11 +122,12 @@ _LANGUAGE = (
         reach=6.0,
     ),
     Contest(
-        job=f"Language-model fine-tuning on {NUM_LM_TEXTS} examples",
+        job=f"Language-model fine-tuning on {NUM_LM_TEXTS} examples, tokens per second of training",
         against="TRL's SFTTrainer with packing",
         ours="ours_lm_finetuning",
         peer="trl_finetuning",
         reach=2.0,
+        phases=("train",),
     ),
 )
 """In the number format that the machine has; the targets were set for bf16."""
@@ -462,7 +463,20 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
                 *_share_words([r for r in found if r.recipe == "ours_distillation"], where, number_format, reach),
             ]
         )
-    return rows
+    return [*rows, *(_bound_row(contest, found) for contest in _LANGUAGE)]
+
+
+def _bound_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
+    """How far faster code alone could bring us: the same operations at the machine's whole matmul rate."""
+    pairs = pairs_of(found, contest.ours, contest.peer)
+    bounds = Spread.of(_over(seconds(peer, contest.phases), _busy_s(ours, contest.phases)) for ours, peer in pairs)
+    words = [str(bounds) if bounds else formats.MISSING, str(len(pairs)), "a bound, no target"]
+    return [f"Times as fast at all of the matmul rate: {contest.job}", f"≥ {contest.reach:g} × is wanted", *words]
+
+
+def _busy_s(record: RunRecord, phases: tuple[str, ...] | None) -> float:
+    """Seconds that the operations of the counted phases take at the matmul rate."""
+    return sum(phase.duration_s * (phase.utilisation or 0) for phase in counted(record, phases))
 
 
 def _memory_row(found: Sequence[RunRecord], ours: str, peer: str, job: str, reach: float) -> list[str]:

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, students, teachers, training
+from smallmodels import baselines, cli, data, evaluation, models, students, tasks, teachers, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -120,20 +120,24 @@ def main(config: Config, run: Run) -> None:
     tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
     majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
 
+    # Word for word those of `distilling`, so that the fine-tuned teacher in the cache is the same
+    of_labels, of_teacher, logits_of = tasks.CLASSES.hard_loss, tasks.CLASSES.soft_loss, tasks.CLASSES.logits
+    metric, measure = tasks.CLASSES.metric, tasks.CLASSES.validate
+
     def hard_loss(model: Model, batch: Batch) -> Tensor:
-        return losses.cross_entropy(model(**batch.inputs).logits, batch.labels)
+        return of_labels(logits_of(model, batch), batch.labels)
 
     def soft_loss(model: Model, batch: Batch) -> Tensor:
-        logits = model(**batch.inputs).logits
-        soft = losses.kl_divergence(logits, batch.teacher, temperature=config.temperature)
-        return config.soft_weight * soft + (1 - config.soft_weight) * losses.cross_entropy(logits, batch.labels)
+        logits = logits_of(model, batch)
+        soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
+        return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
 
     def validate(model: TextModel) -> dict[str, float]:
-        return {"accuracy": evaluation.accuracy(model, splits.validation, compute=compute)}
+        return {metric: measure(model, splits, compute=compute)}
 
     # 2. Vectors of a base model, before the teacher is paid for: where the control without a teacher starts
     def static_student(phase: str, model: TextModel) -> Student:
-        texts = splits.train.texts
+        texts = splits.train.whole_texts
         small = students.trim_vocabulary(model, texts) if config.trim_vocabulary else model
         vectors = run.phase(phase, students.token_vectors, small, compute=compute)
         centred = vectors - vectors.mean(0)
@@ -200,13 +204,13 @@ def main(config: Config, run: Run) -> None:
         )
 
     # 5. The test split is read here, once, by models as they are saved: numpy, a table in fp16
-    of_teacher = () if is_tuned else ("teacher",)
+    of_teacher_phase = () if is_tuned else ("teacher",)
     saved = models.to_numpy(student).in_fp16()
     contenders = {
-        "teacher": Contender(teacher, built_by=of_teacher),
-        "student": Contender(saved, built_by=("vectors", "cache", "train"), teacher_phases=of_teacher),
+        "teacher": Contender(teacher, built_by=of_teacher_phase),
+        "student": Contender(saved, built_by=("vectors", "cache", "train"), teacher_phases=of_teacher_phase),
         "untrained_student": Contender(
-            models.to_numpy(untrained).in_fp16(), built_by=("vectors",), teacher_phases=of_teacher
+            models.to_numpy(untrained).in_fp16(), built_by=("vectors",), teacher_phases=of_teacher_phase
         ),
         **{
             role: Contender(models.to_numpy(model).in_fp16(), built_by=("base_vectors", role))
@@ -222,7 +226,7 @@ def main(config: Config, run: Run) -> None:
         "inference",
         evaluation.measure_inference,
         contenders,
-        splits.test.texts[:512],
+        splits.test,
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )

@@ -9,7 +9,6 @@ Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
@@ -70,20 +69,18 @@ def main(config: Config, run: Run) -> None:
 
     # 2. The teacher's embeddings, paid once, and its vectors of single tokens, on the main axes of the embeddings
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
-    axes = students.principal_axes(signals.rows_for(splits.train), config.dimensions)
+    axes = students.principal_axes(signals.values, config.dimensions)
     vectors = run.phase("vectors", students.token_vectors, teacher, compute=compute)
     centred = vectors - vectors.mean(0)  # what all tokens have in common tells no text from another
     untrained = students.static_embedder(teacher, centred @ axes, texts=splits.train.texts)
 
     # 3. The student, whose tokens are cut without the teacher's special ones
-    splits = replace(splits, train=splits.train.with_signals(signals))
+    splits = replace(splits, train=students.along_axes(splits.train.with_signals(signals), axes))
     splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
-    projection = torch.from_numpy(axes).to(compute.device, torch.float32)
 
     def loss_fn(model: Model, batch: Batch) -> Tensor:
         embeddings: Tensor = model(**batch.inputs)
-        target = nn.functional.normalize(batch.teacher @ projection, dim=-1)
-        distance = embeddings.shape[1] * losses.embedding_mse(embeddings, target)
+        distance = embeddings.shape[1] * losses.embedding_mse(embeddings, nn.functional.normalize(batch.teacher))
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
     def validate(model: TextModel) -> dict[str, float]:
@@ -116,7 +113,7 @@ def main(config: Config, run: Run) -> None:
         "inference",
         evaluation.measure_inference,
         contenders,
-        splits.test.queries.texts[:512],
+        splits.test.queries,
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )

@@ -131,7 +131,7 @@ def main(config: Config, run: Run) -> None:
         "inference",
         evaluation.measure_inference,
         contenders,
-        splits.test.texts[:512],
+        splits.test,
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )

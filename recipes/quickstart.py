@@ -7,14 +7,17 @@ Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
+from smallmodels import baselines, cli, data, distilling_embedders, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch
+from smallmodels.distilling_embedders import Judge
 from smallmodels.errors import require
-from smallmodels.evaluation import Contender
-from smallmodels.models import Model, TextModel
+from smallmodels.evaluation import Contenders, Evaluation
+from smallmodels.models import Compute, Model
+from smallmodels.phases import Context
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -64,10 +67,9 @@ def main(config: Config, run: Run) -> None:
     (teacher_name,) = run.pin((config.teacher, "model"))
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
     run.add_source(splits.source)
-    fetched = sources.fetch_model(teacher_name)
-    run.add_source(fetched.source)
-    run.say(teachers.require_space(len(splits.train), models.embedding_width(fetched), run.folder))
-    teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
+    teacher, name = distilling_embedders.load_teacher(
+        run, teacher_name, num_texts=len(splits.train), max_length=config.max_length
+    )
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     untrained = students.keep_layers(teacher, config.num_layers)
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=splits.train.tokens, **run.compute)
@@ -75,66 +77,47 @@ def main(config: Config, run: Run) -> None:
     # 2. The teacher's embeddings, paid once
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
 
-    # 3. The student
+    # 3. The student, the search engine that it must beat, and what each finds on the test split
     def loss_fn(model: Model, batch: Batch) -> Tensor:
         embeddings: Tensor = model(**batch.inputs)
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
-    def validate(model: TextModel) -> dict[str, float]:
-        return {"mrr_at_10": evaluation.mean_reciprocal_rank(model, splits.validation, compute=compute)}
+    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
+        return evaluation.evaluate_retrieval(contenders, splits.test, compute=compute, context=context)
 
-    student = run.phase(
-        "train",
-        training.fit,
-        untrained.copy(),
+    done = distilling_embedders.distil(
+        run,
         splits.train.with_signals(signals),
         loss_fn,
-        config.train,
+        Judge(
+            metric="mrr_at_10",
+            validate=partial(evaluation.mean_reciprocal_rank, split=splits.validation),
+            evaluate=evaluate,
+            uses=splits.test.queries,
+            baselines={"tfidf": partial(baselines.TfidfRetriever.fit, splits.test.documents.texts)},
+        ),
+        teacher=teacher,
+        untrained=untrained,
+        config=config.train,
         seed=config.seed,
-        validate=validate,
-        compute=compute,
-    )
-    tfidf = run.phase("tfidf", baselines.TfidfRetriever.fit, splits.test.documents.texts)
-
-    # 4. The test split is read here, once
-    contenders = {
-        "teacher": Contender(teacher),
-        "student": Contender(student, built_by=("cache", "train")),
-        "untrained_student": Contender(untrained),
-        "tfidf": Contender(tfidf, built_by=("tfidf",)),
-    }
-    result = run.phase("evaluate", evaluation.evaluate_retrieval, contenders, splits.test, compute=compute)
-    costs = run.phase(
-        "inference",
-        evaluation.measure_inference,
-        contenders,
-        splits.test.queries.texts[:512],
-        protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
 
-    # 5. Use it
-    index = run.phase("index", evaluation.SearchIndex.build, student, splits.corpus, compute=compute)
+    # 4. Use it
+    index = run.phase("index", evaluation.SearchIndex.build, done.student, splits.corpus, compute=compute)
     run.keep("index", index)
     run.finish(
-        student,
-        title=f"{config.num_layers}-layer search model for Python's documentation, "
-        f"distilled from {fetched.source.name}",
-        task="sentence-similarity",
-        metric="mrr_at_10",
+        done.student,
+        title=f"{config.num_layers}-layer search model for Python's documentation, distilled from {name}",
         margin=config.margin,
-        results=result.results,
-        inference=costs.inference,
-        predictions=result.predictions,
-        curve=training.curve(student),
-        examples=evaluation.example_answers(student, index, QUESTIONS, compute=compute),
-        model=models.describe(student, compute),
+        examples=evaluation.example_answers(done.student, index, QUESTIONS, compute=compute),
         languages=splits.languages,
         limits=[
             "Trained and tested on short English sentences about Python's standard library; "
             "other topics, longer texts and other languages were not tried."
         ],
+        **done.about,
     )
 
 

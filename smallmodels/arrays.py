@@ -6,7 +6,8 @@ What is read from such a file is mapped: the system reads pages as they are need
 import io
 import mmap
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -131,10 +132,11 @@ class GrowingRows:
 
     Args:
         dtype: Of their numbers.
+        value: Shape of one value of a row; empty for plain numbers.
     """
 
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self._values, self._offsets, self._end = Growing(dtype), Growing(np.int64), 0
+    def __init__(self, dtype: npt.DTypeLike, value: tuple[int, ...] = ()) -> None:
+        self._values, self._offsets, self._end = Growing(dtype, value), Growing(np.int64), 0
         self._offsets.append([0])
 
     def append(self, values: npt.ArrayLike, lengths: npt.ArrayLike) -> None:
@@ -151,13 +153,55 @@ class GrowingRows:
 
 def take_rows(values: Array, offsets: npt.NDArray[np.int64], indices: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     """These rows of different lengths, in this order, as `GrowingRows` gives them."""
-    growing = GrowingRows(values.dtype)
+    growing = GrowingRows(values.dtype, values.shape[1:])
     for part in pieces(indices):
         begins = offsets[part]
         lengths = offsets[part + 1] - begins
         moved = begins - (np.cumsum(lengths) - lengths)  # of each row, from its place in the new array to its old one
         growing.append(values[np.arange(lengths.sum()) + np.repeat(moved, lengths)], lengths)
     return growing.done()
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths, such as a label for each word of each text."""
+
+    values: Array
+    """Shape (num_values, …), row after row."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (num_rows + 1,): row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    @classmethod
+    def of(cls, rows: Sequence[npt.ArrayLike], dtype: npt.DTypeLike) -> "Ragged":
+        """Rows that are in memory."""
+        growing = GrowingRows(dtype)
+        for row in rows:
+            growing.append(row, [len(np.asarray(row))])
+        return cls(*growing.done())
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Array:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Values of each row."""
+        return differences(self.offsets)
+
+    def take(self, indices: Array) -> "Ragged":
+        """These rows, in this order."""
+        return Ragged(*take_rows(self.values, self.offsets, indices))
+
+    def join(self, other: "Ragged") -> "Ragged":
+        """These rows, and then those of the other."""
+        return Ragged(join(self.values, other.values), join(self.offsets, other.offsets[1:] + self.offsets[-1]))
+
+    def first(self, indices: Array, counts: Array) -> Array:
+        """The first values of these rows, so many of each, one row after the other."""
+        begins = self.offsets[indices]
+        return np.concatenate([self.values[b : b + c] for b, c in zip(begins, counts, strict=True)])
 
 
 def save(path: Path, array: Array) -> None:

@@ -7,14 +7,21 @@ from typing import Any
 
 from smallmodels import licenses
 from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source, statement_sha256
-from smallmodels.report import formats, words
+from smallmodels.report import formats, groups, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_LABELS = 200
 _MAX_EVALUATIONS, _MAX_ROWS = 5, 100
-"""Of other programs; the page has more, the record all."""
+"""Of other programs, and of groups; the page has more, the record all."""
+
+
+_PIPELINE_OPTIONS = {
+    "multi_label_classification": ', top_k=None, function_to_apply="sigmoid"',
+    "regression": ', function_to_apply="none"',
+}
+"""Of transformers' pipeline, by the problem that a classifier solves."""
 
 
 def model_card(record: RunRecord) -> str:
@@ -27,8 +34,10 @@ def model_card(record: RunRecord) -> str:
         distilled=_is_distilled(record),
         embeds=record.task == "sentence-similarity",
         without_torch=_is_static_classifier(record),
+        options=_PIPELINE_OPTIONS.get(str(record.model.get("problem")), ""),
         license=_license_words(record),
         quality=_quality_table(record),
+        groups=_groups_table(main),
         external=_external_tables(record),
         energy=_energy_words(record),
         carbon=_carbon_words(record),
@@ -251,6 +260,17 @@ def _quality_table(record: RunRecord) -> Any:
         counts = [f"{found.n:,}" if found else None, formats.large(use.num_parameters) if use else None]
         rows.append([words.role_name(result.role), *cells, *counts])
     return formats.markdown_table(head, rows)
+
+
+def _groups_table(main: Result | None) -> dict[str, Any] | None:
+    """Parts of the test items, such as languages, of the model itself; None where there are none."""
+    if main is None or not main.groups:
+        return None
+    found = groups.table_of(main.groups[:_MAX_ROWS])
+    table = formats.markdown_table(found.head, found.rows, found.text_columns)
+    left = len(main.groups) - len(found.rows)
+    cut = [f"{left:,} more stand in record.json."] if left else []
+    return {"table": table, "notes": " ".join([*found.notes, *cut])}
 
 
 def _external_tables(record: RunRecord) -> list[dict[str, Any]]:

@@ -61,7 +61,15 @@ def leaves(kind: type, path: PathInConfig = (), prefix: str = "") -> list[Leaf]:
 
 
 def field_docstrings(kind: type) -> dict[str, str]:
-    """The texts that stand under a dataclass's fields, in one line each; empty where the source is not at hand."""
+    """The texts that stand under a dataclass's fields, in one line each; under those of its base, where it has none.
+
+    Empty where the source is not at hand.
+    """
+    inherited = [field_docstrings(base) for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)]
+    return dict(itertools.chain.from_iterable(found.items() for found in (*inherited, _own_docstrings(kind))))
+
+
+def _own_docstrings(kind: type) -> dict[str, str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError, SyntaxError):

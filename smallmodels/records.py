@@ -29,7 +29,7 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 
 
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity"})
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity", "area_under_risk_coverage"})
 """Metrics in which a smaller value is the better one; in all others a larger one is."""
 
 
@@ -174,6 +174,10 @@ class Result:
     """Phases whose cost was paid for this role's model alone."""
     teacher_phases: list[str]
     """Phases that made its teacher; a report shows cost with and without them."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    """One row per part of the test items that is measured on its own, such as a language: `group` names it, `n` counts
+    its items, and what else is known stands under the keys of `metrics` (with `…_low` and `…_high` for an interval) and
+    of `evaluation.language_costs`. None where something could not be measured; empty where there are no parts."""
 
 
 @dataclass(frozen=True, kw_only=True)

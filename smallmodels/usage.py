@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,24 @@ SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
 
 
-def predict(run: str, text_or_file: str, text_column: str | None, output: Path | None, batch_size: int) -> int:
-    """Print labels with probabilities, or write them as CSV or JSON Lines.
+def predict(
+    run: str,
+    text_or_file: str,
+    *,
+    second: str | None = None,
+    text_column: str | None = None,
+    second_column: str | None = None,
+    output: Path | None = None,
+    batch_size: int = 32,
+) -> int:
+    """Print what a model says of texts: a class, labels, spans or a score; or write it as CSV or JSON Lines.
 
     Args:
         run: Run folder of a classifier, or its model folder.
         text_or_file: A text, or a .txt, .csv, .jsonl or .parquet file.
+        second: The other text, where the model reads pairs.
         text_column: Column with the texts; guessed from the usual names if None.
+        second_column: Column with the second texts of a file.
         output: A .csv or .jsonl file; None prints.
         batch_size: Texts at once.
 
@@ -34,17 +46,34 @@ def predict(run: str, text_or_file: str, text_column: str | None, output: Path |
     Raises: InputError if the run has no classifier, or a file cannot be read or written.
     """
     texts = read_texts(text_or_file, text_column)
+    seconds = [second] if second is not None else None
+    if second_column is not None:
+        seconds = read_texts(text_or_file, second_column)
     write = _writer(output, text_or_file)
     with energy.Meter() as meter:
         with meter.phase("setup"):
             model = _load_model(run, wants_embedder=False)
+            _require_pairs(run, evaluation.reads_pairs(model), texts, seconds)
             compute = models.choose_compute()
             meter.set_synchronize(compute.synchronize)
         with meter.phase("inference") as measured:
-            probabilities_NC = evaluation.predict_texts(model, texts, batch_size=batch_size, compute=compute)
-    write(texts, evaluation.label_names(model), probabilities_NC)
+            answers = evaluation.answer_texts(model, texts, seconds, batch_size=batch_size, compute=compute)
+    write(Answered(evaluation.kind_of(model), texts, answers, seconds))
     print(cost_sentence(len(texts), "text", measured.reading), file=sys.stderr)
     return 0
+
+
+def _require_pairs(run: str, reads_pairs: bool, texts: Sequence[str], seconds: Sequence[str] | None) -> None:
+    if reads_pairs and seconds is None:
+        raise InputError(
+            f"{run} reads two texts at once: give the other with --second TEXT, or --second-column of a file"
+        )
+    if not reads_pairs and seconds is not None:
+        raise InputError(f"{run} reads one text at a time: leave out --second and --second-column")
+    if seconds is not None and len(seconds) != len(texts):
+        raise InputError(
+            f"there should be a second text for each of {len(texts)}, got {len(seconds)}: use --second-column"
+        )
 
 
 def search(run: str, question: str, top: int) -> int:
@@ -144,16 +173,34 @@ def _read_lines(path: Path) -> list[str]:
         raise InputError(f"{path} should be a readable text file in UTF-8, but is not: {error}") from error
 
 
-# Labels out
+# Answers out
 
-_Write = Callable[[Sequence[str], Sequence[str], Any], None]
+
+@dataclass(frozen=True)
+class Answered:
+    """Texts with what a model says of each."""
+
+    kind: evaluation.Kind
+    texts: Sequence[str]
+    answers: Sequence[Sequence[evaluation.Answer]]
+    """For each text, the surest first."""
+    seconds: Sequence[str] | None = None
+    """The other text of each pair."""
+
+    def inputs(self, number: int) -> dict[str, str]:
+        """The text or the two texts of an answer, by name."""
+        one = {"text": self.texts[number]}
+        return one if self.seconds is None else {**one, "second": self.seconds[number]}
+
+
+_Write = Callable[[Answered], None]
 
 
 def _writer(output: Path | None, source: str) -> _Write:
-    """What writes the labels; checked before anything is loaded."""
+    """What writes the answers; checked before anything is loaded."""
     if output is None:
-        return _print_labels
-    writers: dict[str, Callable[[Sequence[str], Sequence[str], Any], str]] = {".csv": to_csv, ".jsonl": to_jsonl}
+        return _print_answers
+    writers: dict[str, Callable[[Answered], str]] = {".csv": to_csv, ".jsonl": to_jsonl}
     to_text = writers.get(output.suffix.lower())
     if to_text is None:
         raise InputError(f"--output should end in .csv or .jsonl, got {output.name}: rename it")
@@ -163,39 +210,73 @@ def _writer(output: Path | None, source: str) -> _Write:
     if output.exists() and output.resolve() == Path(source).resolve():
         raise InputError(f"--output should not be the file that is read, got {output}: choose another")
 
-    def write(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> None:
-        files.write_bytes(output, to_text(texts, label_names, probabilities_NC).encode(errors="replace"))
+    def write(answered: Answered) -> None:
+        files.write_bytes(output, to_text(answered).encode(errors="replace"))
         print(output)
 
     return write
 
 
-def _print_labels(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> None:
-    for text, row in zip(texts, probabilities_NC, strict=True):
-        best = (-row).argsort(kind="stable")[: SHOWN_LABELS if len(texts) == 1 else 1]
-        for i in best:
-            label = shorten(label_names[i], 30)
-            print(f"{row[i]:6.3f}  {label}" if len(texts) == 1 else f"{row[i]:6.3f}  {label:<30}  {shorten(text, 40)}")
+def _print_answers(answered: Answered) -> None:
+    is_one = len(answered.texts) == 1
+    for text, answers in zip(answered.texts, answered.answers, strict=True):
+        shown = answers[: SHOWN_LABELS if is_one else 1] if answered.kind == "classes" else answers
+        if is_one:
+            for answer in shown:
+                words = "" if answer.text is None else f"  {shorten(answer.text, 40)}"
+                print(f"{answer.score:6.3f}  {shorten(answer.label, 30)}{words}")
+            if not shown:
+                print("nothing found")
+        else:
+            score = max((answer.score for answer in shown), default=0.0)
+            print(f"{score:6.3f}  {shorten(_in_a_cell(shown), 30):<30}  {shorten(text, 40)}")
 
 
-def to_csv(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:
-    """One row per text: text, label, probability. A cell that a spreadsheet would run as a formula gets a quote."""
+def _in_a_cell(answers: Sequence[evaluation.Answer]) -> str:
+    return "; ".join(a.label if a.text is None else f"{a.label}: {a.text}" for a in answers)
+
+
+def to_csv(answered: Answered) -> str:
+    """One row per text: the best class with its probability, the labels, the spans or the score.
+
+    A cell that a spreadsheet would run as a formula gets a quote.
+    """
+    columns = {
+        "classes": ["label", "probability"],
+        "labels": ["labels"],
+        "words": ["spans"],
+        "score": ["score"],
+    }[answered.kind]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["text", "label", "probability"])
-    for text, row in zip(texts, probabilities_NC, strict=True):
-        best = int(row.argmax())
-        writer.writerow([inert_cell(text), inert_cell(label_names[best]), f"{row[best]:.6f}"])
+    writer.writerow([*(["text"] if answered.seconds is None else ["text", "second"]), *columns])
+    for number, answers in enumerate(answered.answers):
+        cells = [inert_cell(text) for text in answered.inputs(number).values()]
+        if answered.kind == "score":
+            cells.append(f"{answers[0].score:.6f}")
+        elif answered.kind == "classes":
+            cells += [inert_cell(answers[0].label), f"{answers[0].score:.6f}"]
+        else:
+            cells.append(inert_cell(_in_a_cell(answers)))
+        writer.writerow(cells)
     return buffer.getvalue()
 
 
-def to_jsonl(texts: Sequence[str], label_names: Sequence[str], probabilities_NC: Any) -> str:
-    """One object per text: text, label, probability, and the probabilities of every label."""
+def to_jsonl(answered: Answered) -> str:
+    """One object per text, with all that the model says of it."""
     lines = []
-    for text, row in zip(texts, probabilities_NC, strict=True):
-        best = int(row.argmax())
-        every = {name: round(float(p), 6) for name, p in zip(label_names, row, strict=True)}
-        answer = {"text": text, "label": label_names[best], "probability": every[label_names[best]]}
-        answer["probabilities"] = every
-        lines.append(json.dumps(answer, ensure_ascii=False))
+    for number, answers in enumerate(answered.answers):
+        said: dict[str, Any]
+        if answered.kind == "score":
+            said = {"score": round(answers[0].score, 6)}
+        elif answered.kind == "words":
+            spans = [{"type": a.label, "text": a.text, "probability": round(a.score, 6)} for a in answers]
+            said = {"spans": spans}
+        else:
+            every = {answer.label: round(answer.score, 6) for answer in answers}
+            said = {"labels": list(every), "probabilities": every}
+            if answered.kind == "classes":
+                best = answers[0].label
+                said = {"label": best, "probability": every[best], "probabilities": every}
+        lines.append(json.dumps({**answered.inputs(number), **said}, ensure_ascii=False))
     return "\n".join(lines) + "\n"

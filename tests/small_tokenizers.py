@@ -153,6 +153,20 @@ def _roberta():
     return roberta_tokenizer(), architectures.roberta.RobertaForSequenceClassification, config
 
 
+def _mpnet():
+    """Its word pieces have RoBERTa's special tokens before BERT's, and its places count from the padding token's id."""
+    found = word_piece(architectures.bert.BertTokenizer).get_vocab()
+    tokens = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", *sorted(t for t in found if t == "[" or t[0] != "[")]
+    tokenizer = architectures.mpnet.MPNetTokenizer(vocab={token: i for i, token in enumerate(tokens)})
+    config = architectures.mpnet.MPNetConfig(**SIZE, max_position_embeddings=66)
+    return tokenizer, architectures.mpnet.MPNetForSequenceClassification, config
+
+
+def _albert():
+    config = architectures.albert.AlbertConfig(**SIZE, embedding_size=8)
+    return deberta_tokenizer(), architectures.albert.AlbertForSequenceClassification, config
+
+
 def _modernbert():
     tokenizer = modern_bert_tokenizer()
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
@@ -169,6 +183,13 @@ def _deberta():
     options = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
     config = architectures.deberta_v2.DebertaV2Config(**SIZE, **options, type_vocab_size=0)
     return deberta_tokenizer(), architectures.deberta_v2.DebertaV2ForSequenceClassification, config
+
+
+def _deberta_v3():
+    """Keys and queries of places are made by the parts that make those of tokens."""
+    options = {"share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
+    tokenizer, cls, config = _deberta()
+    return tokenizer, cls, type(config)(**config.to_dict(), **options)
 
 
 def _xlm_roberta():
@@ -190,14 +211,19 @@ KINDS = {
     "Llama 3": lambda: _llama(llama_3_tokenizer()),
     "DeBERTa-v2": _deberta,
     "XLM-R": _xlm_roberta,
+    "DeBERTa-v3": _deberta_v3,
+    "MPNet": _mpnet,
     "words with ends": _words_with_ends,
 }
+"""Every kind can be trimmed."""
+ENCODERS = ("BERT", "DistilBERT", "RoBERTa", "XLM-R", "MPNet", "ModernBERT", "DeBERTa-v3")
+"""Kinds whose inside is known; DeBERTa-v3 differs from v2 in its config alone."""
 
 
 @functools.cache
 def parts(kind):
     """Tokenizer, class and config of a tiny classifier; share them, and change none."""
-    tokenizer, cls, config = KINDS[kind]()
+    tokenizer, cls, config = {**KINDS, "ALBERT": _albert}[kind]()
     config.vocab_size = len(tokenizer)
     return tokenizer, cls, config
 

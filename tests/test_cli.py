@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 from sample_records import classifier_record, phase
 
 from smallmodels import cli, configs, progress, records, text, usage
 from smallmodels.energy import EnergyReading
 from smallmodels.errors import InputError
+from smallmodels.evaluation import Answer
 from smallmodels.records import Component
 
 RECIPE = '''
@@ -710,17 +710,41 @@ def test_file_without_texts_is_refused(tmp_path, name, content, column, sentence
     assert sentence in str(refused.value)
 
 
-PROBABILITIES = np.array([[0.25, 0.75], [0.9, 0.1]])
+def answered(kind, texts, *answers, seconds=None):
+    return usage.Answered(kind, texts, [[Answer(*parts) for parts in found] for found in answers], seconds)
+
+
+def csv_rows(found):
+    return list(csv.reader(usage.to_csv(found).splitlines(keepends=True)))
 
 
 def test_csv_out_is_inert_for_a_spreadsheet_p3():
-    rows = list(csv.reader(usage.to_csv(["=1+1", "a,\n b"], ["no", "@yes"], PROBABILITIES).splitlines(keepends=True)))
+    both = [("@yes", 0.75), ("no", 0.25)], [("no", 0.9), ("@yes", 0.1)]
+    rows = csv_rows(answered("classes", ["=1+1", "a,\n b"], *both))
     assert rows == [["text", "label", "probability"], ["'=1+1", "'@yes", "0.750000"], ["a,\n b", "no", "0.900000"]]
 
 
 def test_jsonl_out_has_every_probability():
-    rows = [json.loads(line) for line in usage.to_jsonl(["é", "b"], ["no", "yes"], PROBABILITIES).splitlines()]
+    found = answered("classes", ["é", "b"], [("yes", 0.75), ("no", 0.25)], [("no", 0.9), ("yes", 0.1)])
+    rows = [json.loads(line) for line in usage.to_jsonl(found).splitlines()]
     assert rows[0] == {"text": "é", "label": "yes", "probability": 0.75, "probabilities": {"no": 0.25, "yes": 0.75}}
+
+
+def test_answers_of_other_kinds_have_columns_and_objects_of_their_own(capsys):
+    words = answered("words", ["give aspirin", "no"], [("drug", 0.8, "=aspirin")], [])
+    assert csv_rows(words) == [["text", "spans"], ["give aspirin", "drug: =aspirin"], ["no", ""]]
+    assert json.loads(usage.to_jsonl(words).splitlines()[0]) == {
+        "text": "give aspirin",
+        "spans": [{"type": "drug", "text": "=aspirin", "probability": 0.8}],
+    }
+    labels = answered("labels", ["x", "y"], [("joy", 0.7), ("love", 0.6)], [])
+    assert csv_rows(labels)[1:] == [["x", "joy; love"], ["y", ""]]
+    assert json.loads(usage.to_jsonl(labels).splitlines()[1]) == {"text": "y", "labels": [], "probabilities": {}}
+    score = answered("score", ["x"], [("score", 3.25)], seconds=["z"])
+    assert csv_rows(score) == [["text", "second", "score"], ["x", "z", "3.250000"]]
+    assert json.loads(usage.to_jsonl(score)) == {"text": "x", "second": "z", "score": 3.25}
+    usage._print_answers(answered("labels", ["x"], []))
+    assert capsys.readouterr().out == "nothing found\n"
 
 
 def test_cost_sentence_gives_joules_only_for_a_window_that_is_long_enough():

@@ -8,9 +8,10 @@ import datasets
 import numpy as np
 import pytest
 import sample_records
+import small_tables
+from small_tables import write_jsonl
 
 from smallmodels import data, report
-from smallmodels.data.tables import Table
 from smallmodels.errors import InputError
 from smallmodels.phases import Context
 from smallmodels.runs import Run
@@ -20,11 +21,6 @@ load = data.load_text_classification
 
 def write_csv(path, rows, header="text,label"):
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return str(path)
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
 
@@ -297,18 +293,10 @@ def test_several_labels_per_row_and_fractions_are_refused(tmp_path):
 
 def serve_tables(monkeypatch, tables, names=None):
     """Let `load` find these rows of (text, label) per split, as if read from a hub data set."""
-    from smallmodels import sources
-    from smallmodels.data import reading
-
-    class_names = {} if names is None else {"label": names}
-    found = {
-        split: Table({"text": [row[0] for row in rows], "label": [row[1] for row in rows]}, class_names)
-        for split, rows in tables.items()
+    columns = {
+        split: {"text": [row[0] for row in rows], "label": [row[1] for row in rows]} for split, rows in tables.items()
     }
-    source = sources.cards.source_of("dataset", "dataset", "org/any", {}, None, False, revision="0" * 40)
-    fetched = sources.DatasetFiles(None, None, None, None, {}, ["en"], source)
-    monkeypatch.setattr(sources, "fetch_dataset", lambda *_, **__: fetched)
-    monkeypatch.setattr(reading, "_read_hub", lambda *_: found)
+    small_tables.serve(monkeypatch, columns, None if names is None else {"label": names})
 
 
 TRAIN = [(f"train {i}", i % 2) for i in range(40)]
@@ -455,7 +443,7 @@ def parquet_files(tmp_path):
     return folder
 
 
-STEPS = ["_read_file", "_pick_columns", "_note_dropped", "_fill_in", "note_overlap", "_finish"]
+STEPS = ["_read_file", "pick_column", "note_dropped", "fill_in", "note_overlap", "finish"]
 
 
 @pytest.mark.parametrize("killed_in", STEPS)

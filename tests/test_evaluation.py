@@ -243,7 +243,8 @@ class Sleeper(Fixed):
 
 def measure(contenders, rows, **options):
     options = {"window_s": 0.05, "compute": FP32, "batch_size": 4, **options}
-    return evaluation.measure_inference(contenders, rows, **options).inference
+    split = rows if isinstance(rows, Split) else Split("test", [str(i) for i in range(len(rows))], rows)
+    return evaluation.measure_inference(contenders, split, **options).inference
 
 
 def test_measure_inference_of_a_smoke_run_has_every_field(tiny_model_folder):
@@ -292,7 +293,7 @@ def test_measure_inference_measures_retrievers(questions):
         def similarities(self, queries):
             return self.values[: len(queries)]
 
-    (inference,) = measure({"tfidf": Contender(Retriever(np.ones((4, 3))))}, questions.queries.texts)
+    (inference,) = measure({"tfidf": Contender(Retriever(np.ones((4, 3))))}, questions.queries)
     assert inference.throughput_per_s > 0
 
 

@@ -247,6 +247,64 @@ def test_hidden_states_mse_refuses_a_mask_of_another_batch() -> None:
         losses.hidden_states_mse(randn(2, 3, 4), randn(2, 3, 4), torch.ones(2, 4))
 
 
+# Labels that do not exclude each other, and scores
+
+
+def sigmoid_reference(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_binary_kl_divergence_equals_the_slow_reference(temperature: float) -> None:
+    student, teacher = randn(5, 3), randn(5, 3, seed=1)
+    expected = []
+    for student_row, teacher_row in zip(student.tolist(), teacher.tolist(), strict=True):
+        total = 0.0
+        for x, y in zip(student_row, teacher_row, strict=True):
+            q, p = sigmoid_reference(x / temperature), sigmoid_reference(y / temperature)
+            total += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        expected.append(temperature**2 * total)
+    found = losses.binary_kl_divergence(student, teacher, temperature=temperature)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    zero = losses.binary_kl_divergence(student, student, temperature=temperature)
+    torch.testing.assert_close(zero, torch.zeros(5, dtype=torch.float64))
+
+
+def test_binary_kl_divergence_of_a_sure_teacher_is_binary_cross_entropy() -> None:
+    student, labels = randn(5, 3), torch.tensor([[1, 0, 1]] * 5)
+    sure = (labels.double() - 0.5) * 80
+    found = losses.binary_kl_divergence(student, sure, temperature=1.0)
+    torch.testing.assert_close(found, losses.binary_cross_entropy(student, labels))
+
+
+def test_binary_losses_of_sure_logits_are_finite() -> None:
+    student = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    losses.binary_kl_divergence(student, -student.detach(), temperature=1.0).sum().backward()
+    assert torch.isfinite(student.grad).all()
+
+
+def test_binary_cross_entropy_equals_the_slow_reference() -> None:
+    logits, labels = randn(4, 3), torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    expected = [
+        -sum(
+            math.log(sigmoid_reference(x) if label else 1 - sigmoid_reference(x))
+            for x, label in zip(r, row, strict=True)
+        )
+        for r, row in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
+    found = losses.binary_cross_entropy(logits, labels)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    with pytest.raises(ValueError, match="a column for each label"):
+        losses.binary_cross_entropy(logits, labels[:, 0])
+
+
+def test_squared_error_is_of_each_score_and_refuses_several_outputs() -> None:
+    found = losses.squared_error(torch.tensor([[1.0], [3.0]]), torch.tensor([0.5, 3.0]))
+    torch.testing.assert_close(found, torch.tensor([0.25, 0.0]))
+    with pytest.raises(ValueError, match="one score for each of 2 targets"):
+        losses.squared_error(torch.zeros(2, 3), torch.zeros(2))
+
+
 # What holds for all of them
 
 DISTILLATION = {
@@ -254,8 +312,13 @@ DISTILLATION = {
     "embedding_mse": losses.embedding_mse,
     "embedding_cosine": losses.embedding_cosine,
     "pairwise_similarity": losses.pairwise_similarity,
+    "binary_kl_divergence": lambda s, t: losses.binary_kl_divergence(s, t, temperature=2.0),
+    "squared_error": lambda s, t: losses.squared_error(s[..., :1], t[..., :1]),
 }
-ALL = DISTILLATION | {"cross_entropy": lambda s, t: losses.cross_entropy(s, t.argmax(-1), label_smoothing=0.1)}
+ALL = DISTILLATION | {
+    "cross_entropy": lambda s, t: losses.cross_entropy(s, t.argmax(-1), label_smoothing=0.1),
+    "binary_cross_entropy": lambda s, t: losses.binary_cross_entropy(s, t > 0),
+}
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -205,7 +205,7 @@ def test_mean_with_interval_refuses_what_has_no_mean(values: list) -> None:
 def test_resampling_in_blocks_bounds_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=500)
     whole = metrics.mean_with_interval(values, n_bootstrap=100)
-    monkeypatch.setattr(metrics, "_MAX_CELLS", 1200)  # two samples at once
+    monkeypatch.setattr(metrics.intervals, "_MAX_CELLS", 1200)  # two samples at once
     blocks = metrics.mean_with_interval(values, n_bootstrap=100)
     assert [blocks.low, blocks.high] == pytest.approx([whole.low, whole.high], rel=1e-12)
 

@@ -11,7 +11,6 @@ import safetensors.numpy
 import small_tokenizers
 import torch
 from huggingface_hub import ModelCard
-from sklearn.decomposition import PCA
 from small_data import FP32, LABELS, assert_same_bits, classifier, cross_entropy, embedder, split, texts, weights
 from tokenizers import Tokenizer
 
@@ -275,18 +274,6 @@ def test_a_language_model_is_no_teacher_of_a_static_student(tiny_language_model_
         students.token_vectors(model)
 
 
-def test_principal_axes_are_those_of_a_principal_component_analysis():
-    vectors = np.random.default_rng(0).normal(size=(200, 9)) * np.arange(1, 10)
-    centred = vectors - vectors.mean(0)
-    axes = students.principal_axes(centred, 5)
-    expected = PCA(5, svd_solver="full").fit(vectors).components_.T
-    np.testing.assert_allclose(axes, expected * np.sign((axes * expected).sum(0)), atol=1e-10)
-    np.testing.assert_allclose(students.principal_axes(-centred[::-1], 5), axes, atol=1e-10)
-    assert (axes[np.abs(axes).argmax(0), np.arange(5)] > 0).all()
-    with pytest.raises(InputError, match=r"dimensions must be in 1 … 9"):
-        students.principal_axes(centred, 10)
-
-
 def test_frequent_tokens_weigh_less_and_special_ones_nothing(teacher):
     ones = np.ones((len(teacher.tokenizer), 2))
     rows = ["card card card bank"]
@@ -366,7 +353,7 @@ def test_evaluation_and_inference_take_a_model_without_torch(tiny_model_folder, 
     contenders = {"teacher": Contender(static_classifier), "student": Contender(light)}
     found = evaluation.evaluate_classifiers(contenders, rows, LABELS, compute=FP32)
     assert found.results[1].agreement.value == 1
-    costs = evaluation.measure_inference(contenders, rows.texts, window_s=0.02, protocol="smoke", compute=FP32)
+    costs = evaluation.measure_inference(contenders, rows, window_s=0.02, protocol="smoke", compute=FP32)
     (use,) = [use for use in costs.inference if use.role == "student"]
     assert (use.num_parameters, use.size_bytes) == (light.num_parameters, light.size_bytes)
     assert use.throughput_per_s > 0

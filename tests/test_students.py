@@ -109,6 +109,34 @@ def test_keep_layers_refuses_too_few_and_too_many(teacher, num_layers):
     assert caught.value.exit_code == 2
 
 
+def test_keep_layers_takes_a_list_of_layers():
+    teacher = deep(6)
+    student = students.keep_layers(teacher, [1, 2, 5])
+    assert student.notes["kept_layers"] == [1, 2, 5]
+    for new, old in enumerate([1, 2, 5]):
+        assert_same_bits(layer_weights(student, new), layer_weights(teacher, old))
+    assert student.model.config.num_hidden_layers == 3
+    assert (
+        students.keep_layers(teacher, (0, 3, 5)).weights_sha256() == students.keep_layers(teacher, 3).weights_sha256()
+    )
+
+
+@pytest.mark.parametrize("layers", [[], [3, 1], [2, 2], [0, 6], [-1, 2], [0.5]])
+def test_keep_layers_refuses_a_list_that_is_none_of_layers(layers):
+    with pytest.raises(InputError, match=r"different numbers from 0 to the teacher's 5 in rising order, got \["):
+        students.keep_layers(deep(6), layers)
+
+
+def test_keep_layers_of_modernbert_keeps_the_first_one_which_lacks_a_norm(tmp_path):
+    teacher = small_tokenizers.tiny(
+        "ModernBERT", num_hidden_layers=4, layer_types=2 * ["full_attention", "sliding_attention"]
+    )
+    with pytest.raises(InputError, match=r"must begin with 0, because the first layer of modernbert .* got \[1, 3\]"):
+        students.keep_layers(teacher, [1, 3])
+    student = students.keep_layers(teacher, [0, 3])
+    assert student.model.config.layer_types == ["full_attention", "sliding_attention"]
+
+
 def test_keep_layers_composes():
     teacher = deep(6)
     student = students.keep_layers(students.keep_layers(teacher, 4), 2)

@@ -272,7 +272,7 @@ def test_t2_t4_a_damaged_shard_is_built_again_alone(teacher, train, cache, damag
 
 def test_t2_a_whole_shard_with_other_values_is_built_again(teacher, train, cache):
     built = store(teacher, train, cache)
-    one_pass = storing._Pass(teacher, train, FP32, Context(), cache)
+    one_pass = storing._Pass(teacher, train, storing._WholeTexts(teacher), FP32, Context(), cache)
     (cache / "signals" / built.key / "shard-00001.safetensors").write_bytes(
         storing._shard(built.values[10:20] + 1.0, one_pass._about(1))
     )

@@ -129,19 +129,16 @@ def main(config: Config, run: Run) -> None:
 
 def joined(first: Split, second: Split) -> Split:
     """The texts of both, with their labels."""
-    assert first.labels is not None
-    assert second.labels is not None
-    labels = np.concatenate([first.labels, second.labels])
+    labels = np.concatenate([first.class_labels, second.class_labels])
     return Split("train", [*first.ids, *second.ids], [*first.texts, *second.texts], labels)
 
 
 def result(predicted: npt.NDArray[np.int64], texts: Split) -> records.Result:
     """How often the teacher's label is that of the data set."""
-    assert texts.labels is not None
     return records.Result(
         role="student",
         split=texts.name,
-        metrics={"accuracy": metrics.accuracy(predicted, texts.labels)},
+        metrics={"accuracy": metrics.accuracy(predicted, texts.class_labels)},
         per_class=[],
         agreement=None,
         calibration_error=None,

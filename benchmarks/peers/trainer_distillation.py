@@ -152,9 +152,8 @@ def as_dataset(split: Split) -> Dataset:
     """Tokens and labels of a split as a data set of `datasets`."""
     tokens = split.require_tokens()
     rows = [row.tolist() for row in np.split(tokens.ids, tokens.offsets[1:-1])]
-    assert split.labels is not None
     return Dataset.from_dict(
-        {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows], "labels": split.labels.tolist()}
+        {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows], "labels": split.class_labels.tolist()}
     )
 
 

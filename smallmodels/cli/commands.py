@@ -106,12 +106,22 @@ def _predict_command(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder of a classifier")
     parser.add_argument("texts", metavar="TEXT_OR_FILE", help="a text, or a .txt, .csv, .jsonl or .parquet file")
     parser.add_argument("--text-column", metavar="NAME", help="column with the texts (default: text)")
+    parser.add_argument("--second", metavar="TEXT", help="the other text, where the model reads two at once")
+    parser.add_argument("--second-column", metavar="NAME", help="column of a file with the other texts")
     parser.add_argument("--output", metavar="FILE", type=Path, help="where to write: .csv or .jsonl")
     parser.add_argument("--batch-size", metavar="N", type=_positive, default=32, help="texts at once (default: 32)")
     options = parser.parse(arguments)
     from smallmodels import usage
 
-    return usage.predict(options.run, options.texts, options.text_column, options.output, options.batch_size)
+    return usage.predict(
+        options.run,
+        options.texts,
+        second=options.second,
+        text_column=options.text_column,
+        second_column=options.second_column,
+        output=options.output,
+        batch_size=options.batch_size,
+    )
 
 
 def _search_command(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import arrays
-from smallmodels.data.splits import Split
+from smallmodels.data.splits import Split, tokenizer_sha256
 from smallmodels.data.texts import text_edges
 from smallmodels.errors import InputError
 from smallmodels.phases import NO_CONTEXT, Context
@@ -63,6 +63,35 @@ def pair_targets(
     return places
 
 
+def same_tokens(tokenizer: "PreTrainedTokenizerBase", teachers_tokenizer: "PreTrainedTokenizerBase") -> Places:
+    """For each id of a student's tokenizer, the teacher's id of the same token.
+
+    So a teacher can read a text as the student's tokenizer cut it, and both have the same tokens at the same positions.
+
+    Args:
+        tokenizer: The student's: the teacher's own, or one with some of its tokens, as `trim_vocabulary` leaves it.
+        teachers_tokenizer: The teacher's.
+
+    Returns: Shape (largest id + 1,); an id that no token has stands for itself.
+    Raises: InputError if a token of the student is none of the teacher's, or they do not cut words in the same way.
+    """
+    own, teachers = tokenizer.get_vocab(), teachers_tokenizer.get_vocab()
+    ids = np.arange(max(own.values()) + 1)
+    if tokenizer_sha256(tokenizer) == tokenizer_sha256(teachers_tokenizer):
+        return ids
+    rules = [_rules(either) for either in (tokenizer, teachers_tokenizer)]
+    unknown = next((token for token in own if token not in teachers), None)
+    if not rules[0] or rules[0] != rules[1] or unknown is not None:
+        found = "they cut words by other rules" if unknown is None else f"the student's {unknown!r} is none of them"
+        raise InputError(
+            f"a student whose tokens are compared with a teacher's one by one should have the teacher's tokens, but "
+            f"{found}: make the student of the teacher (keep_layers, narrow, trim_vocabulary, fresh), or compare whole "
+            "texts (soft_targets)"
+        )
+    ids[list(own.values())] = [teachers[token] for token in own]
+    return ids
+
+
 def match(wanted: Places, given: Places) -> Places:
     """For each number of `wanted` the place of the last equal one in `given`; -1 for what is not there, or negative."""
     order = np.argsort(given, kind="stable")
@@ -102,6 +131,13 @@ def _read_before_targets(split: Split, tokenizer: "PreTrainedTokenizerBase", str
             read = characters_read(spans, len(begin), len(end))
             growing.append(np.where(read < 0, _WITHIN, read + (first + place) * stride))
     return growing.done()
+
+
+def _rules(tokenizer: "PreTrainedTokenizerBase") -> tuple[Any, ...]:
+    """How a tokenizer of the tokenizers library gets from a text to tokens, whichever there are; empty for another."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    settings: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+    return () if not settings else (settings["normalizer"], settings["pre_tokenizer"], settings["model"]["type"])
 
 
 def _without_trimming(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":

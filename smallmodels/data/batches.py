@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import arrays
+from smallmodels.arrays import Ragged
 from smallmodels.data.packing import Places, saves_rows
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import InputError
@@ -47,7 +48,8 @@ class Batch:
     inputs: "dict[str, torch.Tensor]"
     """`input_ids` and `attention_mask`, shape (R, L), int64: what `model(**batch.inputs)` takes.
 
-    Packed rows have `position_ids` instead of the mask: where they begin again at 0, so does an example.
+    Packed rows have `position_ids` instead of the mask: where they begin again at 0, so does an example. Pairs have
+    `token_type_ids` too, 1 from the second text on, where the model is told of it.
     """
     ids: list[str]
     lengths: npt.NDArray[np.int64]
@@ -55,10 +57,12 @@ class Batch:
     _labels: "torch.Tensor | None" = None
     _teacher: "torch.Tensor | TopK | None" = None
     _is_target: "torch.Tensor | None" = None
+    _of_words: bool = False
+    """Whether labels and the teacher's rows are those of targets, as the word of a language model always is."""
 
     @property
     def labels(self) -> "torch.Tensor":
-        """Shape (B,), int64.
+        """Shape (B, …), as the split has them; those of words one after the other, in the order of `is_target`.
 
         Raises: InputError if the split has none.
         """
@@ -68,7 +72,7 @@ class Batch:
 
     @property
     def teacher(self) -> "torch.Tensor":
-        """Shape (B, …), float32: the stored signal of the teacher for these examples.
+        """Shape (B, …), float32: the stored signal of the teacher for these examples, or for each of their targets.
 
         Raises: InputError if the split has none.
         """
@@ -89,12 +93,15 @@ class Batch:
 
     @property
     def is_target(self) -> "torch.Tensor":
-        """Shape (R, L), bool: the tokens that a language model learns to predict.
+        """Shape (R, L), bool: the tokens that a language model learns to predict, or those that begin a word.
 
-        Raises: InputError if the split is not one of a language model.
+        Raises: InputError if the split has no such tokens.
         """
         if self._is_target is None:
-            raise InputError("batch.is_target needs tokens with targets, but there are none: use data.cut_into_rows")
+            raise InputError(
+                "batch.is_target needs tokens with targets, but there are none: use data.cut_into_rows, or a split "
+                "with a label for each word"
+            )
         return self._is_target
 
     @property
@@ -119,33 +126,35 @@ class Batch:
         lengths = self.lengths[rows]
         longest = int(lengths.max())
         inputs = {name: tensor[rows, :longest] for name, tensor in self.inputs.items()}
-        labels = None if self._labels is None else self._labels[rows]
         is_target = None if self._is_target is None else self._is_target[rows, :longest]
-        teacher = None if self._teacher is None else self._teacher[self._span_of_teacher(rows)]
-        return Batch(inputs, self.ids[rows], lengths, labels, teacher, is_target)
+        parts: list[Any] = [self._labels, self._teacher]
+        labels, teacher = (
+            None if part is None else part[self._span(rows) if self._is_per_target(part) else rows] for part in parts
+        )
+        return Batch(inputs, self.ids[rows], lengths, labels, teacher, is_target, self._of_words)
 
-    def _span_of_teacher(self, rows: slice) -> slice:
-        """Where the teacher's word on these rows is: it has a row for each, or for each of their targets."""
-        if not self._is_per_target:
-            return rows
+    def _span(self, rows: slice) -> slice:
+        """Of the targets of these rows, among those of all."""
         ends = [0, *self.is_target.sum(1).cumsum(0).tolist()]
         return slice(ends[rows.start], ends[min(rows.stop, len(self))])
 
-    @property
-    def _is_per_target(self) -> bool:
-        return hasattr(self._teacher, "log_probs")  # a TopK; its module imports torch, which this one does late
+    def _is_per_target(self, part: Any) -> bool:
+        return self._of_words or hasattr(part, "log_probs")  # a TopK; its module imports torch, which this does late
 
     def cut(self, max_length: int) -> "Batch":
         """The same examples, cut after so many tokens."""
         assert not self.is_packed
         inputs = {name: tensor[:, :max_length] for name, tensor in self.inputs.items()}
-        is_target = None if self._is_target is None else self._is_target[:, :max_length]
-        teacher = self._teacher
-        if self._is_per_target:
-            kept = self.is_target.nonzero()[:, 1] < max_length
-            teacher = self.teacher_top_k.map(lambda values: values[kept])
         lengths = np.minimum(self.lengths, max_length)
-        return replace(self, inputs=inputs, lengths=lengths, _teacher=teacher, _is_target=is_target)
+        if self._is_target is None:
+            return replace(self, inputs=inputs, lengths=lengths)
+        kept = self.is_target.nonzero()[:, 1] < max_length
+        parts: list[Any] = [self._labels, self._teacher]
+        labels, teacher = (
+            _each(part, lambda values: values[kept]) if self._is_per_target(part) else part for part in parts
+        )
+        is_target = self.is_target[:, :max_length]
+        return replace(self, inputs=inputs, lengths=lengths, _labels=labels, _teacher=teacher, _is_target=is_target)
 
     @property
     def is_packed(self) -> bool:
@@ -162,28 +171,34 @@ class Batch:
             return self
         places = Places.of(self.lengths)
         inputs = {"input_ids": places.move(self.inputs["input_ids"]), "position_ids": places.position_ids()}
-        labels = None if self._labels is None else self._labels[places.order]
-        is_target, teacher = self._is_target, self._teacher
+        is_target, of_targets = self._is_target, None
         if is_target is not None:
             is_target = places.move(is_target) & (inputs["position_ids"] > 0)
-        if self._is_per_target:
-            numbers = places.move(self.is_target.flatten().cumsum(0).view_as(self.is_target) - 1)[is_target]
-            teacher = self.teacher_top_k.map(lambda values: values[numbers])
-        elif teacher is not None:
-            teacher = self.teacher[places.order]
+            of_targets = places.move(self.is_target.flatten().cumsum(0).view_as(self.is_target) - 1)[is_target]
+
+        def moved(part: Any) -> Any:
+            order: Any = of_targets if self._is_per_target(part) else places.order
+            return _each(part, lambda values: values[order])
+
+        labels, teacher = moved(self._labels), moved(self._teacher)
         ids = [self.ids[i] for i in places.order]
-        return Batch(inputs, ids, self.lengths[places.order], labels, teacher, is_target)
+        return Batch(inputs, ids, self.lengths[places.order], labels, teacher, is_target, self._of_words)
 
     def to(self, device: str) -> "Batch":
         """The same tensors on a device, which nobody waits for."""
-        labels = None if self._labels is None else to_device(self._labels, device)
-        if self._is_per_target:
-            teacher: Any = self.teacher_top_k.map(lambda values: to_device(values, device))
-        else:
-            teacher = None if self._teacher is None else to_device(self.teacher, device)
+        labels, teacher = (
+            _each(part, lambda values: to_device(values, device)) for part in (self._labels, self._teacher)
+        )
         is_target = None if self._is_target is None else to_device(self._is_target, device)
         inputs = {name: to_device(tensor, device) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, _labels=labels, _teacher=teacher, _is_target=is_target)
+
+
+def _each(part: Any, change: "Callable[[torch.Tensor], torch.Tensor]") -> Any:
+    """A tensor changed, or each of those of a `TopK`; None of None."""
+    if part is None:
+        return None
+    return part.map(change) if hasattr(part, "log_probs") else change(part)
 
 
 def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
@@ -245,13 +260,25 @@ def plan_inference(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[I
 
 
 def pad(tokens: Tokens, indices: Indices) -> "dict[str, torch.Tensor]":
-    """Input ids and attention mask of these examples, padded on the right to the longest."""
+    """What a model reads of these examples, padded on the right to the longest (see `Batch.inputs`)."""
     import torch
 
     lengths = tokens.lengths[indices]
     input_ids = _padded(tokens.ids, tokens, indices, np.int64, tokens.pad_id)
-    mask = (np.arange(input_ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+    places = np.arange(input_ids.shape[1])[None, :]
+    mask = places < lengths[:, None]
+    inputs = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+    if tokens.second_starts is not None:
+        inputs["token_type_ids"] = (mask & (places >= tokens.second_starts[indices, None])).astype(np.int64)
+    return {name: torch.from_numpy(values) for name, values in inputs.items()}
+
+
+def pad_targets(tokens: Tokens, indices: Indices) -> "torch.Tensor":
+    """Which of the padded tokens of these examples are targets."""
+    import torch
+
+    assert tokens.targets is not None
+    return torch.from_numpy(_padded(tokens.targets, tokens, indices, np.bool_, False))
 
 
 def _padded(
@@ -271,15 +298,40 @@ def collate(split: Split, indices: Indices) -> Batch:
     import torch
 
     tokens = split.require_tokens()
-    labels = None if split.labels is None else torch.from_numpy(split.labels[indices])
-    teacher: Any = split.teacher
-    if teacher is not None:
-        teacher = torch.from_numpy(teacher[indices]) if isinstance(teacher, np.ndarray) else teacher.batch(indices)
     is_target = None
     if tokens.targets is not None:
-        is_target = torch.from_numpy(_padded(tokens.targets, tokens, indices, np.bool_, False))
+        is_target = _padded(tokens.targets, tokens, indices, np.bool_, False)
+    counts = _words_with_rows(split, indices, is_target)
+    if is_target is not None and counts is not None:
+        is_target &= is_target.cumsum(1) <= counts[:, None]
+    labels, teacher = (_rows_of(rows, indices, counts) for rows in (split.labels, split.teacher))
     ids = [split.ids[i] for i in indices]
-    return Batch(pad(tokens, indices), ids, tokens.lengths[indices], labels, teacher, is_target)
+    marks = None if is_target is None else torch.from_numpy(is_target)
+    return Batch(pad(tokens, indices), ids, tokens.lengths[indices], labels, teacher, marks, counts is not None)
+
+
+def _words_with_rows(
+    split: Split, indices: Indices, is_target: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.int64] | None:
+    """Of each example, the words that tokens, labels and teacher all have: a text may be cut in one and not the other.
+
+    None where labels and teacher's rows are not those of words.
+    """
+    ragged = [rows for rows in (split.labels, split.teacher) if isinstance(rows, Ragged)]
+    if is_target is None or not ragged:
+        return None
+    counts = [is_target.sum(1), *(rows.offsets[indices + 1] - rows.offsets[indices] for rows in ragged)]
+    return np.asarray(np.min(counts, axis=0))
+
+
+def _rows_of(rows: Any, indices: Indices, counts: npt.NDArray[np.int64] | None) -> Any:
+    """Of labels or a teacher: what belongs to these examples, as a tensor or a `TopK`."""
+    import torch
+
+    if isinstance(rows, Ragged):
+        assert counts is not None, "labels of words need tokens with targets"
+        return torch.from_numpy(rows.first(indices, counts))
+    return torch.from_numpy(rows[indices]) if isinstance(rows, np.ndarray) else rows and rows.batch(indices)
 
 
 class Plan:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import arrays
-from smallmodels.data.splits import Split
+from smallmodels.arrays import Ragged
+from smallmodels.data.splits import Labels, Split
 from smallmodels.errors import InputError
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.1, 0.2
@@ -54,11 +55,39 @@ def stratified(labels: npt.NDArray[np.integer[Any]], count: int, generator: np.r
     return marked
 
 
+def strata_of(labels: Labels) -> npt.NDArray[np.integer[Any]]:
+    """What rows are drawn from in equal shares, shape (num_rows,).
+
+    One class per row is that; of several labels, or those of words, the rarest stands for the row; scores are cut into
+    tenths.
+    """
+    if isinstance(labels, Ragged):
+        return _rarest(np.repeat(np.arange(len(labels)), labels.lengths), labels.values, len(labels))
+    if labels.ndim == 2:
+        rows, numbers = np.nonzero(labels)
+        return _rarest(rows, numbers, len(labels))
+    if labels.dtype.kind == "f":
+        return np.searchsorted(np.quantile(labels, np.arange(1, 10) / 10), labels, side="right")
+    return labels
+
+
+def _rarest(
+    rows: npt.NDArray[np.integer[Any]], labels: npt.NDArray[np.integer[Any]], num_rows: int
+) -> npt.NDArray[np.int64]:
+    """For each row the rank of its rarest label, 1 for the commonest of all; 0 for a row without labels."""
+    ranks = np.argsort(np.argsort(-np.bincount(labels), kind="stable")) + 1
+    found = np.zeros(num_rows, dtype=np.int64)
+    np.maximum.at(found, rows, ranks[labels])
+    return found
+
+
 def note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) -> Split:
     """Count texts of train that stand in another split too, and leave them out of train if asked."""
     train = splits["train"]
-    own = hashes_of(train.texts)
-    overlap = {role: among(own, np.unique(hashes_of(splits[role].texts))) for role in ("validation", "test")}
+    own = hashes_of(train.texts, train.seconds)
+    overlap = {}
+    for role in ("validation", "test"):
+        overlap[role] = among(own, np.unique(hashes_of(splits[role].texts, splits[role].seconds)))
     notes["overlap"] = {f"train/{role}": int(found.sum()) for role, found in overlap.items()}
     notes["num_duplicates_in_train"] = len(own) - len(np.unique(own))
     kept = np.flatnonzero(~(overlap["validation"] | overlap["test"]))
@@ -68,11 +97,12 @@ def note_overlap(splits: dict[str, Split], drop: bool, notes: dict[str, Any]) ->
     return train.take(kept)
 
 
-def hashes_of(texts: Sequence[str]) -> Hashes:
-    """Eight bytes for each text, white space around it left out: of ten million texts no two collide, by all odds."""
+def hashes_of(texts: Sequence[str], seconds: Sequence[str] | None = None) -> Hashes:
+    """Eight bytes for each text or pair, white space around left out: of ten million no two collide, by all odds."""
     growing = arrays.Growing(np.uint64)
-    for text in texts:
-        content = text.strip().encode(errors="surrogatepass")
+    rows = texts if seconds is None else (f"{a.strip()}\0{b.strip()}" for a, b in zip(texts, seconds, strict=True))
+    for row in rows:
+        content = row.strip().encode(errors="surrogatepass")
         growing.add(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
     return growing.done()
 

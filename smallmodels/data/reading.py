@@ -1,11 +1,12 @@
 """Files of a data set as tables of columns, and which of its splits plays which role."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,29 @@ LONGEST_TEXT = 1_000_000
 
 
 @contextlib.contextmanager
-def open_tables(fetched: sources.DatasetFiles, folder: Path | None) -> Iterator[dict[str, Table]]:
-    """One table for each split, to be read while the block runs."""
+def open_tables(
+    fetched: sources.DatasetFiles,
+    folder: Path | None,
+    read_texts: Callable[[Sequence[Path], Path], Table] = read_text_files,
+) -> Iterator[dict[str, Table]]:
+    """One table for each split, to be read while the block runs.
+
+    Args:
+        fetched: The files.
+        folder: Of the phase, for what is unpacked.
+        read_texts: Makes rows of local text files, whose endings do not say what their lines mean.
+    """
     if fetched.source.revision is None:
-        yield _read_file(fetched)
+        yield _read_file(fetched, read_texts)
         return
     with _scratch(folder) as scratch:
         yield _read_hub(fetched, scratch)
 
 
-def _read_file(fetched: sources.DatasetFiles) -> dict[str, Table]:
+def _read_file(fetched: sources.DatasetFiles, read_texts: Callable[[Sequence[Path], Path], Table]) -> dict[str, Table]:
     paths = fetched.data_files["train"]
-    if paths[0].suffix.lower() in sources.TEXT_ENDINGS:
-        return {"train": read_text_files(paths, fetched.folder)}
-    table = read_table(paths[0])
+    is_text = paths[0].suffix.lower() in sources.TEXT_ENDINGS
+    table = read_texts(paths, fetched.folder) if is_text else read_table(paths[0])
     if not len(table):
         raise InputError(f"{paths[0].name} should have rows, found none")
     return {"train": table}
@@ -106,6 +116,50 @@ def pick_splits(
     if len(set(chosen.values())) < len(chosen):
         raise InputError(f"train, validation and test should be different splits, got {', '.join(chosen.values())}")
     return chosen
+
+
+def pick_column(
+    tables: dict[str, Table], dataset: str, flag: str, given: str | None, usual: Sequence[str], notes: dict[str, Any]
+) -> str:
+    """A column that was asked for, or the first of the usual ones that is there, which is noted.
+
+    Args:
+        tables: All splits.
+        dataset: For messages.
+        flag: What the column is for: `text` stands for `--text-column`.
+        given: What the user asked for.
+        usual: Names to try.
+        notes: Gets what was guessed.
+
+    Raises: InputError that names the columns if there is no such one.
+    """
+    existing = columns_of(tables)
+    found = given or next((name for name in usual if name in existing), None)
+    if found not in existing:
+        wanted = repr(given) if given else f"for the {flag}"
+        shown = ", ".join(existing)
+        raise InputError(f"{base_name(dataset)} has no column {wanted}: choose --{flag}-column from {shown}")
+    if given is None:
+        notes[f"{flag}_column_guessed"] = found
+    return found
+
+
+def columns_of(tables: dict[str, Table]) -> list[str]:
+    """Names of the columns of all splits."""
+    return list(dict.fromkeys(name for table in tables.values() for name in table.columns))
+
+
+def require_different(**columns: str) -> None:
+    """Refuse one column in two parts, which are named as their flags are."""
+    for (one, a), (two, b) in itertools.combinations(columns.items(), 2):
+        if a == b:
+            raise InputError(f"--{one}-column and --{two}-column should differ, both are {a!r}")
+
+
+def require_columns(table: Table, split_name: str, columns: Sequence[str]) -> None:
+    """Refuse a split that lacks a column."""
+    if missing := [name for name in columns if name not in table.columns]:
+        raise InputError(f"split {split_name} has no column {missing[0]!r}: it has {', '.join(table.columns)}")
 
 
 def bad_text(texts: Values, split_name: str, row: int, text: str, bad: str) -> InputError:

@@ -1,8 +1,9 @@
-"""Local files of rows: CSV, JSON Lines, Parquet and folders of texts as columns, the same for training and for use."""
+"""Local files of rows: CSV, JSON Lines, Parquet, CoNLL and folders of texts as columns, for training and for use."""
 
 import contextlib
 import csv
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from smallmodels.data.columns import GrowingTexts, Texts
 from smallmodels.errors import InputError
+from smallmodels.sources import CONLL_ENDINGS
 
 if TYPE_CHECKING:
     import datasets
 
 _ROWS_AT_ONCE = 1 << 12
+
+_TAG = re.compile(r"O|[BIESLU](-\S+)?")
 
 
 class Values(Protocol):
@@ -39,7 +43,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The columns of a .csv, .tsv, .jsonl, .json or .parquet file.
+    """The columns of a .csv, .tsv, .jsonl, .json, .parquet, .conll, .bio or .iob file.
 
     Raises: InputError in one sentence that says what is wrong with the file.
     """
@@ -49,9 +53,9 @@ def read_table(path: Path) -> Table:
         ".jsonl": _read_json,
         ".json": _read_json,
         ".parquet": _read_parquet,
-    }
+    } | dict.fromkeys(CONLL_ENDINGS, _read_conll)
     if path.suffix.lower() not in readers:
-        raise InputError(f"{path.name} should end in .csv, .tsv, .jsonl, .json or .parquet: rename or convert it")
+        raise InputError(f"{path.name} should end in {', '.join(readers)}: rename or convert it")
     return readers[path.suffix.lower()](path)
 
 
@@ -68,14 +72,31 @@ def read_text_files(paths: Sequence[Path], folder: Path) -> Table:
     return Table({"file": names, "text": texts.done()}, {})
 
 
+def read_conll_files(paths: Sequence[Path], folder: Path) -> Table:
+    """One row for each sentence of the files: its words in column `tokens`, their tags in column `tags`.
+
+    A line holds a word, then what else is known of it, then its tag, with tabs or spaces between them; a blank line
+    ends a sentence. Comments, which begin with `#`, and lines of `-DOCSTART-` are left out.
+
+    Raises: InputError if a line has no tag, or a file is not UTF-8.
+    """
+    words, tags = GrowingTexts(), GrowingTexts()
+    for path in paths:
+        for sentence in _sentences(path):
+            words.append(json.dumps([word for word, _ in sentence]))
+            tags.append(json.dumps([tag for _, tag in sentence]))
+    return Table({"tokens": _JsonValues(words.done()), "tags": _JsonValues(tags.done())}, {})
+
+
 def table_of(rows: "datasets.Dataset") -> Table:
     """The columns of a `datasets.Dataset`, which reads them from its own files."""
     return Table({name: _HubValues(rows, name) for name in rows.column_names}, _class_names(rows.features))
 
 
 def _class_names(features: Any) -> dict[str, list[str]]:
-    """Class names that `datasets.Features` hold, by column."""
-    return {name: list(feature.names) for name, feature in features.items() if hasattr(feature, "int2str")}
+    """Class names that `datasets.Features` hold, by column; those of the items where a column holds lists."""
+    items = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return {name: list(item.names) for name, item in items.items() if hasattr(item, "int2str")}
 
 
 class _HubValues:
@@ -164,6 +185,42 @@ def _read_json(path: Path) -> Table:
         for name, column in growing.items():
             column.append(json.dumps(row.get(name)))
     return Table({name: _JsonValues(column.done()) for name, column in growing.items()}, {})
+
+
+def _read_conll(path: Path) -> Table:
+    return read_conll_files([path], path.parent)
+
+
+def _sentences(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """The words of each sentence with their tags."""
+    with _reading_text(path) as file:
+        width = next((len(_fields(line)) for line in file if line.strip() and line[0] not in "#-"), 0)
+        file.seek(0)
+        sentence: list[tuple[str, str]] = []
+        for number, line in enumerate(file, start=1):
+            fields = _fields(line)
+            # A word may begin with # too, but then its line has a tag and is as wide as others.
+            is_comment = line.startswith("#") and not (len(fields) == width and _TAG.fullmatch(fields[-1]))
+            if not line.strip():
+                if sentence:
+                    yield sentence
+                sentence = []
+            elif is_comment or fields[0] == "-DOCSTART-":
+                continue
+            elif len(fields) < 2 or not fields[-1]:
+                raise InputError(
+                    f"every line of {path.name} should be blank or hold a word and its tag, with a tab or space "
+                    f"between them, but line {number} has no tag: mend the file"
+                )
+            else:
+                sentence.append((fields[0], fields[-1]))
+        if sentence:
+            yield sentence
+
+
+def _fields(line: str) -> list[str]:
+    line = line.strip("\r\n ")
+    return [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
 
 
 def _json_rows(path: Path) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smallmodels import arrays, files, memory, sources
+from smallmodels import arrays, memory, sources
 from smallmodels.data import identity
 from smallmodels.data.columns import GrowingTexts, RowIds
 from smallmodels.data.drawing import (
@@ -23,8 +23,8 @@ from smallmodels.data.drawing import (
     repeated,
     require_limits,
 )
-from smallmodels.data.languages import languages_of
 from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
+from smallmodels.data.rows import finish
 from smallmodels.data.splits import Split, Splits, Tokens, tokenizer_sha256
 from smallmodels.data.tables import Table
 from smallmodels.errors import InputError, require
@@ -99,7 +99,7 @@ def load_texts(
     splits["train"] = note_overlap(splits, drop_overlap, notes)
     limits = {"train": max_train, "validation": max_test, "test": max_test}
     splits = {role: _limit(split, limits[role], split_seed) for role, split in splits.items()}
-    done = _finish(splits, fetched, notes)
+    done = finish(splits, [], fetched, notes)
     identity.require_same(base_name(dataset), str(done.source.fingerprint), [], context)
     memory.give_back()
     return done
@@ -158,19 +158,6 @@ def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
     if limit is None or len(split) <= limit:
         return split
     return split.take(np.sort(generator(split_seed, f"limit {split.name}").permutation(len(split))[:limit]))
-
-
-def _finish(splits: dict[str, Split], fetched: sources.DatasetFiles, notes: dict[str, Any]) -> Splits:
-    fingerprints = {role: split.fingerprint() for role, split in splits.items()}
-    notes["split_fingerprints"] = fingerprints
-    source = dataclasses.replace(
-        fetched.source,
-        splits={role: len(split) for role, split in splits.items()},
-        fingerprint=files.sha256_json([fingerprints[role] for role in ("train", "validation", "test")]),
-        notes=fetched.source.notes | notes,
-    )
-    languages = languages_of(fetched.languages, fetched.config)
-    return Splits(splits["train"], splits["validation"], splits["test"], [], source, languages, notes)
 
 
 # Rows of tokens

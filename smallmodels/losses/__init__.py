@@ -10,8 +10,9 @@ One convention for all of them:
 Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K tokens of a stored signal, D dimensions
 of an embedding or hidden state, L positions of a text.
 
-`classes` compares logits, `vocabulary` does so for language models without ever holding all logits, `embeddings`
-compares embeddings and hidden states.
+`classes` compares logits, `labels` those of labels that do not exclude each other, and scores; `vocabulary` compares
+logits of language models without ever holding all of them, `embeddings` embeddings, `layers` what an encoder makes of
+each token on the way.
 """
 
 from smallmodels.losses.classes import (
@@ -25,7 +26,9 @@ from smallmodels.losses.classes import (
     skew_reverse_kl_divergence,
     universal_logit_distance,
 )
-from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, hidden_states_mse, pairwise_similarity
+from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, pairwise_similarity, unit_length
+from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
+from smallmodels.losses.layers import attention_relations, hidden_states_mse, mean_by_text
 from smallmodels.losses.vocabulary import (
     OutputLayer,
     TopK,
@@ -45,6 +48,9 @@ __all__ = [
     "Divergence",
     "OutputLayer",
     "TopK",
+    "attention_relations",
+    "binary_cross_entropy",
+    "binary_kl_divergence",
     "by_chunks",
     "cross_entropy",
     "embedding_cosine",
@@ -52,6 +58,7 @@ __all__ = [
     "hidden_states_mse",
     "jensen_shannon_divergence",
     "kl_divergence",
+    "mean_by_text",
     "next_token_cross_entropy",
     "next_tokens",
     "pairwise_similarity",
@@ -59,10 +66,12 @@ __all__ = [
     "shifted",
     "skew_kl_divergence",
     "skew_reverse_kl_divergence",
+    "squared_error",
     "top_k",
     "top_k_by_chunks",
     "top_k_divergence",
     "top_k_log_probs",
     "top_k_universal_logit_distance",
+    "unit_length",
     "universal_logit_distance",
 ]

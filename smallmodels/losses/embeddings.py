@@ -1,4 +1,4 @@
-"""Losses on embeddings and hidden states: how far the student's are from the teacher's."""
+"""Losses on embeddings: how far the student's are from the teacher's."""
 
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import Tensor
@@ -79,33 +79,17 @@ def pairwise_similarity(student_embeddings: Tensor, teacher_embeddings: Tensor) 
         return squares.sum(dim=-1) / max(num_targets - 1, 1)
 
 
-def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_mask: Tensor) -> Tensor:
-    """Squared difference of hidden states per real token, averaged over their dimensions; padding is left out.
+def unit_length(embeddings: Tensor) -> Tensor:
+    """Each embedding, or what is left of one that was cut off, scaled to length 1.
 
     Args:
-        student_states: Shape (num_texts, num_positions, num_dimensions), through a learned projection where the
-            student is narrower.
-        teacher_states: Same shape; receives no gradient.
-        attention_mask: Shape (num_texts, num_positions); not zero for real tokens.
+        embeddings: Shape (num_targets, num_dimensions).
 
     Returns:
-        Shape (num_real_tokens,): here a target is a token.
-
-    Raises:
-        InputError: A ValueError; shapes differ.
-
-    Source:
-        TinyBERT, Jiao et al. 2020, arXiv:1909.10351, section 3.1.
+        Same shape, in float32 or wider; a vector of zeros stays one.
     """
-    advice = "project the student's states to the teacher's width, and tokenise both alike"
-    check_equal_shapes("hidden states", student_states, teacher_states, advice)
-    if attention_mask.shape != student_states.shape[:-1]:
-        raise InputError(
-            f"attention_mask should have shape {tuple(student_states.shape[:-1])}, "
-            f"got {tuple(attention_mask.shape)}: pass the mask of the same batch"
-        )
-    real = attention_mask.bool()
-    return embedding_mse(student_states[real], teacher_states[real])
+    check_matrix("embeddings", embeddings, "num_targets, num_dimensions")
+    return F.normalize(widened(embeddings), dim=-1)
 
 
 def _embedding_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

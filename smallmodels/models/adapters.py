@@ -9,6 +9,7 @@ from torch import nn
 
 from smallmodels.errors import InputError
 from smallmodels.models.compute import pick_device
+from smallmodels.models.encoders import tied_layers
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import TextModel, quiet_transformers, seeded
 
@@ -24,6 +25,7 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
         seed: For the adapters' initial weights.
         dora: Train the length of each weight's rows too.
 
+    Raises: InputError if the rank is less, or layers share their weights.
     Source: Hu et al. 2021, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; on weights in 4 bits: Dettmers
         et al. 2023, arXiv:2305.14314.
     """
@@ -31,6 +33,11 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
 
     if rank < 1:
         raise InputError(f"the rank of LoRA must be at least 1, got {rank}")
+    if any(len(group) > 1 for group in tied_layers(model.model)):
+        raise InputError(
+            "layers with adapters should have weights of their own, which the adapters are added to in the end, found "
+            "layers that share them: train such a student without adapters"
+        )
     copied = model.copy()
     is_language_model = isinstance(copied.model, LanguageModel)
     config = LoraConfig(
@@ -39,6 +46,7 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
         lora_alpha=2 * rank,
         lora_dropout=0.0,
         target_modules="all-linear",
+        exclude_modules=["pre_classifier"],  # peft takes DistilBERT's for the new head, and trains it whole
         use_dora=dora,
     )
     with seeded(seed):

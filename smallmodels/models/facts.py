@@ -10,11 +10,12 @@ from torch import nn
 from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
-from smallmodels.models.loading import Embedder, TextModel
-from smallmodels.models.static import StaticClassifier, StaticEmbedder
+from smallmodels.models.loading import Embedder, TextModel, is_token_classifier
+from smallmodels.models.static import StaticClassifier, StaticEmbedder, is_static
 
-_ONCE_PER_TEXT = ("pooler", "classifier", "pre_classifier")
-"""Parts of a classifier that see one vector for each text."""
+_POOLED = {"pooler", "projection"}
+_HEADS = _POOLED | {"classifier", "pre_classifier", "head"}
+"""Parts that see one vector for each text: in encoders and embedders, and in classifiers of texts."""
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -42,6 +43,10 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         StaticClassifier: "smallmodels.static.StaticModel",
         StaticEmbedder: "smallmodels.static.StaticModel",
     }
+    head = (
+        "AutoModelForTokenClassification" if is_token_classifier(model.model) else "AutoModelForSequenceClassification"
+    )
+    problem = getattr(config, "problem_type", None)
     return {
         **{key: value for key, value in model.notes.items() if key != "training" and value is not None},
         "num_layers": int(config.num_hidden_layers),
@@ -51,16 +56,17 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         "max_length": model.max_length,
         **compute.choices,
         "weights_sha256": model.weights_sha256(),
-        "loader": loaders.get(type(model.model), "AutoModelForSequenceClassification"),
+        "loader": loaders.get(type(model.model), head),
+        **({"problem": problem} if problem not in (None, "single_label_classification") else {}),
     }
 
 
 def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:
     """Floating-point operations of one forward pass over texts of these lengths, padding not counted.
 
-    Two for each weight of a linear layer and token, plus the two products of self-attention; additions,
-    normalisation and look-ups are left out, and so is what the last layer leaves out (see `first_token`). A pass with
-    gradients takes three times as many.
+    Two for each weight of a linear layer and token, plus the two products of self-attention, and those of DeBERTa with
+    every position. Additions, normalisation and look-ups are left out, so is what is done once for a whole batch, and
+    what the last layer leaves out (see `first_token`). A pass with gradients takes three times as many.
     """
     return Operations.of(model)(lengths)
 
@@ -79,14 +85,22 @@ class Operations:
         """Those of a model, which `Compute.place` may have shortened."""
         config: Any = model.config
         width, num_layers = int(getattr(config, "hidden_size", 0)), int(getattr(config, "num_hidden_layers", 0))
-        per_text = {m for name, m in model.named_modules() if set(name.split(".")) & set(_ONCE_PER_TEXT)}
+        is_classifier = is_static(model) or _transformer_name(model).endswith("ForSequenceClassification")
+        once = _HEADS if is_classifier else _POOLED
+        per_text = {m for name, m in model.named_modules() if set(name.split(".")) & once}
         num_short = 0
         if first_token.is_shortened(model):
             last, num_short = first_token.last_layer(model), 1
             per_text |= set(last.modules()) - set(first_token.for_all_tokens(last))
-        weights = {m: m.in_features * m.out_features for m in model.modules() if isinstance(m, nn.Linear)}
+        per_batch = {m for name, m in model.named_modules() if name.endswith(("pos_key_proj", "pos_query_proj"))}
+        weights = {
+            m: m.in_features * m.out_features
+            for m in model.modules()
+            if isinstance(m, nn.Linear) and m not in per_batch
+        }
         of_texts = sum(number for module, number in weights.items() if module in per_text)
         of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each
+        of_tokens += num_layers * width * _num_positions(config)
         pairs = 0.5 if isinstance(model, LanguageModel) else 1.0  # a token attends to those before it
         return cls(2.0 * of_texts, 2.0 * of_tokens, pairs * 4.0 * width * (num_layers - num_short))
 
@@ -94,3 +108,17 @@ class Operations:
         """Of one pass over texts of these lengths."""
         counts = np.asarray(lengths, dtype=np.float64)
         return float(self.per_text * len(counts) + self.per_token * counts.sum() + self.per_pair * (counts**2).sum())
+
+
+def _transformer_name(model: nn.Module) -> str:
+    """The class of transformers, within adapters or not."""
+    bare: Any = getattr(model, "get_base_model", lambda: model)()
+    return type(bare).__name__
+
+
+def _num_positions(config: Any) -> int:
+    """With how many vectors of positions DeBERTa multiplies each query and key of a layer; 0 in other families."""
+    if not getattr(config, "relative_attention", False):
+        return 0
+    spans = (getattr(config, "position_buckets", -1), config.max_relative_positions, config.max_position_embeddings)
+    return 2 * next(int(span) for span in spans if span > 0) * len({"c2p", "p2c"} & set(config.pos_att_type or []))

@@ -41,6 +41,12 @@ def is_shortened(model: nn.Module) -> bool:
     return hasattr(last_layer(model), "first_token_alone")
 
 
+def compute_every_token(layer: Any, *_: Any) -> None:
+    """Let the call that comes next compute all tokens of a layer, shortened or not; a hook for who looks at them."""
+    if hasattr(layer, "first_token_alone"):
+        layer.first_token_alone = False
+
+
 def last_layer(model: nn.Module) -> Any:
     """The last layer of a classifier whose head reads the first token alone; None of any other model."""
     classifier = _classifier(model)

@@ -7,10 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smallmodels import losses
+from smallmodels import arrays, losses
+from smallmodels.arrays import Ragged
 from smallmodels.data import batches
 from smallmodels.data.splits import Split, Tokens, tokenize
-from smallmodels.errors import RunInterruptedError
+from smallmodels.errors import InputError, RunInterruptedError
 from smallmodels.models.compute import Compute, choose_compute
 from smallmodels.models.facts import Operations
 from smallmodels.models.language_model import LanguageModel
@@ -31,21 +32,62 @@ def forward_all(
 
     Raises: InputError if another tokenizer than the model's made the tokens.
     """
+    rows = [(indices, values) for indices, _, values in _passes(model, tokens, compute, context)]
+    width = rows[0][1].shape[1:] if rows else (0,)
+    result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
+    for indices, values_NC in rows:
+        result[indices] = values_NC.cpu().numpy()
+    return result
+
+
+def forward_words(
+    model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> Ragged:
+    """Logits (num_words, C) of a token classifier for the words of every text; no gradients.
+
+    Args:
+        model: Put into evaluation mode and on the device.
+        tokens: As `tokenize_words` makes them; a word that was cut off has no logits.
+        compute: Device, number format and size of a pass; chosen for this machine if None.
+        context: Counts the work and may ask to stop.
+
+    Raises: InputError if another tokenizer than the model's made the tokens, or they have no words.
+    """
+    if tokens.targets is None:
+        raise InputError("the tokens should say where words begin, but do not: use a split with a label for each word")
+    found: dict[int, npt.NDArray[np.float32]] = {}
+    for indices, is_first, values in _passes(model, tokens, compute, context):
+        ends = is_first.sum(1).cumsum(0)[:-1].tolist()
+        found |= dict(zip(indices.tolist(), np.split(values.cpu().numpy(), ends), strict=True))
+    growing = arrays.GrowingRows(np.float32, next(iter(found.values())).shape[1:])
+    for row in range(len(tokens.lengths)):
+        growing.append(found[row], [len(found[row])])
+    return Ragged(*growing.done())
+
+
+def _passes(
+    model: TextModel, tokens: Tokens, compute: Compute | None, context: Context
+) -> list[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
+    """Of each pass: places of its texts, where words begin in each, and what the model gives for each text or word.
+
+    Values are on the device, whose work goes on meanwhile.
+    """
     require_own_tokens(model, tokens)
     compute = compute or choose_compute()
     network = compute.place(model.model).eval()
-    operations = Operations.of(network)
-    plan = batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass)
-    rows: list[tuple[npt.NDArray[np.int64], Tensor]] = []
+    operations, is_words = Operations.of(network), tokens.targets is not None
+    done = []
     with torch.inference_mode(), compute.autocast():
-        for indices in plan:
+        for indices in batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass):
             if context.should_stop():
                 raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
             padded = batches.pad(tokens, indices)
+            is_first = batches.pad_targets(tokens, indices) if is_words else torch.empty(0, dtype=torch.bool)
             inputs = {name: batches.to_device(tensor, compute.device) for name, tensor in padded.items()}
             output = network(**inputs)
             values = output if isinstance(output, Tensor) else output.logits
-            rows.append((indices, values.float()))  # on the device, whose work goes on meanwhile
+            if is_words:
+                values = values[batches.to_device(is_first, compute.device)]
             lengths = tokens.lengths[indices]
             context.counts.add(
                 examples=len(indices),
@@ -53,11 +95,8 @@ def forward_all(
                 processed=inputs["input_ids"].numel(),
                 operations=operations(lengths),
             )
-    width = rows[0][1].shape[1:] if rows else (0,)
-    result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
-    for indices, values_NC in rows:
-        result[indices] = values_NC.cpu().numpy()
-    return result
+            done.append((indices, is_first, values.float()))
+    return done
 
 
 def forward_targets(

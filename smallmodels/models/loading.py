@@ -1,6 +1,6 @@
 """Load models from the hub, a package or a folder; safetensors only, and no code that comes with them.
 
-Legend: N examples, L tokens, D dimensions of an embedding.
+Legend: N examples, L tokens, D dimensions of a vector.
 """
 
 import contextlib
@@ -8,16 +8,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -32,19 +34,32 @@ from smallmodels.models.static import from_numpy, is_static, to_numpy
 
 _NOTES_NAME = "smallmodels.json"
 
+Problem: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+Pooling: TypeAlias = Literal["mean", "cls"]
+
 Model: TypeAlias = nn.Module
 """What `loss_fn` is given: call it with `model(**batch.inputs)`."""
 
 
 class Embedder(nn.Module):
-    """A transformer whose token vectors are averaged and scaled to length 1.
+    """A transformer whose token vectors become one, which is projected if there is a projection, and of length 1.
+
+    Args:
+        transformer: Gives a vector for each token.
+        projection: From its width to that of the embeddings.
+        pooling: `mean` of the vectors of all tokens, or that of the first one, `cls`.
 
     Source: Reimers and Gurevych 2019, arXiv:1908.10084.
     """
 
-    def __init__(self, transformer: PreTrainedModel) -> None:
+    def __init__(
+        self, transformer: PreTrainedModel, projection: nn.Linear | None = None, pooling: Pooling = "mean"
+    ) -> None:
         super().__init__()
         self.transformer = transformer
+        self.projection = projection
+        self.pooling = pooling
 
     @property
     def config(self) -> Any:
@@ -55,8 +70,11 @@ class Embedder(nn.Module):
         """Embeddings of shape (N, D), float32, from ids and mask of shape (N, L)."""
         states_NLD = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         mask_NL1 = attention_mask.unsqueeze(-1).to(states_NLD.dtype)
-        mean_ND = (states_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1e-9)
-        return nn.functional.normalize(mean_ND, dim=-1)
+        pooled_ND = states_NLD[:, 0]
+        if self.pooling == "mean":
+            pooled_ND = (states_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1e-9)
+        vectors_ND = pooled_ND if self.projection is None else self.projection(pooled_ND).float()
+        return nn.functional.normalize(vectors_ND, dim=-1)
 
 
 @dataclass
@@ -64,7 +82,7 @@ class TextModel:
     """A model with its tokenizer, and notes on how it came to be; a teacher or a student."""
 
     model: nn.Module
-    """A sequence classifier of transformers, an `Embedder`, a `LanguageModel`, or one of `models.static`."""
+    """A sequence or token classifier of transformers, an `Embedder`, a `LanguageModel`, or one of `models.static`."""
     tokenizer: PreTrainedTokenizerBase
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able: `base_model`, `layers`, …"""
@@ -84,7 +102,7 @@ class TextModel:
             self.transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if isinstance(self.model, Embedder):
-            _write_sentence_transformers_files(folder, self)
+            _write_sentence_transformers_files(folder, self.model, self.max_length)
         about = {"kind": _kind(self.model), "max_length": self.max_length, "notes": self.notes}
         files.write_json(folder / _NOTES_NAME, about)
 
@@ -97,12 +115,15 @@ class TextModel:
         auto, wrapper = _KINDS[about["kind"]]
         model, tokenizer = _from_folder(auto, folder, may_lack=_MAY_LACK.get(about["kind"], ()))
         wrapped: nn.Module = wrapper(model) if wrapper else model
+        if isinstance(wrapped, Embedder):
+            wrapped.projection = _read_projection(folder, folder.name)
+            wrapped.pooling = _read_pooling(folder, folder.name)
         return cls(wrapped.eval(), tokenizer, about["notes"], about["max_length"])
 
     @property
     def transformer(self) -> Any:
         """The model of transformers, without our wrapper."""
-        return getattr(self.model, "transformer", self.model) if _kind(self.model) != "classifier" else self.model
+        return self.model.transformer if isinstance(self.model, (Embedder, LanguageModel)) else self.model
 
     def copy(self) -> "TextModel":
         """A deep copy of the weights; the tokenizer is shared."""
@@ -121,6 +142,7 @@ class TextModel:
 
 _KINDS: dict[str, tuple[Any, type[nn.Module] | None]] = {
     "classifier": (AutoModelForSequenceClassification, None),
+    "token_classifier": (AutoModelForTokenClassification, None),
     "embedder": (AutoModel, Embedder),
     "language_model": (AutoModelForCausalLM, LanguageModel),
 }
@@ -128,29 +150,88 @@ _KINDS: dict[str, tuple[Any, type[nn.Module] | None]] = {
 
 
 def _kind(model: nn.Module) -> str:
-    return next((name for name, (_, wrapper) in _KINDS.items() if wrapper and isinstance(model, wrapper)), "classifier")
+    wrapped = next((name for name, (_, wrapper) in _KINDS.items() if wrapper and isinstance(model, wrapper)), None)
+    return wrapped or ("token_classifier" if is_token_classifier(model) else "classifier")
+
+
+def is_token_classifier(model: nn.Module) -> bool:
+    """Whether a model gives logits for each token of a text."""
+    bare: Any = getattr(model, "get_base_model", lambda: model)()  # within adapters
+    return type(bare).__name__.endswith(_TOKEN_HEAD)
 
 
 def _tensor_bytes(tensor: Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
-def _write_sentence_transformers_files(folder: Path, model: TextModel) -> None:
+_DENSE = "2_Dense"
+_IDENTITY = "torch.nn.modules.linear.Identity"
+_POOLING_KEYS: dict[Pooling, str] = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+_READABLE = ("Transformer", "Pooling", "Dense", "Normalize")
+"""Modules of sentence-transformers that an `Embedder` has."""
+
+
+def _write_sentence_transformers_files(folder: Path, embedder: Embedder, max_length: int) -> None:
     """What `SentenceTransformer(folder)` reads beside the transformer: a list of modules and their settings."""
-    config: Any = model.model.config
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    projection = embedder.projection
+    dense = [] if projection is None else ["Dense"]
+    kinds = ["Transformer", "Pooling", *dense, "Normalize"]
+    paths = ["", *(f"{place}_{kind}" for place, kind in enumerate(kinds) if place)]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds)
+        for i, (path, kind) in enumerate(zip(paths, kinds, strict=True))
     ]
     files.write_json(folder / "modules.json", modules)
-    files.write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_length, "do_lower_case": False})
-    pooling = {"word_embedding_dimension": int(config.hidden_size), "pooling_mode_mean_tokens": True}
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    (folder / "2_Normalize").mkdir(exist_ok=True)
+    files.write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    for path in paths:
+        (folder / path).mkdir(exist_ok=True)
+    pooling: dict[str, Any] = {"word_embedding_dimension": int(embedder.config.hidden_size)}
+    pooling |= {key: embedder.pooling == name for name, key in _POOLING_KEYS.items()}
     files.write_json(folder / "1_Pooling" / "config.json", pooling)
     files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    if projection is not None:
+        settings: dict[str, Any] = {"in_features": projection.in_features, "out_features": projection.out_features}
+        settings |= {"bias": projection.bias is not None, "activation_function": _IDENTITY}
+        files.write_json(folder / _DENSE / "config.json", settings)
+        weights = {f"linear.{name}": tensor.contiguous() for name, tensor in projection.state_dict().items()}
+        save_file(weights, folder / _DENSE / "model.safetensors", metadata={"format": "pt"})
 
+
+def _read_projection(folder: Path, name: str) -> nn.Linear | None:
+    """The dense layer of a model of sentence-transformers, or None.
+
+    Raises:
+        InputError: It has a module that an `Embedder` cannot have, or an activation.
+        DamagedError: Weights are missing or do not fit their settings.
+    """
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text()) if path.is_file() else []
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    if odd := [kind for kind in kinds if kind not in _READABLE]:
+        raise InputError(f"{name} should embed by {', '.join(_READABLE)}, found {odd[0]}: choose another model")
+    dense = [module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+    if not dense:
+        return None
+    settings = files.read_json(folder / dense[0] / "config.json")
+    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")  # their default
+    if len(dense) > 1 or settings.get("use_residual") or not activation.endswith(".Identity"):
+        found = f"{len(dense)} of them" if len(dense) > 1 else f"one with {activation}"
+        raise InputError(f"{name} should have one linear dense layer at most, found {found}: choose another model")
+    try:
+        weights = load_file(folder / dense[0] / "model.safetensors")
+        layer = nn.Linear(settings["in_features"], settings["out_features"], bias=bool(settings.get("bias", True)))
+        layer.load_state_dict({key.removeprefix("linear."): tensor.float() for key, tensor in weights.items()})
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DamagedError(
+            f"{name} should hold the weights of its dense layer, but {reason}: fetch the model again"
+        ) from error
+    return layer
+
+
+_HEADS = {"ForSequenceClassification": "classifier", "ForTokenClassification": "token_classifier"}
+"""Ends of the names of classes that give logits of classes, and our kinds."""
+_TOKEN_HEAD = "ForTokenClassification"
 
 _UNUSED = ("pooler.",)
 """Weights that an embedder may lack, because it does not use them."""
@@ -268,7 +349,7 @@ def quiet_transformers() -> Iterator[None]:
 def load_embedder(
     model: str | sources.ModelFiles, *, max_length: int = 128, role: str = "teacher"
 ) -> tuple[TextModel, sources.ModelFiles]:
-    """A sentence-embedding model (mean pooling, normalised) from the hub, an installed package or a folder.
+    """A sentence-embedding model (see `Embedder`) from the hub, an installed package or a folder.
 
     Args:
         model: Hub id, `org/name@revision`, or a local folder; or what `sources.fetch_model` brought to disk.
@@ -278,10 +359,11 @@ def load_embedder(
     Returns: The model in evaluation mode, and the files that it came from.
     """
     fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
-    _require_mean_pooling(fetched.folder, fetched.source.name)
+    name = fetched.source.name
+    parts = _read_projection(fetched.folder, name), _read_pooling(fetched.folder, name)
     transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED, may_have=_OTHER_HEADS)
-    notes = {"base_model": fetched.source.name}
-    embedder = Embedder(transformer).eval()
+    notes = {"base_model": name}
+    embedder = Embedder(transformer, *parts).eval()
     return TextModel(embedder, tokenizer, notes, _usable_length(transformer, max_length)), fetched
 
 
@@ -328,6 +410,8 @@ def embedding_width(fetched: sources.ModelFiles) -> int:
 
     Raises: InputError if its config does not say.
     """
+    if (projection := _read_projection(fetched.folder, fetched.source.name)) is not None:
+        return projection.out_features
     config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
     width = getattr(config, "hidden_size", None)
     if not isinstance(width, int):
@@ -335,21 +419,38 @@ def embedding_width(fetched: sources.ModelFiles) -> int:
     return width
 
 
-def _require_mean_pooling(folder: Path, name: str) -> None:
+def _read_pooling(folder: Path, name: str) -> Pooling:
+    """How a model of sentence-transformers pools; a plain transformer's token vectors are averaged."""
     path = folder / "1_Pooling" / "config.json"
-    pooling = json.loads(path.read_text()) if path.is_file() else {"pooling_mode_mean_tokens": True}
-    if not (pooling.get("pooling_mode_mean_tokens") or pooling.get("pooling_mode") == "mean"):
-        raise InputError(f"{name} should average its token vectors, but pools otherwise: choose a mean-pooling model")
+    if not path.is_file():
+        return "mean"
+    settings = json.loads(path.read_text())
+    on = {key for key, value in settings.items() if key.startswith("pooling_mode_") and value}
+    found: list[Pooling] = [
+        how for how, key in _POOLING_KEYS.items() if on == {key} or settings.get("pooling_mode") == how
+    ]
+    if not found:
+        raise InputError(
+            f"{name} should average its token vectors or take the first, but pools otherwise: choose another model"
+        )
+    return found[0]
 
 
 def load_classifier(
-    name: str, label_names: Sequence[str], *, max_length: int = 128, seed: int = 0, role: str = "teacher"
+    name: str,
+    label_names: Sequence[str],
+    *,
+    problem: Problem = "single_label_classification",
+    max_length: int = 128,
+    seed: int = 0,
+    role: str = "teacher",
 ) -> tuple[TextModel, sources.ModelFiles, bool]:
     """A sequence classifier for these labels from the hub, an installed package or a folder.
 
     Args:
         name: Hub id, `org/name@revision`, or a local folder; fine-tuned for these labels, or a base model.
-        label_names: Names of the classes in the order of the data set's labels.
+        label_names: Names of the classes in the order of the data set's labels; for a score, one name.
+        problem: Whether one class holds, several may, or the one output is a score; in the words of transformers.
         max_length: Tokens after which a text is cut, if the model takes that many.
         seed: For the weights of a new head.
         role: For the record.
@@ -357,12 +458,25 @@ def load_classifier(
     Returns: The model, the files that it came from, and whether it was fine-tuned already.
     Raises: InputError if it was fine-tuned for other labels.
     """
+    return _load_head("ForSequenceClassification", name, label_names, max_length, seed, role, problem_type=problem)
+
+
+def load_token_classifier(
+    name: str, label_names: Sequence[str], *, max_length: int = 128, seed: int = 0, role: str = "teacher"
+) -> tuple[TextModel, sources.ModelFiles, bool]:
+    """`load_classifier` for a label of each word, such as the tags of entities."""
+    return _load_head(_TOKEN_HEAD, name, label_names, max_length, seed, role)
+
+
+def _load_head(
+    head: str, name: str, label_names: Sequence[str], max_length: int, seed: int, role: str, **options: Any
+) -> tuple[TextModel, sources.ModelFiles, bool]:
     fetched = sources.fetch_model(name, role=role)
     config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
-    is_tuned = any("ForSequenceClassification" in a for a in (config.architectures or []))
+    is_tuned = any(head in architecture for architecture in (config.architectures or []))
     order = _label_order(name, config, label_names) if is_tuned else list(range(len(label_names)))
     model, tokenizer = _from_folder(
-        AutoModelForSequenceClassification,
+        _KINDS[_HEADS[head]][0],
         fetched.folder,
         may_lack=() if is_tuned else _HEAD,
         may_have=() if is_tuned else _OTHER_HEADS,
@@ -370,6 +484,7 @@ def load_classifier(
         num_labels=len(label_names),
         id2label=dict(enumerate(label_names)),
         label2id={label: i for i, label in enumerate(label_names)},
+        **options,
     )
     if order != list(range(len(order))):
         _reorder_head(model, order)

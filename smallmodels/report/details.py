@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels.records import Phase, RunRecord
-from smallmodels.report import formats, words
+from smallmodels.report import formats, groups, words
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Row, Section, Table, Text, cut_note
 from smallmodels.report.words import Unit
@@ -21,6 +21,7 @@ def sections(record: RunRecord, unit: Unit) -> list[Section | None]:
     return [
         _phases_section(record),
         _classes_section(record),
+        _groups_section(record),
         _external_section(record),
         _examples_section(record),
         _sources_section(record),
@@ -150,6 +151,28 @@ def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[Row]:
         cells = [f"{value:.3f}" if formats.is_number(value) else MISSING for value in shares]
         rows.append([formats.clean(each.get("label"), 80), *cells, formats.large(each.get("support"))])
     return rows
+
+
+def _groups_section(record: RunRecord) -> Section | None:
+    """Parts of the test items, such as languages, of every model that was measured on them."""
+    results = [r for r in words.test_results(record) if r.groups]
+    if not results:
+        return None
+    blocks: list[Block] = []
+    for result in sorted(results, key=lambda r: r is not words.main_result(record)):
+        table = groups.table_of(result.groups[:MAX_ROWS])
+        name = words.role_name(result.role)
+        blocks.append(
+            Table(
+                caption=f"{name}, group by group",
+                head=table.head,
+                rows=[[*row] for row in table.rows],
+                text_columns=table.text_columns,
+                note=" ".join([*table.notes, cut_note(len(result.groups), len(table.rows))]).strip(),
+                fold=f"{name}, group by group" if blocks else "",
+            )
+        )
+    return Section("Group by group", blocks)
 
 
 def _external_section(record: RunRecord) -> Section | None:

@@ -27,6 +27,7 @@ ROLE_NAMES = {
     "label_only_full_cost": "Labels, full cost",
     "tfidf": "TF-IDF",
     "majority": "Majority class",
+    "word_tags": "Usual tag of a word",
 }
 
 ROLE_MEANINGS = {
@@ -34,6 +35,7 @@ ROLE_MEANINGS = {
     "label_only": "the student's shape, trained on labels alone for what the teacher's signal and the training cost",
     "label_only_full_cost": "the same, for that and the teacher's fine-tuning",
     "majority": "the most frequent class for every text",
+    "word_tags": "each word gets the tag that it has most often in train",
 }
 """What a row is, where its name does not say it."""
 

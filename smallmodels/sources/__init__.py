@@ -10,7 +10,7 @@ from smallmodels.floors import require_floors
 from smallmodels.licenses import USER_PROVIDED
 from smallmodels.sources.cards import Card, read_card
 from smallmodels.sources.checks import check_folder, check_model
-from smallmodels.sources.dataset_files import TEXT_ENDINGS, DatasetFiles, fetch_dataset
+from smallmodels.sources.dataset_files import CONLL_ENDINGS, TEXT_ENDINGS, DatasetFiles, fetch_dataset
 from smallmodels.sources.declared import declared_license
 from smallmodels.sources.hub import is_offline, pinned_name
 from smallmodels.sources.model_files import ModelFiles, fetch_model
@@ -20,6 +20,7 @@ from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
 from smallmodels.sources.weight_files import weights_sha256
 
 __all__ = [
+    "CONLL_ENDINGS",
     "PACKAGED",
     "TEXT_ENDINGS",
     "USER_PROVIDED",

@@ -19,6 +19,7 @@ from smallmodels.sources.weight_files import foreign_format
 
 _DATA_ENDINGS = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arrow")
 TEXT_ENDINGS = (".txt", ".md")
+CONLL_ENDINGS = (".conll", ".bio", ".iob", ".iob2")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
     """Bring one configuration of a data set to disk.
 
     Args:
-        name: `org/name`, `org/name@revision`, a local CSV, JSON Lines or Parquet file, or a folder of text files.
+        name: `org/name`, `org/name@revision`, a local CSV, JSON Lines, Parquet or CoNLL file, or a folder of texts.
         config: Configuration; None where there is only one.
         role: What it is used as, for the record.
 
@@ -60,7 +61,7 @@ def fetch_dataset(name: str, *, config: str | None = None, role: str = "dataset"
         return DatasetFiles(path.parent, None, None, None, {"train": [path]}, [], source)
     if os.path.isdir(os.path.expanduser(name)):  # unlike Path's, False for an empty name
         return _text_folder(path, role)
-    if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
+    if path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_ENDINGS):
         raise InputError(f"{name} should be a data file, found no such file: check the path")
     repo_id, revision = parse_name(name, "dataset")
     pin = resolve(repo_id, revision, "dataset")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smallmodels import models
 from smallmodels.data.splits import Tokens, tokenize, tokenizer_sha256
-from smallmodels.errors import InputError, require
+from smallmodels.errors import InputError
 from smallmodels.models import Compute, Embedder, StaticClassifier, StaticEmbedder, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.students.student import Student
@@ -45,29 +45,12 @@ def token_vectors(
     return models.forward_all(embedder, tokens, compute=compute, context=context)
 
 
-def principal_axes(vectors: npt.NDArray[Any], dimensions: int) -> npt.NDArray[np.float64]:
-    """Orthonormal axes of shape (W, D) along which vectors of shape (V, W) are longest, the first one most.
-
-    Centre the vectors first for a principal component analysis. The largest entry of each axis is positive, so equal
-    vectors give equal axes.
-
-    Raises: InputError if there are fewer than so many dimensions.
-    """
-    width = vectors.shape[1]
-    require(0 < dimensions <= width, "dimensions", f"in 1 … {width}, the teacher's width", dimensions)
-    wide = vectors.astype(np.float64)
-    _, axes = np.linalg.eigh(wide.T @ wide)
-    axes = axes[:, ::-1][:, :dimensions]
-    largest = axes[np.abs(axes).argmax(0), np.arange(dimensions)]
-    return np.asarray(axes * np.sign(largest))
-
-
 def static_embedder(teacher: TextModel, vectors: npt.NDArray[Any], *, texts: Sequence[str] | None = None) -> Student:
     """One vector per token of a teacher's vocabulary, frequent tokens weighing less and special ones nothing.
 
     Args:
         teacher: Whose tokenizer and greatest length the student gets.
-        vectors: Shape (V, D): of each token, such as `token_vectors` on some of their `principal_axes`.
+        vectors: Shape (V, D): of each token, such as `token_vectors` less their mean, on `principal_axes`.
         texts: To count tokens in, those that it will be trained on; None takes the places of the tokens in the
             vocabulary for their ranks by frequency, which they are in most tokenizers, and Zipf's law for the rest.
 

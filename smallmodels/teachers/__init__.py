@@ -4,9 +4,11 @@ Both live in the cache folder, addressed by what changes them, with the joules t
 costs nothing now and still owes its share.
 
 `signals` is what was stored and how it reaches a batch, `storing` makes it in one pass that survives a kill, `tuning`
-fine-tunes teachers, `addresses` says what makes a model give what it gives.
+fine-tunes teachers, `addresses` says what makes a model give what it gives, `inside` has losses for which a teacher
+runs along.
 """
 
+from smallmodels.teachers.inside import AttentionRelationsLoss, HiddenStatesLoss, LiveEncoder
 from smallmodels.teachers.signals import (
     LiveTeacher,
     LiveTopK,
@@ -25,6 +27,9 @@ from smallmodels.teachers.storing import (
 from smallmodels.teachers.tuning import fine_tune
 
 __all__ = [
+    "AttentionRelationsLoss",
+    "HiddenStatesLoss",
+    "LiveEncoder",
     "LiveTeacher",
     "LiveTopK",
     "Packing",

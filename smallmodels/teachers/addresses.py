@@ -27,12 +27,20 @@ def of_model(model: TextModel) -> dict[str, str]:
 
 
 def of_code(function: Any) -> str:
-    """A function's source and the plain values that it closes over; of anything else its class's source."""
+    """A function's source and what it closes over: plain values, source of functions, of anything else its class."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    return files.sha256_json([_source(function), [_of_closed(value) for value in cells]])
+
+
+def _of_closed(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return _source(value) if inspect.isfunction(value) else type(value).__qualname__
+
+
+def _source(function: Any) -> str:
     code = function if hasattr(function, "__code__") else type(function)
     try:
-        source = inspect.getsource(code)
+        return inspect.getsource(code)
     except (OSError, TypeError):  # typed into a console
-        source = getattr(function, "__code__", code).__repr__()
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    plain = [value if isinstance(value, (bool, int, float, str)) else type(value).__qualname__ for value in cells]
-    return files.sha256_json([source, plain])
+        return repr(getattr(function, "__code__", code))

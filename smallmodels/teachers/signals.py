@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from smallmodels import arrays, files
+from smallmodels.arrays import Ragged
 from smallmodels.data.batches import Batch
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import DamagedError, InputError, require
@@ -28,15 +29,18 @@ class Signals:
     """The teacher's row for each input of a split, read back by the hash of the input's tokens."""
 
     values: npt.NDArray[np.float32]
-    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder; mapped where they are many."""
+    """Shape (num_examples, …): raw logits of a classifier, embeddings of an embedder; or (num_words, C) for a token
+    classifier. Mapped where they are many."""
     inputs: npt.NDArray[np.bytes_]
     """Shape (num_examples,): hash of each example's token ids, 16 bytes."""
     key: str
     """Content address of the entry in the cache."""
     tokenizer: str = ""
     """SHA-256 of the teacher's tokenizer, empty where it is not known."""
+    offsets: npt.NDArray[np.int64] | None = None
+    """Shape (num_examples + 1,), where the values are those of words: example i has those from `offsets[i]` on."""
 
-    def rows_for(self, split: Split) -> npt.NDArray[np.float32]:
+    def rows_for(self, split: Split) -> npt.NDArray[np.float32] | Ragged:
         """Rows aligned with the split's examples, whatever their order.
 
         Raises:
@@ -44,12 +48,17 @@ class Signals:
             DamagedError: An example has no row, because the data changed since the signal was stored.
         """
         positions = _positions(split, self.inputs, self.tokenizer)
+        if self.offsets is not None:
+            rows = Ragged(self.values, self.offsets)
+            return rows if positions is None else rows.take(positions)
         return self.values if positions is None else arrays.take(self.values, positions)
 
     def save(self, folder: Path) -> None:
-        """Write values and input hashes."""
+        """Write values, input hashes and, for words, offsets."""
         arrays.save(folder / "values.npy", self.values)
         arrays.save(folder / "inputs.npy", self.inputs)
+        if self.offsets is not None:
+            arrays.save(folder / "offsets.npy", self.offsets)
         files.write_json(folder / "signals.json", {"key": self.key, "tokenizer": self.tokenizer})
 
     @classmethod
@@ -57,7 +66,8 @@ class Signals:
         """Read what `save` wrote."""
         about = files.read_json(folder / "signals.json")
         values, inputs = arrays.load(folder / "values.npy"), arrays.load(folder / "inputs.npy")
-        return cls(values, inputs, about["key"], about["tokenizer"])
+        path = folder / "offsets.npy"
+        return cls(values, inputs, about["key"], about["tokenizer"], arrays.load(path) if path.exists() else None)
 
 
 @dataclass(frozen=True)
@@ -289,7 +299,7 @@ class LiveTeacher:
 def target_offsets(tokens: Tokens) -> npt.NDArray[np.int64]:
     """Row i has the targets from `offsets[i]` to `offsets[i + 1]`.
 
-    Raises: InputError if the tokens are not those of a language model.
+    Raises: InputError if the tokens have no targets.
     """
     if tokens.targets is None:
         raise InputError("a language model's signal needs tokens with targets, but there are none: cut them into rows")

@@ -75,7 +75,7 @@ def store_signals(
     computed again alone.
 
     Args:
-        teacher: A classifier (raw logits are stored) or an embedder (embeddings are).
+        teacher: A classifier of texts or words (raw logits are stored) or an embedder (embeddings are).
         split: Tokenised with the teacher's tokenizer.
         compute: Device and number format; chosen for this machine if None.
         context: Counts the work, and the debt of what is read back.
@@ -90,8 +90,11 @@ def store_signals(
     """
     if not len(split):
         raise InputError(f"split {split.name} should have examples for the teacher, found none: check the data set")
-    one_pass = _Pass(teacher, split, compute or models.choose_compute(), context, cache)
-    return Signals(one_pass.values(), one_pass.inputs, one_pass.folder.name, split.require_tokens().tokenizer)
+    tokens, is_words = split.require_tokens(), models.is_token_classifier(teacher.model)
+    answers = _Words(teacher) if is_words else _WholeTexts(teacher)
+    one_pass = _Pass(teacher, split, answers, compute or models.choose_compute(), context, cache)
+    offsets = target_offsets(tokens) if is_words else None
+    return Signals(one_pass.values(), one_pass.inputs, one_pass.folder.name, tokens.tokenizer, offsets)
 
 
 def store_token_signals(
@@ -122,7 +125,7 @@ def store_token_signals(
     _require_known_ids(split.require_tokens(), size)
     require(packing.num_classes <= size, "num_classes", f"<= {size}, the teacher's vocabulary", packing.num_classes)
     compute = compute or models.choose_compute()
-    one_pass = _Pass(teacher, split, compute, context, cache, _Targets(teacher, packing))
+    one_pass = _Pass(teacher, split, _Targets(teacher, packing), compute, context, cache)
     packed = one_pass.values()
     tokenizer = split.require_tokens().tokenizer
     return TokenSignals(packed, offsets, packing, one_pass.inputs, one_pass.folder.name, tokenizer)
@@ -207,13 +210,43 @@ class _WholeTexts:
         return models.forward_all(self.teacher, tokens, compute=compute, context=context)
 
     def unusable(self, values: Stored) -> list[int]:
-        """Rows that are not finite or all zero: nothing that a student could learn."""
-        parts = arrays.pieces(values.reshape(len(values), -1))
-        usable = [np.isfinite(part).all(axis=1) & part.any(axis=1) for part in parts]
-        return [int(i) for i in np.flatnonzero(~np.concatenate(usable))]
+        return _empty_rows(values)
 
     def row_of(self, place: int, tokens: Tokens) -> int:
         return place
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A row of logits for each word that a text's tokens begin."""
+
+    teacher: TextModel
+    dtype: str = "float32"
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows_per_shard(self) -> int:
+        return _ROWS_PER_SHARD
+
+    def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
+        return models.forward_words(self.teacher, tokens, compute=compute, context=context).values
+
+    def unusable(self, values: Stored) -> list[int]:
+        return _empty_rows(values)
+
+    def row_of(self, place: int, tokens: Tokens) -> int:
+        return _row_of_target(place, tokens)
+
+
+def _empty_rows(values: Stored) -> list[int]:
+    """Rows that are not finite or all zero: nothing that a student could learn."""
+    parts = arrays.pieces(values.reshape(len(values), -1))
+    usable = [np.isfinite(part).all(axis=1) & part.any(axis=1) for part in parts]
+    return [int(i) for i in np.flatnonzero(~np.concatenate(usable))]
+
+
+def _row_of_target(place: int, tokens: Tokens) -> int:
+    return int(np.searchsorted(target_offsets(tokens), place, side="right")) - 1
 
 
 @dataclass(frozen=True)
@@ -251,7 +284,7 @@ class _Targets:
         return [int(i) for i in np.flatnonzero(~np.isfinite(best))]
 
     def row_of(self, place: int, tokens: Tokens) -> int:
-        return int(np.searchsorted(target_offsets(tokens), place, side="right")) - 1
+        return _row_of_target(place, tokens)
 
 
 class _Pass:
@@ -265,13 +298,13 @@ class _Pass:
         self,
         teacher: TextModel,
         split: Split,
+        answers: _Answers,
         compute: Compute,
         context: Context,
         cache: Path | None,
-        answers: _Answers | None = None,
     ) -> None:
         tokens = split.require_tokens()
-        self.answers: _Answers = answers or _WholeTexts(teacher)
+        self.answers = answers
         self.split, self.compute, self.context = split, compute, context
         self.inputs = input_hashes(tokens)
         self.key = {

@@ -1,0 +1,233 @@
+"""Distil a model of sentence embeddings into a student with fewer layers, and fewer dimensions where asked.
+
+Source:    Reimers and Gurevych 2020, arXiv:2004.09813 (embeddings); Tung and Mori 2019, arXiv:1907.09682 (pairs);
+           Kusupati et al. 2022, arXiv:2205.13147 (embeddings that may be cut off).
+Run:       smallmodels run distill_embedder --accept-license other:stsbenchmark
+Expected:  the record under benchmarks/results/distill_embedder, which the table in README.md is made from.
+Licences:  the STS benchmark's texts have terms of their own, some for research only, which --accept-license names;
+           the teacher (all-MiniLM-L6-v2) is Apache-2.0, and a student inherits its teacher's.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from smallmodels import (
+    baselines,
+    cli,
+    data,
+    distilling_embedders,
+    evaluation,
+    losses,
+    models,
+    students,
+    teachers,
+)
+from smallmodels.data import Batch, RetrievalSplits, Sentences
+from smallmodels.distilling_embedders import Judge
+from smallmodels.errors import InputError, require
+from smallmodels.evaluation import Contender, Contenders, Evaluation
+from smallmodels.models import Compute, Model
+from smallmodels.phases import Context
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to distil, on which texts, into what."""
+
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Sentence-embedding model: hub id or local folder."""
+    dataset: str = "PhilipMay/stsb_multi_mt"
+    """Texts to learn on: hub id, a local CSV, JSON Lines or Parquet file, or a folder of text files."""
+    dataset_config: str | None = "en"
+    """Configuration of a hub data set that has several; none for a local file."""
+    text_columns: tuple[str, ...] = ("sentence1", "sentence2")
+    """Columns with texts, each value a text of its own."""
+    query_column: str | None = None
+    """Instead of text columns: column with queries, which are searched for in the documents beside them."""
+    document_column: str | None = None
+    """Column with the document that belongs to each query."""
+    train_split: str = "train"
+    """Split to learn on."""
+    drop_overlap: bool = False
+    """Drop texts that also stand in what validates or tests."""
+    drop_bad_texts: bool = False
+    """Leave out texts that are empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Learn on so many texts, or pairs of query and document, only."""
+    similarity_dataset: str = "PhilipMay/stsb_multi_mt"
+    """Pairs of texts with scores, on whose validation split training chooses and on whose test split it is judged."""
+    similarity_config: str | None = "en"
+    """Its configuration."""
+    max_pairs: int | None = None
+    """Test on so many of these pairs only."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    dimensions: int | None = None
+    """Of the student's embeddings, through a dense layer that starts as the teacher's principal axes; none keeps the
+    teacher's embeddings as they are."""
+    prefixes: tuple[int, ...] = ()
+    """Numbers of first dimensions after which embeddings shall be good as well, such as 32 64 128."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+    mse_weight: float = 1.0
+    """Weight of the squared distance to the teacher's embedding, summed over its dimensions; ≥ 0."""
+    cosine_weight: float = 0.0
+    """Weight of one minus the cosine with it, for vectors of length 1 half that distance; ≥ 0."""
+    pair_weight: float = 10.0
+    """Weight of the similarities between the texts of a batch; ≥ 0."""
+    margin: float = 0.02
+    """Spearman's correlation that the student may lose against the teacher and still do its job."""
+    seed: int = 0
+    """Of the student's training."""
+    split_seed: int = 0
+    """Of the rows that are held out or left out."""
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=8, batch_size=64, train_embeddings=False)
+
+    def __post_init__(self) -> None:
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.dimensions is None or self.dimensions > 0, "dimensions", "> 0", self.dimensions)
+        require(all(m > 0 for m in self.prefixes), "prefixes", "> 0", self.prefixes)
+        weights = (self.mse_weight, self.cosine_weight, self.pair_weight)
+        require(min(weights) >= 0 < max(weights), "weights", ">= 0 and one of them > 0", weights)
+        require(self.margin >= 0, "margin", ">= 0", self.margin)
+        if (self.query_column is None) != (self.document_column is None):
+            raise InputError("a search needs queries and documents: give both --query-column and --document-column")
+
+
+SMOKE = replace(Config(), max_train=200, max_pairs=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
+
+
+def main(config: Config, run: Run) -> None:
+    """Embed texts with the teacher once, teach the student to do the same, and compare which texts both find alike."""
+    # 1. Data and models
+    dataset_name, similarity_name, teacher_name = run.pin(
+        (config.dataset, "dataset"), (config.similarity_dataset, "dataset"), (config.teacher, "model")
+    )
+    pairs = run.phase(
+        "similarity_data",
+        data.load_text_pairs,
+        similarity_name,
+        config=config.similarity_config,
+        regression=True,
+        split_seed=config.split_seed,
+        max_test=config.max_pairs,
+    )
+    run.add_source(replace(pairs.source, role="evaluation"))
+    texts = load_texts(config, run, dataset_name, held_out=texts_of(pairs.validation) + texts_of(pairs.test))
+    run.add_source(texts.source)
+    teacher, name = distilling_embedders.load_teacher(
+        run, teacher_name, num_texts=len(texts.train), max_length=config.max_length
+    )
+    train = texts.train.tokenize(teacher.tokenizer, max_length=teacher.max_length)
+    untrained = students.keep_layers(teacher, config.num_layers)
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=train.tokens, **run.compute)
+
+    # 2. The teacher's embeddings, paid once; along their principal axes where the student has a dense layer
+    signals = run.phase("cache", teachers.store_signals, teacher, train, compute=compute)
+    train = train.with_signals(signals)
+    others = {}
+    if config.dimensions is not None or config.prefixes:
+        width = signals.values.shape[1]
+        axes = students.principal_axes(signals.values, config.dimensions or width)
+        train = students.along_axes(train, axes)
+        untrained = students.project(untrained, axes)
+        others["projected_teacher"] = Contender(students.project(teacher, axes), built_by=("cache",))
+
+    # 3. The method: near to the teacher's embedding, and as far from other texts; also when embeddings are cut off
+    def distance(student: Tensor, teacher: Tensor) -> Tensor:
+        student, target = losses.unit_length(student), losses.unit_length(teacher)
+        squared = student.shape[1] * losses.embedding_mse(student, target)
+        return config.mse_weight * squared + config.cosine_weight * losses.embedding_cosine(student, target)
+
+    def loss_fn(model: Model, batch: Batch) -> Tensor:
+        embeddings: Tensor = model(**batch.inputs)
+        widths = [embeddings.shape[1], *(m for m in config.prefixes if m < embeddings.shape[1])]
+        found = [
+            distance(embeddings[:, :m], batch.teacher[:, :m])
+            + config.pair_weight * losses.pairwise_similarity(embeddings[:, :m], batch.teacher)
+            for m in widths
+        ]
+        return sum(found[1:], found[0]) / len(found)
+
+    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
+        found = evaluation.evaluate_similarity(
+            contenders, pairs.test, prefixes=config.prefixes, compute=compute, context=context
+        )
+        if isinstance(texts, Sentences):
+            return found
+        search = texts.test.tokenize(teacher.tokenizer, max_length=teacher.max_length)
+        engine = Contender(baselines.TfidfRetriever.fit(search.documents.texts))
+        searched = evaluation.evaluate_retrieval(
+            {**contenders, "tfidf": engine}, search, compute=compute, context=context
+        )
+        return evaluation.with_metrics_of(found, searched)
+
+    done = distilling_embedders.distil(
+        run,
+        train,
+        loss_fn,
+        Judge(
+            metric="spearman",
+            validate=partial(evaluation.rank_correlation, split=pairs.validation),
+            evaluate=evaluate,
+            uses=pairs.test,
+            baselines={"tfidf": partial(baselines.TfidfScorer.fit, pairs.train, num_classes=0)},
+        ),
+        teacher=teacher,
+        untrained=untrained,
+        others=others,
+        config=config.train,
+        seed=config.seed,
+        compute=compute,
+    )
+
+    # 4. What is left behind
+    run.finish(
+        done.student,
+        title=f"{config.num_layers}-layer sentence embeddings, distilled from {name}",
+        margin=config.margin,
+        examples=evaluation.example_pairs(done.evaluation, pairs.test, pairs.source),
+        languages=texts.languages,
+        limits=[
+            f"Learned on texts of {texts.source.name} and judged on pairs of {pairs.source.name}: short texts of a few "
+            "kinds; longer ones, other topics and other languages were not tried."
+        ],
+        **done.about,
+    )
+
+
+def load_texts(config: Config, run: Run, name: str, held_out: list[str]) -> Sentences | RetrievalSplits:
+    """The texts to learn on, with something to search in where the data have queries."""
+    options = {
+        "config": config.dataset_config,
+        "train_split": config.train_split,
+        "split_seed": config.split_seed,
+        "drop_bad_texts": config.drop_bad_texts,
+        "max_train": config.max_train,
+    }
+    if config.query_column is not None and config.document_column is not None:
+        columns = {"query_column": config.query_column, "document_column": config.document_column}
+        return run.phase("data", data.load_search_pairs, name, **columns, **options)
+    return run.phase(
+        "data",
+        data.load_sentences,
+        name,
+        text_columns=config.text_columns,
+        held_out=held_out,
+        drop_overlap=config.drop_overlap,
+        **options,
+    )
+
+
+def texts_of(pairs: data.Split) -> list[str]:
+    """Both texts of each pair."""
+    return [*pairs.texts, *(pairs.seconds or ())]
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

@@ -1,0 +1,50 @@
+"""Distil a model that finds entities into a student with fewer layers, with soft targets for each word.
+
+Source:    Hinton et al. 2015, arXiv:1503.02531, section 2; the first sub-word speaks for its word, as in Devlin et al.
+           2019, arXiv:1810.04805, section 5.3.
+Run:       smallmodels run distill_token_classifier
+Expected:  the record under benchmarks/results/distill_token_classifier.
+Licences:  BC5CDR is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
+"""
+
+from dataclasses import dataclass
+
+from smallmodels import cli, data, distilling, tasks
+from smallmodels.runs import Run
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(distilling.Config):
+    """What to distil, from what, into what."""
+
+    dataset: str = "ghadeermobasher/BC5CDR-Chemical-Disease"
+    """Hub id (`org/name@revision` pins it), or a local CoNLL, JSON Lines or Parquet file."""
+    words_column: str | None = None
+    """Column with lists of words; without it, the first of the usual names."""
+    tags_column: str | None = None
+    """Column with a list of tags, one for each word; without it, the first of the usual names."""
+    teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True)
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10)
+
+
+SMOKE = distilling.smoke(Config())
+
+
+def main(config: Config, run: Run) -> None:
+    """Fine-tune a teacher, store its logits for each word, distil, and compare with what is cheaper."""
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    splits = run.phase(
+        "data",
+        data.load_token_classification,
+        dataset_name,
+        words_column=config.words_column,
+        tags_column=config.tags_column,
+        **distilling.split_options(config),
+    )
+    done = distilling.distil(run, config, tasks.WORDS, splits, teacher_name=teacher_name, noun="entity finder")
+    run.finish(done.student, **done.about)
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

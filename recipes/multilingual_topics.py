@@ -1,0 +1,89 @@
+"""Distil one classifier of topics for 20 languages, and show what each language costs.
+
+Source:    Adelani et al. 2024, arXiv:2309.07445 (the data); Hinton et al. 2015, arXiv:1503.02531, section 2.
+Run:       smallmodels run multilingual_topics
+Expected:  the record under benchmarks/results/multilingual_topics, with a row for each language.
+Licences:  SIB-200 is CC-BY-SA-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
+"""
+
+from dataclasses import dataclass, replace
+
+from smallmodels import cli, data, distilling, evaluation, tasks
+from smallmodels.evaluation import Contenders, Evaluation
+from smallmodels.models import Compute
+from smallmodels.phases import Context
+from smallmodels.runs import Run
+
+LANGUAGES = (
+    *("amh_Ethi", "arb_Arab", "ben_Beng", "deu_Latn", "eng_Latn", "fra_Latn", "hau_Latn", "hin_Deva", "jpn_Jpan"),
+    *("quy_Latn", "rus_Cyrl", "spa_Latn", "swh_Latn", "tam_Taml", "tha_Thai", "ukr_Cyrl", "vie_Latn", "yor_Latn"),
+    *("zho_Hans", "zul_Latn"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(distilling.Config):
+    """What to distil, from what, into what, for whom."""
+
+    dataset: str = "Davlan/sib200"
+    """Hub id (`org/name@revision` pins it) of a data set with a configuration for each language."""
+    languages: tuple[str, ...] = LANGUAGES
+    """Configurations of the data set; the first must have the labels of all."""
+    text_column: str | None = None
+    """Column with the texts; without it, the first of the usual names."""
+    label_column: str | None = None
+    """Column with the topics; without it, the first of the usual names."""
+    max_train: int | None = None
+    """Train on so many texts of each language only, drawn so that topics keep their shares."""
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub id or local folder of an encoder, fine-tuned first; the default reads English best, and shows what that
+    costs the others: choose a multilingual one for use."""
+
+
+SMOKE = replace(distilling.smoke(Config()), languages=("eng_Latn", "swh_Latn", "tha_Thai"), max_train=100)
+
+
+def main(config: Config, run: Run) -> None:
+    """One student for all languages; accuracy, tokens per word and energy for each."""
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    options = distilling.split_options(config)
+    del options["config"]
+    splits = run.phase(
+        "data",
+        data.load_in_languages,
+        dataset_name,
+        config.languages,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        **options,
+    )
+
+    def evaluate(contenders: Contenders, splits: data.Splits, compute: Compute, context: Context) -> Evaluation:
+        found = evaluation.evaluate_classifiers(
+            contenders, splits.test, splits.label_names, compute=compute, context=context
+        )
+        return evaluation.by_group(found, data.languages_of_rows(splits.test), "accuracy")
+
+    done = distilling.distil(
+        run,
+        config,
+        replace(tasks.CLASSES, evaluate=evaluate),
+        splits,
+        teacher_name=teacher_name,
+        noun="topic classifier in many languages",
+    )
+    # The same sentences in each language: what differs is the tokens that a word takes, and so the energy
+    costs = run.phase(
+        "languages",
+        evaluation.language_costs,
+        done.student,
+        data.by_language(splits.test),
+        protocol="smoke" if run.smoke else "indicative",
+        compute=done.compute,
+    )
+    results = evaluation.with_group_rows(done.evaluation.results, "student", costs)
+    run.finish(done.student, **{**done.about, "results": results})
+
+
+if __name__ == "__main__":
+    cli.run_recipe(main, Config, SMOKE)

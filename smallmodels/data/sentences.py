@@ -1,0 +1,384 @@
+"""Texts for embedders: sentences of any columns, queries with their documents, sentences with their translations.
+
+None of them needs a label: what they are to learn, a teacher says.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smallmodels import arrays, files, records, sources
+from smallmodels.data import identity
+from smallmodels.data.columns import GrowingTexts, RowIds
+from smallmodels.data.drawing import (
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    among,
+    generator,
+    hashes_of,
+    require_limits,
+)
+from smallmodels.data.languages import languages_of
+from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
+from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
+from smallmodels.data.tables import Table
+from smallmodels.data.text_pairs import load_text_pairs
+from smallmodels.errors import InputError
+from smallmodels.phases import NO_CONTEXT, Context
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Texts to learn to embed, each once, and where they came from."""
+
+    train: Split
+    source: records.Source
+    languages: list[str] = field(default_factory=list)
+
+
+def load_sentences(
+    dataset: str,
+    *,
+    config: str | None = None,
+    text_columns: Sequence[str] = ("text",),
+    train_split: str = "train",
+    split_seed: int = 0,
+    held_out: Sequence[str] = (),
+    drop_overlap: bool = False,
+    drop_bad_texts: bool = False,
+    max_train: int | None = None,
+    context: Context = NO_CONTEXT,
+) -> Sentences:
+    """Bring a data set to disk and make one list of the texts of some of its columns.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`, a local CSV, JSON Lines or Parquet file, or a folder of text files.
+        config: Configuration of a hub data set that has several.
+        text_columns: Columns, each of whose values is a text of its own.
+        train_split: Name of the split that is read.
+        split_seed: Seed of the draw where `max_train` leaves some out.
+        held_out: Texts of tests, whose overlap with these is counted.
+        drop_overlap: Whether such texts are dropped.
+        drop_bad_texts: Whether texts that are empty, null or a megabyte long are dropped and counted; they are refused
+            otherwise.
+        max_train: At most so many texts; None is all.
+        context: Of the phase, in whose folder the identity of the data is noted.
+
+    Raises: InputError in one sentence for whatever cannot be trained on.
+    """
+    if not text_columns:
+        raise InputError("text_columns must name one column or more, got none")
+    require_limits(1, max_train=max_train)
+    fetched = sources.fetch_dataset(dataset, config=config)
+    notes: dict[str, Any] = {"text_columns": list(text_columns)}
+    with open_tables(fetched, context.folder) as tables:
+        table = _table(tables, train_split, dataset)
+        parts, dropped = zip(
+            *(_column(table, name, train_split, dataset, drop_bad_texts, "text-columns") for name in text_columns),
+            strict=True,
+        )
+    if counts := sum(dropped, Counter[str]()):
+        notes["num_dropped"] = {f"train/{reason}": count for reason, count in counts.items()}
+    texts = [text for part in parts for text in part.texts]
+    ids = [f"train/{row}/{name}" for name, part in zip(text_columns, parts, strict=True) for row in part.rows]
+    train = _each_once(Split("train", ids, texts), held_out, drop_overlap, notes)
+    if max_train is not None and len(train) > max_train:
+        order = generator(split_seed, "limit train").permutation(len(train))
+        train = train.take(np.sort(order[:max_train]))
+    if not len(train):
+        raise InputError(f"{base_name(dataset)} should have texts to train on, found none: choose other columns")
+    source = _source(fetched, {"train": train}, notes)
+    identity.require_same(base_name(dataset), str(source.fingerprint), [], context)
+    return Sentences(train, source, languages_of(fetched.languages, fetched.config))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The texts of a column, and the rows that they stand in."""
+
+    texts: Sequence[str]
+    rows: npt.NDArray[np.int64]
+
+
+def _table(tables: Mapping[str, Table], name: str, dataset: str) -> Table:
+    if name not in tables:
+        raise InputError(f"{base_name(dataset)} has no split {name!r}: choose --train-split from {', '.join(tables)}")
+    return tables[name]
+
+
+def _column(
+    table: Table, name: str, split_name: str, dataset: str, drop_bad_texts: bool, flag: str
+) -> tuple[_Column, Counter[str]]:
+    """Of each row the text, bad ones left out and counted, or refused."""
+    if name not in table.columns:
+        raise InputError(
+            f"{base_name(dataset)} has no column {name!r}: choose --{flag} from {', '.join(table.columns)}"
+        )
+    texts, rows, dropped = GrowingTexts(), arrays.Growing(np.int64), Counter[str]()
+    for row, value in enumerate(table.columns[name]):
+        text = clean_text(value, name, split_name, row, dropped)
+        if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= LONGEST_TEXT else "":
+            if not drop_bad_texts:
+                raise bad_text(table.columns[name], split_name, row, text, bad)
+            dropped[bad] += 1
+            continue
+        texts.append(text)
+        rows.add(row)
+    return _Column(texts.done(), rows.done()), dropped
+
+
+def _each_once(split: Split, held_out: Sequence[str], drop_overlap: bool, notes: dict[str, Any]) -> Split:
+    """The first of equal texts; those that also stand in a test are counted, and left out if asked."""
+    hashes = hashes_of(split.texts)
+    _, first = np.unique(hashes, return_index=True)
+    kept = np.sort(first)
+    notes["num_duplicates_dropped"] = len(hashes) - len(kept)
+    overlap = among(hashes[kept], np.unique(hashes_of(held_out)))
+    notes["overlap"] = {"train/held out": int(overlap.sum())}
+    return split.take(kept[~overlap] if drop_overlap else kept)
+
+
+def _source(
+    fetched: sources.DatasetFiles, splits: Mapping[str, Split | RetrievalSplit], notes: dict[str, Any]
+) -> records.Source:
+    fingerprints = {role: split.fingerprint() for role, split in splits.items()}
+    return dataclasses.replace(
+        fetched.source,
+        splits={role: len(split) for role, split in splits.items()},
+        fingerprint=files.sha256_json(list(fingerprints.values())),
+        notes=fetched.source.notes | notes | {"split_fingerprints": fingerprints},
+    )
+
+
+# Queries and documents
+
+
+def load_search_pairs(
+    dataset: str,
+    *,
+    config: str | None = None,
+    query_column: str,
+    document_column: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str = "test",
+    split_seed: int = 0,
+    drop_bad_texts: bool = False,
+    max_train: int | None = None,
+    max_test: int | None = 2000,
+    context: Context = NO_CONTEXT,
+) -> RetrievalSplits:
+    """Bring a data set of queries with their documents to disk, to train on all texts and to search in some.
+
+    A query that occurs twice keeps its first document, since a search counts one. Where splits are missing, a fifth of
+    the documents of train stand in for test and a tenth for validation, each with all its queries.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`, or a local CSV, JSON Lines or Parquet file.
+        config: Configuration of a hub data set that has several.
+        query_column: Column with the queries, such as questions or titles.
+        document_column: Column with what answers them.
+        train_split: Name of the split to train on.
+        validation_split: Name of the split to choose on; None takes `validation` or `dev`, else a tenth of train.
+        test_split: Name of the split to test on.
+        split_seed: Seed of every draw.
+        drop_bad_texts: Whether rows with a text that is empty, null or a megabyte long are dropped and counted; they
+            are refused otherwise.
+        max_train: At most so many pairs of train; None is all.
+        max_test: At most so many queries of validation and of test, with the documents of these alone.
+        context: Of the phase, in whose folder the identity of the data is noted.
+
+    Raises: InputError in one sentence for whatever cannot be trained on.
+    """
+    require_limits(1, max_train=max_train, max_test=max_test)
+    fetched = sources.fetch_dataset(dataset, config=config)
+    notes: dict[str, Any] = {"query_column": query_column, "document_column": document_column}
+    with open_tables(fetched, context.folder) as tables:
+        chosen = pick_splits(tables, dataset, train_split, validation_split, test_split)
+        pairs = {
+            role: _search_pairs(tables[name], role, dataset, query_column, document_column, drop_bad_texts, notes)
+            for role, name in chosen.items()
+        }
+    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
+        if role not in pairs:
+            pairs["train"], pairs[role] = _hold_back(pairs["train"], role, fraction, split_seed, dataset)
+            notes[f"{role}_split"] = f"{fraction:.0%} of the documents of {chosen['train']}, split_seed {split_seed}"
+    limits = {"train": max_train, "validation": max_test, "test": max_test}
+    pairs = {role: _limit_pairs(split, limits[role], split_seed) for role, split in pairs.items()}
+    validation, test = (_search_task(pairs[role]) for role in ("validation", "test"))
+    train = _texts_of_pairs(pairs["train"])
+    corpus = _join_documents([pairs[role] for role in ("train", "validation", "test")])
+    source = _source(fetched, {"train": train, "validation": validation, "test": test}, notes)
+    identity.require_same(base_name(dataset), str(source.fingerprint), [], context)
+    languages = languages_of(fetched.languages, fetched.config)
+    return RetrievalSplits(train, validation, test, corpus, source, languages, notes)
+
+
+def _search_pairs(
+    table: Table,
+    role: str,
+    dataset: str,
+    query_column: str,
+    document_column: str,
+    drop_bad_texts: bool,
+    notes: dict[str, Any],
+) -> Split:
+    """Rows with two good texts, the first of each query; documents are the second texts."""
+    (queries, bad_queries), (documents, bad_documents) = (
+        _column(table, name, role, dataset, drop_bad_texts, flag)
+        for name, flag in ((query_column, "query-column"), (document_column, "document-column"))
+    )
+    if counts := bad_queries + bad_documents:
+        notes.setdefault("num_dropped", {}).update({f"{role}/{reason}": n for reason, n in counts.items()})
+    rows, in_queries, in_documents = np.intersect1d(queries.rows, documents.rows, return_indices=True)
+    found = Split(
+        role,
+        RowIds(role, rows),
+        [queries.texts[i] for i in in_queries],
+        seconds=[documents.texts[i] for i in in_documents],
+    )
+    _, first = np.unique(hashes_of(found.texts), return_index=True)
+    notes.setdefault("num_duplicate_queries_dropped", {})[role] = len(found) - len(first)
+    return found.take(np.sort(first))
+
+
+def _hold_back(train: Split, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[Split, Split]:
+    """Pairs whose documents stay in train, and the others: no document is on both sides."""
+    assert train.seconds is not None
+    kinds, document = np.unique(hashes_of(train.seconds), return_inverse=True)
+    count = round(fraction * len(kinds))
+    if not 0 < count < len(kinds):
+        raise InputError(
+            f"{base_name(dataset)} should have enough documents to hold some back for {role}, found {len(kinds)}: "
+            f"name a --{role}-split"
+        )
+    held = np.isin(document, generator(split_seed, role).permutation(len(kinds))[:count])
+    return train.take(np.flatnonzero(~held)), dataclasses.replace(train.take(np.flatnonzero(held)), name=role)
+
+
+def _limit_pairs(split: Split, limit: int | None, split_seed: int) -> Split:
+    if limit is None or len(split) <= limit:
+        return split
+    return split.take(np.sort(generator(split_seed, f"limit {split.name}").permutation(len(split))[:limit]))
+
+
+def _search_task(pairs: Split) -> RetrievalSplit:
+    assert pairs.seconds is not None
+    _, first, number = np.unique(hashes_of(pairs.seconds), return_index=True, return_inverse=True)
+    documents = Split(pairs.name, [f"{pairs.ids[i]}/document" for i in first], [pairs.seconds[i] for i in first])
+    queries = dataclasses.replace(pairs, seconds=None)
+    return RetrievalSplit(pairs.name, queries, documents, np.asarray(number, dtype=np.int64).reshape(-1))
+
+
+def _texts_of_pairs(pairs: Split) -> Split:
+    """Queries and documents as texts, each once."""
+    assert pairs.seconds is not None
+    ids = [*(f"{row}/query" for row in pairs.ids), *(f"{row}/document" for row in pairs.ids)]
+    return _each_once(Split("train", ids, [*pairs.texts, *pairs.seconds]), (), False, {})
+
+
+def _join_documents(parts: Sequence[Split]) -> Split:
+    ids = [f"{row}/document" for part in parts for row in part.ids]
+    texts = [text for part in parts for text in part.seconds or ()]
+    return _each_once(Split("corpus", ids, texts), (), False, {})
+
+
+# Translations
+
+_BITEXT_COLUMNS = ("sentence1", "sentence2")
+
+
+def load_translated_pairs(
+    dataset: str,
+    languages: Sequence[str],
+    *,
+    max_rows: int | None = None,
+    context: Context = NO_CONTEXT,
+    **options: Any,
+) -> dict[str, Splits]:
+    """The same scored pairs in several languages, each a configuration of one data set.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`.
+        languages: Configurations, the original language first.
+        max_rows: At most so many rows of each split, the same ones in all languages; None is all.
+        context: Of the phase.
+        options: Of `load_text_pairs`.
+
+    Returns: Splits by language; row i of a split is a translation of row i of the same split in the others.
+
+    Raises: InputError if rows or scores differ between two languages, so that they are no translations row by row.
+    """
+    found = {language: load_text_pairs(dataset, config=language, regression=True, **options) for language in languages}
+    original = languages[0]
+    for language, splits in found.items():
+        for role in ("train", "validation", "test"):
+            _require_same_rows(dataset, role, language, getattr(splits, role), original, getattr(found[original], role))
+    fingerprint = files.sha256_json({language: splits.source.fingerprint for language, splits in found.items()})
+    identity.require_same(base_name(dataset), fingerprint, [], context)
+    return {language: _first_rows(splits, max_rows) for language, splits in found.items()}
+
+
+def _require_same_rows(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
+    if len(split) != len(other):
+        raise InputError(
+            f"{base_name(dataset)} should have the same rows in every language, but {role} has {len(other):,} in "
+            f"{original} and {len(split):,} in {language}: choose other languages"
+        )
+    assert isinstance(split.labels, np.ndarray)
+    assert isinstance(other.labels, np.ndarray)
+    if len(different := np.flatnonzero(split.labels != other.labels)):
+        row = int(different[0])
+        raise InputError(
+            f"{base_name(dataset)} should have the same scores in every language, but {split.ids[row]} has "
+            f"{other.labels[row]:g} in {original} and {split.labels[row]:g} in {language}: choose other languages"
+        )
+
+
+def _first_rows(splits: Splits, count: int | None) -> Splits:
+    if count is None:
+        return splits
+    parts = splits.train, splits.validation, splits.test
+    train, validation, test = (part.take(np.arange(min(count, len(part)))) for part in parts)
+    return dataclasses.replace(splits, train=train, validation=validation, test=test)
+
+
+def load_bitexts(
+    dataset: str,
+    configs: Mapping[str, str],
+    *,
+    split: str = "test",
+    max_rows: int | None = None,
+    context: Context = NO_CONTEXT,
+) -> dict[str, tuple[Split, records.Source]]:
+    """Sentences with their translations into English, which only test.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`, with columns `sentence1` and `sentence2`, the latter in English.
+        configs: Configuration of each language.
+        split: Name of the split.
+        max_rows: At most so many pairs of each language; None is all.
+        context: Of the phase.
+
+    Returns: By language pairs, the English sentence second, and where they came from.
+    """
+    return {language: _bitext(dataset, config, split, max_rows, context) for language, config in configs.items()}
+
+
+def _bitext(
+    dataset: str, config: str, split_name: str, max_rows: int | None, context: Context
+) -> tuple[Split, records.Source]:
+    fetched = sources.fetch_dataset(dataset, config=config, role="evaluation")
+    with open_tables(fetched, context.folder) as tables:
+        if split_name not in tables:
+            raise InputError(f"{base_name(dataset)} has no split {split_name!r}, only {', '.join(tables)}")
+        table = tables[split_name]
+        one, two = (_column(table, name, split_name, dataset, False, "dataset")[0] for name in _BITEXT_COLUMNS)
+    rows = one.rows[:max_rows]
+    pairs = Split(split_name, RowIds(split_name, rows), one.texts[: len(rows)], seconds=two.texts[: len(rows)])
+    return pairs, _source(fetched, {split_name: pairs}, {})

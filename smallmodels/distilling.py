@@ -1,0 +1,254 @@
+"""Distil an encoder for a task: the steps that recipes share, from splits to a finished run.
+
+A recipe says which data, which task and which students; the order of steps, what is compared, and what is counted are
+the same for all of them, so that their reports can be read side by side.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from smallmodels import evaluation, models, students, teachers, training
+from smallmodels.data import Batch, Splits
+from smallmodels.errors import require
+from smallmodels.evaluation import Contender, Evaluation
+from smallmodels.models import Compute, Model, TextModel
+from smallmodels.runs import Run
+from smallmodels.students import Student
+from smallmodels.tasks import Task
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What all these recipes ask for: data, teacher, student and training."""
+
+    dataset: str
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = None
+    """Configuration of a hub data set that has several, such as a language."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a fifth of train if there is none."""
+    drop_overlap: bool = False
+    """Drop training texts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Train on so many texts only, drawn so that classes keep their shares."""
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    trim_vocabulary: bool = False
+    """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+    temperature: float = 2.0
+    """Softens both distributions; > 0, and 1 leaves them as they are."""
+    soft_weight: float = 0.9
+    """Share of the teacher in the loss, in [0, 1]; the rest is that of the labels."""
+    margin: float = 0.01
+    """How much of the metric the student may lose against the teacher and still do its job."""
+    seed: int = 0
+    """Of the student's training."""
+    teacher_seed: int = 0
+    """Of the teacher's fine-tuning; apart, so that runs with other seeds share the teacher."""
+    split_seed: int = 0
+    """Of the rows that are held out."""
+    teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10, train_embeddings=False)
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "> 0", self.temperature)
+        require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
+        require(self.margin >= 0, "margin", ">= 0", self.margin)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student, and what came out when it was compared."""
+
+    student: TextModel
+    evaluation: Evaluation
+    about: Mapping[str, Any]
+    """What `run.finish` asks for."""
+    compute: Compute
+    """As `setup` chose it."""
+
+
+def smoke(config: Any) -> Any:
+    """The same config for a few steps on a thousand texts."""
+    few = {name: replace(getattr(config, name), max_steps=2, num_evaluations=1) for name in ("teacher_train", "train")}
+    return replace(config, max_train=1000, **few)
+
+
+def split_options(config: Config) -> dict[str, Any]:
+    """What every loader in `data` takes of a config."""
+    return {
+        "config": config.dataset_config,
+        "train_split": config.train_split,
+        "validation_split": config.validation_split,
+        "test_split": config.test_split,
+        "split_seed": config.split_seed,
+        "drop_overlap": config.drop_overlap,
+        "drop_bad_texts": config.drop_bad_texts,
+        "max_train": config.max_train,
+    }
+
+
+def distil(
+    run: Run,
+    config: Config,
+    task: Task,
+    splits: Splits,
+    *,
+    teacher_name: str,
+    noun: str,
+) -> Distilled:
+    """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper.
+
+    Args:
+        run: Has the phase `data` behind it.
+        config: Of the recipe.
+        task: What kind of labels the splits have.
+        splits: Not tokenised.
+        teacher_name: As `run.pin` gave it.
+        noun: What the student is, for the title: `text classifier`.
+    """
+    # 1. Models: licences checked, and what cannot be had refused before anything is paid
+    run.add_source(splits.source)
+    run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
+    base, fetched, is_tuned = task.load_model(
+        teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
+    )
+    run.add_source(fetched.source)
+
+    def smaller(model: TextModel) -> Student:
+        student = students.keep_layers(model, config.num_layers)
+        return students.trim_vocabulary(student, splits.train.whole_texts) if config.trim_vocabulary else student
+
+    small_base = smaller(base)
+    splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
+    num_classes = len(splits.label_names)
+    baselines = {
+        role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
+    }
+    of_labels, of_teacher, logits_of = task.hard_loss, task.soft_loss, task.logits
+    metric, measure = task.metric, task.validate
+
+    def hard_loss(model: Model, batch: Batch) -> Tensor:
+        return of_labels(logits_of(model, batch), batch.labels)
+
+    def soft_loss(model: Model, batch: Batch) -> Tensor:
+        logits = logits_of(model, batch)
+        soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
+        return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {metric: measure(model, splits, compute=compute)}
+
+    # 2. Teacher: fine-tuned once, and its logits stored once; other runs find both in the cache
+    teacher = base
+    if not is_tuned:
+        teacher = run.phase(
+            "teacher",
+            teachers.fine_tune,
+            base.copy(),
+            splits.train,
+            hard_loss,
+            config.teacher_train,
+            seed=config.teacher_seed,
+            validation=splits.validation,
+            validate=validate,
+            compute=compute,
+        )
+    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+
+    # 3. Student, and the same student without a teacher at equal cost
+    untrained = smaller(teacher)
+    splits = replace(splits, train=splits.train.with_signals(signals))
+    if config.trim_vocabulary:  # the student's own tokens; the teacher's rows stay with their texts
+        splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
+    student = run.phase(
+        "train",
+        training.fit,
+        untrained.copy(),
+        splits.train,
+        soft_loss,
+        config.train,
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+    paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "cache", "train"]}
+    if is_tuned:
+        del paid_for["label_only_full_cost"]  # what its fine-tuning cost is not known
+        run.event(
+            "control", "the teacher came fine-tuned, so the control without it starts from its layers all the same"
+        )
+
+    def steps_at_cost_of(phases: list[str]) -> int:
+        return training.steps_at_cost(splits.train, config.train, ratio=run.cost_ratio(phases, to=["train"]))
+
+    controls = {}
+    for role, phases in paid_for.items():
+        controls[role] = run.phase(
+            role,
+            training.fit,
+            small_base.copy(),
+            splits.train,
+            hard_loss,
+            replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))),
+            seed=config.seed,
+            validate=validate,
+            compute=compute,
+        )
+
+    # 4. The test split is read here, once
+    of_teacher_phase = () if is_tuned else ("teacher",)
+    contenders = {
+        "teacher": Contender(teacher, built_by=of_teacher_phase),
+        "student": Contender(student, built_by=("cache", "train"), teacher_phases=of_teacher_phase),
+        "untrained_student": Contender(untrained, teacher_phases=of_teacher_phase),
+        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
+        **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
+    }
+    result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
+    student.notes.update(result.notes.get("student", {}))
+    if splits.test.seconds is not None:
+        student.notes["reads_pairs"] = True
+    costs = run.phase(
+        "inference",
+        evaluation.measure_inference,
+        contenders,
+        splits.test,
+        protocol="smoke" if run.smoke else "indicative",
+        compute=compute,
+    )
+    about = {
+        "title": f"{config.num_layers}-layer {noun} for {splits.source.name}, distilled from {fetched.source.name}",
+        "task": task.tag,
+        "metric": task.metric,
+        "margin": config.margin,
+        "results": result.results,
+        "inference": costs.inference,
+        "predictions": result.predictions,
+        "curve": training.curve(student),
+        "examples": evaluation.example_predictions(result, splits),
+        "model": models.describe(student, compute),
+        "languages": splits.languages,
+        "limits": [f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],
+        "label_names": splits.label_names,
+    }
+    return Distilled(student, result, about, compute)

@@ -1,0 +1,127 @@
+"""Distil a model of sentence embeddings: the steps that its recipes share, from a teacher to a finished student.
+
+A recipe says which texts, which student and which loss, and how embedders are compared; what is trained, compared and
+counted is the same for all of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from smallmodels import evaluation, models, sources, teachers, training
+from smallmodels.data import Split
+from smallmodels.evaluation import Contender, Evaluation
+from smallmodels.models import Compute, TextModel
+from smallmodels.runs import Run
+from smallmodels.training import LossFn, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """How embedders are compared."""
+
+    metric: str
+    """Key of a result's metrics by which training chooses and reports rank."""
+    validate: Callable[..., float]
+    """Of a model and `compute`: the metric on validation."""
+    evaluate: Callable[..., Evaluation]
+    """Of contenders, with `compute` and `context`: results on test."""
+    uses: Split
+    """What one use is measured with: texts to embed, or pairs to compare."""
+    baselines: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    """By role, what makes a baseline; each is a phase of its own."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student, and what came out when it was compared."""
+
+    student: TextModel
+    evaluation: Evaluation
+    about: Mapping[str, Any]
+    """Of `run.finish`: what follows from the student, the comparison and what a use costs."""
+
+
+def load_teacher(run: Run, name: str, *, num_texts: int, max_length: int) -> tuple[TextModel, str]:
+    """The teacher, its licence checked, and its name; refused where there is no room for its embeddings.
+
+    Args:
+        run: Notes where it came from.
+        name: As `run.pin` gave it.
+        num_texts: That it will embed.
+        max_length: Tokens after which a text is cut.
+    """
+    fetched = sources.fetch_model(name)
+    run.add_source(fetched.source)
+    run.say(teachers.require_space(num_texts, models.embedding_width(fetched), run.folder))
+    teacher, _ = models.load_embedder(fetched, max_length=max_length)
+    return teacher, fetched.source.name
+
+
+def distil(
+    run: Run,
+    train: Split,
+    loss_fn: LossFn,
+    judge: Judge,
+    *,
+    teacher: TextModel,
+    untrained: TextModel,
+    config: TrainConfig,
+    seed: int,
+    compute: Compute,
+    others: Mapping[str, Contender | TextModel] | None = None,
+) -> Distilled:
+    """Train a student on what the teacher said, and compare it with the teacher and what is cheaper.
+
+    Args:
+        run: Has the phases `setup` and `cache` behind it.
+        train: With the teacher's rows and the student's tokens.
+        loss_fn: The method.
+        judge: How embedders are compared.
+        teacher: Whose rows they are.
+        untrained: The student; it is not changed.
+        config: Of the training.
+        seed: Of the training.
+        compute: As `setup` chose it.
+        others: Further models to compare, by role.
+    """
+    student = run.phase(
+        "train",
+        training.fit,
+        untrained.copy(),
+        train,
+        loss_fn,
+        config,
+        seed=seed,
+        validate=lambda model: {judge.metric: judge.validate(model, compute=compute)},
+        compute=compute,
+    )
+    baselines = {role: Contender(run.phase(role, make), built_by=(role,)) for role, make in judge.baselines.items()}
+    # The test split is read here, once
+    contenders = {
+        "teacher": Contender(teacher),
+        "student": Contender(student, built_by=("cache", "train")),
+        "untrained_student": Contender(untrained),
+        **(others or {}),
+        **baselines,
+    }
+    result = run.phase("evaluate", partial(judge.evaluate, contenders), compute=compute)
+    costs = run.phase(
+        "inference",
+        evaluation.measure_inference,
+        contenders,
+        judge.uses,
+        protocol="smoke" if run.smoke else "indicative",
+        compute=compute,
+    )
+    about = {
+        "task": "sentence-similarity",
+        "metric": judge.metric,
+        "results": result.results,
+        "inference": costs.inference,
+        "predictions": result.predictions,
+        "curve": training.curve(student),
+        "model": models.describe(student, compute),
+    }
+    return Distilled(student, result, about)

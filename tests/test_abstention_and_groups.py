@@ -1,0 +1,47 @@
+"""What evaluations add for classifiers that may abstain, and for test items in groups."""
+
+import numpy as np
+import pytest
+from small_data import FP32
+
+from smallmodels import evaluation, metrics
+from smallmodels.data.splits import Split
+from smallmodels.evaluation import Contender
+
+PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55], [0.7, 0.3], [0.1, 0.9]])
+TRUTH = np.array([0, 1, 1, 0, 0, 1])
+LANGUAGES = ["en", "en", "sw", "sw", "en", "sw"]
+
+
+class Fixed:
+    num_parameters, size_bytes, number_format = 1, 4, "fp64"
+
+    def predict_proba(self, texts):
+        return PROBABILITIES
+
+
+@pytest.fixture
+def found():
+    split = Split("test", [str(i) for i in range(6)], [f"text {i}" for i in range(6)], TRUTH)
+    return evaluation.evaluate_classifiers({"student": Contender(Fixed())}, split, ["yes", "no"], compute=FP32)
+
+
+def test_with_abstention_answers_the_surest_first(found):
+    result = evaluation.with_abstention(found).results[0]
+    sure = PROBABILITIES.max(1)
+    expected = metrics.area_under_risk_coverage(sure, PROBABILITIES.argmax(1) == TRUTH).value
+    assert result.metrics["area_under_risk_coverage"].value == pytest.approx(expected)
+    assert result.metrics["accuracy_at_50_percent"].value == 1.0
+    assert result.metrics["accuracy"].value == pytest.approx(4 / 6)
+    assert result.metrics["accuracy_at_50_percent"].n == 3
+
+
+def test_by_group_gives_each_group_its_share_and_names_the_worst(found):
+    result = evaluation.by_group(found, LANGUAGES, "accuracy").results[0]
+    shares = {row["group"]: row["accuracy"] for row in result.groups}
+    assert shares == pytest.approx({"en": 2 / 3, "sw": 2 / 3})
+    assert result.metrics["worst_group_accuracy"].value == pytest.approx(2 / 3)
+    assert result.metrics["spread_of_groups"].value == 0
+    other = evaluation.by_group(found, ["a", "b", "a", "b", "a", "a"], "accuracy").results[0]
+    assert (other.metrics["worst_group_accuracy"].value, other.metrics["spread_of_groups"].value) == (0.0, 1.0)
+    assert [row["n"] for row in other.groups] == [4, 2]

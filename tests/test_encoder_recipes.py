@@ -1,0 +1,220 @@
+"""Recipes for words, several labels and pairs: on files of somebody's own with the tiny model, to a complete record."""
+
+import csv
+import functools
+import json
+
+import numpy as np
+import pytest
+import small_data
+from huggingface_hub import ModelCard
+
+from smallmodels import cli, evaluation, metrics, records
+from smallmodels.models import TextModel
+
+TAGS = {
+    "please": "B-plea",
+    "card": "B-thing",
+    "film": "B-thing",
+    "file": "B-thing",
+    "music": "B-thing",
+    "awful": "B-plea",
+}
+COMMON = ("--smoke", "--max-length", "32", "--num-layers", "2")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Files of somebody's own, by recipe."""
+    folder, texts = tmp_path_factory.mktemp("own"), small_data.texts(120)
+    lines = ["-DOCSTART- O", ""]
+    for text in texts:
+        lines += [*(f"{word} {TAGS.get(word, 'O')}" for word in text.split()), ""]
+    (folder / "tags.conll").write_text("\n".join(lines), encoding="utf-8")
+    _write(folder / "labels.csv", ["text", "labels"], ([t, ";".join(_labels(t))] for t in texts))
+    pairs = [(texts[i], texts[(5 * i + 1) % 120]) for i in range(120)]
+    same = ["same" if i % 3 == (5 * i + 1) % 3 else "other" for i in range(120)]
+    _write(
+        folder / "classes.csv", ["premise", "hypothesis", "label"], ([*p, s] for p, s in zip(pairs, same, strict=True))
+    )
+    _write(folder / "scores.csv", ["sentence1", "sentence2", "score"], ([*p, f"{_overlap(*p):.3f}"] for p in pairs))
+    return folder
+
+
+def _write(path, head, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def _labels(text):
+    return [word for word in ("card", "film", "file", "please") if word in text.split()] or ["other"]
+
+
+def _overlap(one, two):
+    first, second = set(one.split()), set(two.split())
+    return 5 * len(first & second) / len(first | second) + 0.001
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, own, tiny_model_folder):
+    """Runs a recipe once on a file, and gives the folder of its run."""
+    out, done = tmp_path_factory.mktemp("runs"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.05))
+
+        def of(name, file):
+            if (name, file) not in done:
+                words = ["run", name, *COMMON, "--dataset", str(own / file), "--teacher", str(tiny_model_folder)]
+                assert cli.main([*words, "--out", str(out / file)]) == 0
+                (done[name, file],) = (out / file / name).iterdir()
+            return done[name, file]
+
+        yield of
+
+
+JOBS = {
+    ("distill_token_classifier", "tags.conll"): ("f1", "token-classification", "word_tags"),
+    ("distill_multilabel_classifier", "labels.csv"): ("micro_f1", "text-classification", "tfidf"),
+    ("distill_sentence_pairs", "classes.csv"): ("accuracy", "text-classification", "majority"),
+    ("distill_sentence_pairs", "scores.csv"): ("spearman", "text-classification", "tfidf"),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_run_leaves_a_complete_record_with_controls_and_a_baseline(run, job):
+    metric, tag, baseline = JOBS[job]
+    record = records.read_record(run(*job))
+    roles = {"teacher", "student", "untrained_student", "label_only", "label_only_full_cost", baseline}
+    assert roles <= {result.role for result in record.results} == {use.role for use in record.inference}
+    assert (record.metric, record.task) == (metric, tag)
+    assert record.curve
+    assert all(metric in result.metrics for result in record.results)
+    card = ModelCard.load(run(*job) / "model" / "README.md")
+    assert card.data.pipeline_tag == tag
+    assert cli.main(["verify", str(run(*job))]) == 0
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_student_is_a_plain_model_of_transformers(run, job):
+    import transformers
+
+    folder = run(*job) / "model"
+    auto = {"token-classification": transformers.AutoModelForTokenClassification}
+    plain = auto.get(JOBS[job][1], transformers.AutoModelForSequenceClassification).from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(["open the file"], ["return its lines"], return_tensors="pt")
+    ours = TextModel.load(folder).model(**inputs).logits.detach()
+    np.testing.assert_allclose(plain(**inputs).logits.detach(), ours, rtol=1e-5, atol=1e-6)
+    assert plain.config.num_hidden_layers == 2
+
+
+def test_f1_of_the_record_is_that_of_its_predictions(run):
+    folder = run("distill_token_classifier", "tags.conll")
+    record, rows = records.read_record(folder), _predictions(folder)
+    counts = np.zeros(3)
+    for found, right in zip(rows["word_tags/prediction"], rows["label"], strict=True):
+        mine, theirs = (_bag(cell) for cell in (found, right))
+        counts += [sum(min(mine[k], theirs[k]) for k in mine), sum(mine.values()), sum(theirs.values())]
+    expected = 2 * counts[0] / (counts[1] + counts[2])
+    # A span is known by its words here and by its place there, which are one where a text has each word once.
+    assert record.result("word_tags").metrics["f1"].value == pytest.approx(expected, abs=0.05)
+    assert record.result("word_tags").metrics["f1"].value > 0.9
+
+
+def _bag(cell):
+    from collections import Counter
+
+    return Counter(part for part in cell.split("; ") if part)
+
+
+def _predictions(folder):
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+
+
+def test_thresholds_of_validation_are_kept_with_the_model_and_give_the_labels_of_the_predictions(run):
+    folder = run("distill_multilabel_classifier", "labels.csv")
+    record, student, rows = records.read_record(folder), TextModel.load(folder / "model"), _predictions(folder)
+    thresholds = np.asarray(student.notes["thresholds"])
+    assert thresholds.shape == (len(record.label_names),)
+    assert record.model["thresholds"] == student.notes["thresholds"]
+    texts = dict(zip((f"train/{i}" for i in range(120)), small_data.texts(120), strict=True))
+    probabilities = evaluation.sigmoid(_logits(student, [texts[name] for name in rows["id"]]))
+    given = [
+        ", ".join(n for n, p, t in zip(record.label_names, r, thresholds, strict=True) if p >= t) for r in probabilities
+    ]
+    right = np.mean([a == b for a, b in zip(given, rows["student/prediction"], strict=True)])
+    assert right >= 0.95  # a probability may lie at its threshold
+
+
+def _logits(model, texts):
+    from smallmodels import models
+
+    return models.forward_texts(model, texts)
+
+
+def test_spearman_of_the_record_is_that_of_its_predictions(run):
+    folder = run("distill_sentence_pairs", "scores.csv")
+    record, rows = records.read_record(folder), _predictions(folder)
+    for role in ("student", "tfidf"):
+        expected = metrics.spearman(rows[f"{role}/prediction"], rows["label"]).value
+        assert record.result(role).metrics["spearman"].value == pytest.approx(expected, abs=1e-3)
+    assert record.result("tfidf").metrics["spearman"].value > 0.5
+
+
+def test_predict_answers_in_the_words_of_each_task(run, capsys, tmp_path):
+    def said(*words):
+        assert cli.main(["predict", *map(str, words)]) == 0
+        return capsys.readouterr().out
+
+    tagger = run("distill_token_classifier", "tags.conll")
+    path = tmp_path / "texts.txt"
+    path.write_text("please read the card\nopen  the file\n")
+    said(tagger, path, "--output", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["please read the card", "open  the file"]
+    assert all(span["type"] in ("plea", "thing") for row in rows for span in row["spans"])
+    float(said(run("distill_sentence_pairs", "scores.csv"), "open the file", "--second", "read a file").split()[0])
+    found = said(run("distill_sentence_pairs", "classes.csv"), "open the file", "--second", "read a file")
+    assert {line.split()[1] for line in found.splitlines()} == {"same", "other"}
+    assert said(run("distill_multilabel_classifier", "labels.csv"), "open the file and the card").strip()
+
+
+def test_predict_asks_for_the_second_text_of_a_pair_and_refuses_one_too_many(run, capsys):
+    assert cli.main(["predict", str(run("distill_sentence_pairs", "scores.csv")), "open the file"]) == 2
+    assert "give the other with --second TEXT" in capsys.readouterr().err.replace("\n", " ")
+    assert cli.main(["predict", str(run("distill_token_classifier", "tags.conll")), "x", "--second", "y"]) == 2
+    assert "reads one text at a time" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_wrong_tag_ends_in_one_sentence(own, tiny_model_folder, tmp_path, capsys):
+    path = tmp_path / "wrong.conll"
+    path.write_text((own / "tags.conll").read_text().replace("B-plea", "plea", 1))
+    words = ["run", "distill_token_classifier", *COMMON, "--dataset", str(path), "--teacher", str(tiny_model_folder)]
+    assert cli.main([*words, "--out", str(tmp_path / "runs")]) == 2
+    assert "should hold tags such as O and B-person, found 'plea'" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "flags", "said"),
+    [
+        ("distill_token_classifier", "tags.conll", ["--tags-column", "pos"], "has no column 'pos'"),
+        ("distill_multilabel_classifier", "labels.csv", ["--label-columns", "x", "y"], "has no column 'x'"),
+        ("distill_sentence_pairs", "classes.csv", ["--first-column", "text"], "has no column 'text'"),
+    ],
+)
+def test_a_wrong_column_ends_in_one_sentence(own, tiny_model_folder, tmp_path, capsys, name, file, flags, said):
+    words = ["run", name, *COMMON, "--dataset", str(own / file), "--teacher", str(tiny_model_folder), *flags]
+    assert cli.main([*words, "--out", str(tmp_path / "runs")]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_records_are_json_that_says_what_was_measured(run):
+    folder = run("distill_token_classifier", "tags.conll")
+    content = json.loads((folder / "record.json").read_text())
+    student = next(result for result in content["results"] if result["role"] == "student")
+    assert student["agreement"]["n"] > 0
+    assert {row["label"] for row in student["per_class"]} <= {"plea", "thing"}
