@@ -20,6 +20,12 @@ from smallmodels.runs import Run
 from smallmodels.static import StaticRetriever
 from smallmodels.training import TrainConfig
 
+QUESTIONS = (
+    "run a command and capture its output",
+    "how many seconds have passed since the program started",
+    "remove a folder and everything in it",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -117,6 +123,10 @@ def main(config: Config, run: Run) -> None:
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
+
+    # 5. Use it
+    index = run.phase("index", evaluation.SearchIndex.build, student, splits.corpus, compute=compute)
+    run.keep("index", index)
     run.finish(
         saved,
         title=f"Static search model for Python's documentation, distilled from {fetched.source.name}",
@@ -127,6 +137,7 @@ def main(config: Config, run: Run) -> None:
         inference=costs.inference,
         predictions=result.predictions,
         curve=training.curve(student),
+        examples=evaluation.example_answers(student, index, QUESTIONS, compute=compute),
         model={**models.describe(student, compute), **saved.facts},
         languages=splits.languages,
         limits=[

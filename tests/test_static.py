@@ -304,6 +304,11 @@ def test_fit_trains_a_static_classifier_and_gives_the_same_bits_twice(static_cla
     assert isinstance(student.model, StaticClassifier)
 
 
+def test_operations_of_a_static_classifier_are_those_of_its_layers_once_per_text(static_classifier):
+    weights_of_layers = sum(layer.weight.numel() for layer in static_classifier.model.classifier)
+    assert models.num_operations(static_classifier.model, np.array([3, 7])) == 2 * 2 * weights_of_layers
+
+
 def test_dropout_leaves_out_whole_tokens():
     network = StaticEmbedder(np.eye(40))
     network.dropout.p = 0.5
@@ -400,7 +405,24 @@ def test_recipe_leaves_a_classifier_that_is_used_without_torch(tiny_model_folder
 
 
 @pytest.mark.slow
-def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(tiny_model_folder, tmp_path, short_windows):
+def test_recipes_for_a_transformer_and_for_a_table_share_the_fine_tuned_teacher(
+    tiny_model_folder, tmp_path, short_windows, monkeypatch
+):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "tickets.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{LABELS[i % 3]}\n" for i, text in enumerate(texts(120))))
+    for name in ("distill_text_classifier", "distill_static_embedder"):
+        words = ["run", name, "--smoke", "--teacher", str(tiny_model_folder), "--dataset", str(path)]
+        size = ["--num-layers", "2"] if name == "distill_text_classifier" else ["--dimensions", "8"]
+        assert cli.main([*words, *size, "--max-length", "32", "--out", str(tmp_path / "runs")]) == 0
+    assert len(list((tmp_path / "cache" / "fine-tuned-teacher").glob("*/entry.json"))) == 1
+    assert len(list((tmp_path / "cache" / "signals").glob("*/entry.json"))) == 1
+
+
+@pytest.mark.slow
+def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(
+    tiny_model_folder, tmp_path, short_windows, capsys
+):
     from sentence_transformers import SentenceTransformer
 
     words = ["run", "distill_static_search", "--smoke", "--teacher", str(tiny_model_folder), "--max-entries", "30"]
@@ -411,3 +433,6 @@ def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(tiny_
     theirs = SentenceTransformer(str(folder / "model"), device="cpu").encode(texts(5))
     np.testing.assert_allclose(theirs, StaticModel.load(folder / "model").encode(texts(5)), atol=1e-6)
     assert cli.main(["verify", str(folder)]) == 0
+    capsys.readouterr()
+    assert cli.main(["search", str(folder), "split a string at commas"]) == 0
+    assert capsys.readouterr().out.strip()
