@@ -5,7 +5,7 @@
 says what that did.
 """
 
-from smallmodels.students.importance import Importance, measure_importance
+from smallmodels.students.importance import NUM_TEXTS, Importance, measure_importance
 from smallmodels.students.language import smaller_language_model
 from smallmodels.students.layers import keep_layers, share_layers
 from smallmodels.students.narrowing import fresh, narrow
@@ -16,6 +16,7 @@ from smallmodels.students.student import Student
 from smallmodels.students.vocabulary import trim_vocabulary
 
 __all__ = [
+    "NUM_TEXTS",
     "Importance",
     "Size",
     "Student",
