@@ -12,6 +12,7 @@ from smallmodels.students.narrowing import fresh, narrow
 from smallmodels.students.new_vocabulary import new_vocabulary
 from smallmodels.students.projection import along_axes, principal_axes, project
 from smallmodels.students.sizes import Size, describe_change
+from smallmodels.students.static import add_classifier, static_embedder, token_vectors
 from smallmodels.students.student import Student
 from smallmodels.students.vocabulary import trim_vocabulary
 
@@ -20,6 +21,7 @@ __all__ = [
     "Importance",
     "Size",
     "Student",
+    "add_classifier",
     "along_axes",
     "describe_change",
     "fresh",
@@ -31,5 +33,7 @@ __all__ = [
     "project",
     "share_layers",
     "smaller_language_model",
+    "static_embedder",
+    "token_vectors",
     "trim_vocabulary",
 ]
