@@ -10,10 +10,13 @@ from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.reading_levels import load_reading_levels
 from smallmodels.data.sentences import (
     Sentences,
+    join_splits,
     load_bitexts,
     load_search_pairs,
     load_sentences,
     load_translated_pairs,
+    sentences_of,
+    with_originals_rows,
 )
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits, cuts_alike
 from smallmodels.data.text_classification import load_text_classification
@@ -33,6 +36,7 @@ __all__ = [
     "cut_completions",
     "cut_into_rows",
     "cuts_alike",
+    "join_splits",
     "languages_of",
     "languages_of_rows",
     "load_bitexts",
@@ -50,4 +54,6 @@ __all__ = [
     "pair_targets",
     "prompt_ids",
     "same_tokens",
+    "sentences_of",
+    "with_originals_rows",
 ]
