@@ -1,10 +1,11 @@
 """Make a student from a teacher. Every function takes a `Student` and gives a new one, so they compose.
 
 `layers` keeps some layers or lets them share weights, `narrowing` keeps the heads, units and dimensions that
-`importance` found to do most, or makes a small model anew, `vocabulary` keeps the tokens that a task needs, `sizes`
-says what that did.
+`importance` found to do most, or makes a small model anew, `vocabulary` keeps the tokens that a task needs, `encoder`
+takes over the layers of a model with another head, `sizes` says what that did.
 """
 
+from smallmodels.students.encoder import with_encoder_of
 from smallmodels.students.importance import Importance, measure_importance
 from smallmodels.students.language import smaller_language_model
 from smallmodels.students.layers import keep_layers, share_layers
@@ -31,4 +32,5 @@ __all__ = [
     "share_layers",
     "smaller_language_model",
     "trim_vocabulary",
+    "with_encoder_of",
 ]
