@@ -10,6 +10,7 @@ Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a 
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers, training
@@ -20,6 +21,9 @@ from smallmodels.models import Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.students import Student
 from smallmodels.training import TrainConfig
+
+PART_SIZE = 16
+"""Texts that go through the teacher together when it is tuned: sorted by length, they have half of the padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def main(config: Config, run: Run) -> None:
     contrast_temperature, temperature = config.contrast_temperature, config.temperature
 
     def contrast(model: Model, batch: Batch) -> Tensor:
-        embeddings = model(**batch.inputs)
+        embeddings = torch.cat([model(**part.inputs) for part in batch.split(PART_SIZE)])
         return losses.supervised_contrastive(embeddings, batch.labels, temperature=contrast_temperature)
 
     tuned = run.phase(

@@ -96,17 +96,18 @@ class ClassPlan:
     """For each step some classes, and some texts of each, drawn anew: a pure function of seed and step.
 
     So every text meets others of its class, and pairs are as many as a batch has: all pairs of the data are never made.
-    Texts of one class stand beside each other.
+    Texts come sorted by length, so that parts of a batch (see `Batch.split`) have little padding.
 
     Args:
         labels: Class of each text.
+        lengths: Tokens of each text.
         batch_size: Texts per step; fewer where the classes have no more.
         seed: Same seed, same plan.
 
     Raises: InputError if a batch has no room for two texts of two classes, or the data has not as many.
     """
 
-    def __init__(self, labels: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+    def __init__(self, labels: Indices, lengths: Indices, *, batch_size: int, seed: int) -> None:
         require(batch_size >= 4, "batch_size", ">= 4, for two texts of two classes", batch_size)
         found, sizes = np.unique(labels, return_counts=True)
         if len(found) < 2 or sizes.min() < 2:
@@ -114,7 +115,7 @@ class ClassPlan:
                 f"texts should be of two classes or more and two or more of each, found {len(found)} classes and "
                 f"{sizes.min(initial=0)} of the rarest: label more texts"
             )
-        self.seed = seed
+        self.lengths, self.seed = lengths, seed
         self._members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
         self._num_classes = min(len(found), max(2, batch_size // _TEXTS_PER_CLASS))
         self._num_texts = batch_size // self._num_classes
@@ -123,9 +124,10 @@ class ClassPlan:
         """The texts of a step."""
         random = np.random.default_rng([self.seed, step])
         classes = random.choice(len(self._members), self._num_classes, replace=False)
-        return np.concatenate([random.permutation(self._members[number])[: self._num_texts] for number in classes])
+        drawn = np.concatenate([random.permutation(self._members[number])[: self._num_texts] for number in classes])
+        return drawn[np.argsort(self.lengths[drawn], kind="stable")]
 
 
 def plan_by_class(train: Split, *, batch_size: int, seed: int) -> StepPlan:
-    """A `ClassPlan` of a split with labels, as `training.fit` takes it."""
-    return ClassPlan(train.class_labels, batch_size=batch_size, seed=seed)
+    """A `ClassPlan` of a tokenised split with labels, as `training.fit` takes it."""
+    return ClassPlan(train.class_labels, train.require_tokens().lengths, batch_size=batch_size, seed=seed)
