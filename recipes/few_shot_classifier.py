@@ -159,8 +159,8 @@ def main(config: Config, run: Run) -> None:
     )
     run.finish(
         student,
-        title=f"{config.num_layers}-layer text classifier for {splits.source.name}, of {config.num_shots} labelled "
-        f"texts of each class and {len(unlabelled):,} without labels, distilled from {fetched.source.name}",
+        title=f"{config.num_layers}-layer text classifier for {splits.source.name}, distilled from "
+        f"{fetched.source.name} with {config.num_shots} labels a class",
         task="text-classification",
         metric="accuracy",
         margin=config.margin,
