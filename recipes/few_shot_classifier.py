@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers, training
-from smallmodels.data import Batch
+from smallmodels.data import Batch, Split
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
 from smallmodels.models import Model, TextModel
@@ -37,13 +37,14 @@ class Config(distilling.Config):
     """Column with the labels: strings, integers or named classes; without it, the first of the usual names."""
     num_shots: int = 8
     """Labelled texts of each class, 8 to 64; the labels of all other texts are not used."""
+    unlabelled: str | None = None
+    """More texts without labels: hub id or local file, in a column of the same name; its test split is left out."""
     validation_split: str | None = None
-    """Split whose texts go without labels, as the others of train; nothing is chosen, so each training takes all its
-    steps and keeps its last weights."""
+    """Split that is added to train: nothing is chosen, each training takes all its steps and keeps its last weights."""
     max_train: int | None = None
     """Use so many texts without labels only."""
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Sentence-embedding model with mean pooling: hub id or local folder."""
+    """Sentence-embedding model: hub id or local folder."""
     contrast_temperature: float = 0.1
     """Of the teacher's tuning, > 0: a smaller one looks at the nearest texts alone."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=1e-4, num_epochs=20, batch_size=64, train_embeddings=False)
@@ -61,11 +62,18 @@ def main(config: Config, run: Run) -> None:
     """Tune an embedder on the labels, let it label all other texts, distil, and compare with what is cheaper."""
     # 1. Data and models
     dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    more_names = run.pin((config.unlabelled, "dataset")) if config.unlabelled else []
     options = {**distilling.split_options(config), "max_train": None}
     columns = {"text_column": config.text_column, "label_column": config.label_column}
     splits = run.phase("data", data.load_text_classification, dataset_name, **columns, **options)
+    more: list[Split] = []
+    for name in more_names:
+        texts = {"text_columns": (config.text_column or "text",), "drop_bad_texts": config.drop_bad_texts}
+        found = run.phase("unlabelled", data.load_texts, name, **texts)
+        run.add_source(found.source)
+        more = [found.train, found.validation]
     splits, unlabelled = data.draw_shots(
-        splits, config.num_shots, split_seed=config.split_seed, max_unlabelled=config.max_train
+        splits, config.num_shots, more=more, split_seed=config.split_seed, max_unlabelled=config.max_train
     )
     run.add_source(splits.source)
     num_classes, everything = len(splits.label_names), splits.train.join(unlabelled)

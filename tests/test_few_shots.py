@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import json
 import math
 import tracemalloc
 
@@ -50,11 +51,12 @@ def splits():
 def test_draw_shots_keeps_so_many_labels_of_each_class_and_forgets_all_others(splits):
     few, unlabelled = data.draw_shots(splits, 8)
     assert np.bincount(few.train.labels).tolist() == [8, 8, 8]
-    label_of = dict(zip(splits.train.ids, splits.train.labels.tolist(), strict=True))
+    known = splits.train.join(splits.validation)
+    label_of = dict(zip(known.ids, known.labels.tolist(), strict=True))
     assert [label_of[name] for name in few.train.ids] == few.train.labels.tolist()
     assert set(unlabelled.labels.tolist()) == {data.NO_LABEL}
     assert not set(few.train.ids) & set(unlabelled.ids)
-    assert {*few.train.ids, *unlabelled.ids} == {*splits.train.ids, *splits.validation.ids}
+    assert {*few.train.ids, *unlabelled.ids} == set(known.ids)
     assert len(few.validation) == 0
     assert few.test is splits.test
     assert few.source.splits == {"labelled": 24, "unlabelled": 48, "test": 12}
@@ -68,11 +70,12 @@ def test_draw_shots_depends_on_its_seed_alone(splits):
 
 
 def test_draw_shots_takes_a_text_once_however_often_it_stands_there(splits):
-    again = labelled("train", [*splits.train.texts, *(f" {text}" for text in splits.train.texts)], [0, 1, 2] * 40)
-    few, _ = data.draw_shots(dataclasses.replace(splits, train=again), 20)
+    again = labelled("validation", [f" {text}" for text in splits.train.texts], splits.train.labels)
+    twice = dataclasses.replace(splits, validation=again)
+    few, _ = data.draw_shots(twice, 20)
     assert len({text.strip() for text in few.train.texts}) == len(few.train) == 60
-    with pytest.raises(InputError, match=r"train should have 21 different texts of each class .* found 20 of 'bank'"):
-        data.draw_shots(dataclasses.replace(splits, train=again), 21)
+    with pytest.raises(InputError, match=r"there should be 21 different texts of each class .* found 20 of 'bank'"):
+        data.draw_shots(twice, 21)
 
 
 def test_draw_shots_refuses_a_class_without_texts(splits):
@@ -81,22 +84,29 @@ def test_draw_shots_refuses_a_class_without_texts(splits):
 
 
 def test_draw_shots_refuses_data_in_which_every_text_is_labelled(splits):
-    few = dataclasses.replace(splits, validation=splits.validation.take([]))
     with pytest.raises(InputError, match="texts beside the labelled ones"):
-        data.draw_shots(few, 20)
+        data.draw_shots(splits, 24)
+
+
+def test_draw_shots_adds_texts_that_never_had_a_label(splits):
+    more = [Split("train", ["train/0", "train/1"], ["one", "two"]), Split("validation", ["train/0"], ["three"])]
+    few, unlabelled = data.draw_shots(splits, 24, more=more)
+    assert list(unlabelled.texts) == ["one", "two", "three"]
+    assert len(set(unlabelled.ids) | set(few.train.ids)) == 3 + 72
+    assert unlabelled.labels.tolist() == [data.NO_LABEL] * 3
 
 
 def test_draw_shots_limits_the_other_texts_without_a_look_at_their_labels(splits):
     few, unlabelled = data.draw_shots(splits, 8, max_unlabelled=10)
     assert len(unlabelled) == 10
-    others = ~np.isin(splits.train.ids, few.train.ids)
-    labels = np.where(others, 0, splits.train.labels)
-    same = dataclasses.replace(splits, train=dataclasses.replace(splits.train, labels=labels))
-    kept = labelled("train", few.train.texts, few.train.labels)
-    first = dataclasses.replace(splits, train=kept, validation=splits.train.take(np.flatnonzero(others)))
-    second = dataclasses.replace(splits, train=kept, validation=same.train.take(np.flatnonzero(others)))
-    drawn = [list(data.draw_shots(each, 8, max_unlabelled=10)[1].ids) for each in (first, second)]
-    assert drawn[0] == drawn[1]
+    is_shot = np.isin(splits.train.ids, few.train.ids)
+    assert is_shot.sum() + np.isin(splits.validation.ids, few.train.ids).sum() == 24
+    drawn = []
+    for seed in (0, 1):  # labels of texts that are not drawn, in another order
+        others = labelled("validation", texts(30, seed=4), np.random.default_rng(seed).integers(0, 3, 30))
+        shots = dataclasses.replace(splits, train=few.train, validation=few.validation)
+        drawn.append(data.draw_shots(shots, 8, more=[others], max_unlabelled=10)[1].ids)
+    assert list(drawn[0]) == list(drawn[1])
 
 
 # Which texts come together
@@ -335,7 +345,7 @@ def test_fit_head_gives_the_probabilities_of_logistic_regression(base, shots, tm
     few = shots.take(np.flatnonzero(shots.labels < num_classes))
     head = teachers.fit_head(base, few, num_classes=num_classes, compute=FP32)
     embeddings = models.forward_all(base, shots.tokens, compute=FP32).astype(np.float64)
-    reference = LogisticRegression(C=10.0, max_iter=1000).fit(embeddings[shots.labels < num_classes], few.labels)
+    reference = LogisticRegression(C=100.0, max_iter=1000).fit(embeddings[shots.labels < num_classes], few.labels)
     model = teachers.with_head(base, head)
     found = evaluation.softmax(models.forward_all(model, shots.tokens, compute=FP32))
     np.testing.assert_allclose(found, reference.predict_proba(embeddings), atol=1e-5)
@@ -357,6 +367,8 @@ def test_with_head_gives_logits_to_store_and_keeps_the_attention_that_was_chosen
     assert signals.values.shape == (24, 3)
     assert model.model.embedder.config._attn_implementation == "eager"
     assert not any(parameter.requires_grad for parameter in model.model.parameters())
+    more = models.num_operations(model.model, np.array([5, 9])) - models.num_operations(base.model, np.array([5, 9]))
+    assert more == 2 * 2 * 3 * 32  # the head sees one vector for each text
 
 
 def test_with_encoder_of_puts_the_students_head_on_the_embedders_layers(base, shots, tiny_model_folder):
@@ -385,13 +397,20 @@ def command(tmp_path, tiny_model_folder, monkeypatch):
         writer = csv.writer(file)
         writer.writerow(["message", "team"])
         writer.writerows((text, LABELS[i % 3]) for i, text in enumerate(texts(120)))
+    more = [json.dumps({"message": text}) for text in texts(60, seed=1)]
+    (tmp_path / "more.jsonl").write_text("\n".join(more), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.05))
     words = ["run", "few_shot_classifier", "--smoke", "--dataset", str(path), "--text-column", "message"]
     words += ["--label-column", "team", "--teacher", str(tiny_model_folder), "--num-layers", "2", "--max-length", "32"]
     return [*words, "--out", str(tmp_path / "runs")]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--trim-vocabulary"], marks=pytest.mark.slow)])
+MORE = ["--trim-vocabulary", "--unlabelled", "more.jsonl"]
+
+
+@pytest.mark.parametrize("more", [[], pytest.param(MORE, marks=pytest.mark.slow)])
 def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, more):
     from transformers import AutoModelForSequenceClassification
 
@@ -400,9 +419,12 @@ def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, mo
     record = records.read_record(folder)
     controls = {"untrained_student", "label_only", "label_only_full_cost", "tfidf", "majority"}
     assert {result.role for result in record.results} == {"teacher", "untuned_teacher", "student", *controls}
-    source = next(source for source in record.sources if source.kind == "dataset")
+    source = next(source for source in record.sources if source.name == "tickets.csv")
     assert source.splits["labelled"] == 24
-    assert sum(source.splits.values()) == 120
+    assert sum(source.splits.values()) == 120 + sum(
+        other.splits["train"] + other.splits["validation"] for other in record.sources if other.name == "more.jsonl"
+    )
+    assert ("more.jsonl" in {source.name for source in record.sources}) == bool(more)
     assert record.phase("teacher").num_examples == 2 * 24  # two steps with all labelled texts
     assert record.phase("cache").num_examples == source.splits["labelled"] + source.splits["unlabelled"]
     assert record.result("student").teacher_phases == ["teacher", "head"]
@@ -422,7 +444,7 @@ def base_size(command):
     ("flags", "message"),
     [
         (["--num-shots", "7"], "num_shots must be from 8 to 64, got 7"),
-        (["--num-shots", "64"], "train should have 64 different texts of each class"),
+        (["--num-shots", "64"], "there should be 64 different texts of each class"),
         (["--contrast-temperature", "0"], "contrast_temperature must be > 0"),
         (["--teacher-train.batch-size", "2"], "batch_size must be >= 4"),
         (["--num-layers", "9"], "from 1 to the teacher's 4"),

@@ -4,6 +4,7 @@ Legend: N texts.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,34 +24,43 @@ Indices = npt.NDArray[np.int64]
 
 
 def draw_shots(
-    splits: Splits, num_shots: int, *, split_seed: int = 0, max_unlabelled: int | None = None
+    splits: Splits,
+    num_shots: int,
+    *,
+    more: Sequence[Split] = (),
+    split_seed: int = 0,
+    max_unlabelled: int | None = None,
 ) -> tuple[Splits, Split]:
     """Keep so many labels of each class, as somebody has who labels a few texts by hand, and forget all others.
 
     Args:
-        splits: Not tokenised; labels of train are read in the draw, those of validation never.
+        splits: Not tokenised; texts of train and validation are drawn from, and test stays as it is.
         num_shots: Different texts of each class to keep labels of.
+        more: Other texts, which need no labels.
         split_seed: Of the draw.
-        max_unlabelled: At most so many of the other texts, drawn without a look at their labels; None is all.
+        max_unlabelled: At most so many texts without labels, drawn without a look at those that they had; None is all.
 
     Returns: Splits whose train has the labelled texts, and whose validation has no text: nothing can be chosen there
-        without labels that are not among these. And all other texts of train and validation, labelled `NO_LABEL`.
+        without labels that are not among these. And all other texts, labelled `NO_LABEL`.
 
     Raises: InputError if a class has fewer different texts, or no text is left to go without a label.
     """
     require(num_shots > 0, "num_shots", "> 0", num_shots)
-    shots = _draw(splits, num_shots, generator(split_seed, "shots"))
-    others = _forget(splits.train.take(np.setdiff1d(np.arange(len(splits.train)), shots)))
-    unlabelled = others.join(_forget(splits.validation))
+    known = splits.train.join(splits.validation)
+    shots = _draw(known, splits.label_names, num_shots, generator(split_seed, "shots"))
+    unlabelled = _forget(known.take(np.setdiff1d(np.arange(len(known)), shots)))
+    for number, split in enumerate(more):
+        named = dataclasses.replace(split, ids=[f"more {number}/{name}" for name in split.ids])
+        unlabelled = unlabelled.join(_forget(named))
     if not len(unlabelled):
         raise InputError(
-            "train should have texts beside the labelled ones for the teacher to label, found none: add texts, or "
-            "lower --num-shots"
+            "there should be texts beside the labelled ones for the teacher to label, found none: add texts, or lower "
+            "--num-shots"
         )
     if max_unlabelled is not None and len(unlabelled) > max_unlabelled:
         order = generator(split_seed, "unlabelled").permutation(len(unlabelled))
         unlabelled = unlabelled.take(np.sort(order[:max_unlabelled]))
-    train, validation = splits.train.take(shots), splits.validation.take([])
+    train, validation = known.take(shots), known.take([])
     said = (
         f"{num_shots} labelled texts of each class, split_seed {split_seed}; all other texts of train and validation "
         "go without their labels, and nothing is chosen on validation"
@@ -64,16 +74,16 @@ def draw_shots(
     return dataclasses.replace(splits, train=train, validation=validation, source=source, notes=notes), unlabelled
 
 
-def _draw(splits: Splits, num_shots: int, random: np.random.Generator) -> Indices:
-    """Places in train of the labelled texts, sorted; of equal texts the first one stands for all."""
-    _, first = np.unique(hashes_of(splits.train.texts), return_index=True)
+def _draw(known: Split, label_names: Sequence[str], num_shots: int, random: np.random.Generator) -> Indices:
+    """Places of the labelled texts, sorted; of equal texts the first one stands for all."""
+    _, first = np.unique(hashes_of(known.texts), return_index=True)
     first.sort()
-    labels, drawn = splits.train.class_labels[first], []
-    for number, name in enumerate(splits.label_names):
+    labels, drawn = known.class_labels[first], []
+    for number, name in enumerate(label_names):
         candidates = first[labels == number]
         if len(candidates) < num_shots:
             raise InputError(
-                f"train should have {num_shots} different texts of each class to draw labelled ones from, found "
+                f"there should be {num_shots} different texts of each class to draw labelled ones from, found "
                 f"{len(candidates)} of {name!r}: lower --num-shots, add texts, or leave that class out"
             )
         drawn.append(random.permutation(candidates)[:num_shots])

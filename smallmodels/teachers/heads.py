@@ -18,7 +18,7 @@ from smallmodels.errors import InputError
 from smallmodels.models import Compute, Embedder, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
-_INVERSE_PENALTY = 10.0
+_INVERSE_PENALTY = 100.0
 _MAX_STEPS = 1000
 
 
