@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from smallmodels import evaluation, losses, models, students, teachers, training
+from smallmodels import evaluation, models, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender, Evaluation
@@ -152,7 +152,6 @@ def distil(
     small_base = _smaller(run, base, config, splits.train, compute, phase="importance_base")
     for line in students.describe_change(base, small_base).splitlines():
         run.say(line)
-    _objective(config, losses.cross_entropy, small_base, base, compute)  # refuses what does not fit it
     num_classes = len(splits.label_names)
     baselines = {
         role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
@@ -167,6 +166,8 @@ def distil(
         logits = logits_of(model, batch)
         soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
         return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
+
+    _objective(config, soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
 
     def validate(model: TextModel) -> dict[str, float]:
         return {metric: measure(model, splits, compute=compute)}
