@@ -85,7 +85,7 @@ class Config:
     """Of the student's training."""
     split_seed: int = 0
     """Of the rows that are held out or left out."""
-    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=8, batch_size=64, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=2, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
@@ -118,7 +118,8 @@ def main(config: Config, run: Run) -> None:
         max_test=config.max_pairs,
     )
     run.add_source(replace(pairs.source, role="evaluation"))
-    texts = load_texts(config, run, dataset_name, held_out=texts_of(pairs.validation) + texts_of(pairs.test))
+    held_out = [text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts]
+    texts = load_texts(config, run, dataset_name, held_out=held_out)
     run.add_source(texts.source)
     teacher, name = distilling_embedders.load_teacher(
         run, teacher_name, num_texts=len(texts.train), max_length=config.max_length
@@ -186,7 +187,10 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
-    # 4. What is left behind
+    # 4. What is left behind; `smallmodels search` uses the index
+    if isinstance(texts, RetrievalSplits):
+        index = run.phase("index", evaluation.SearchIndex.build, done.student, texts.corpus, compute=compute)
+        run.keep("index", index)
     run.finish(
         done.student,
         title=f"{config.num_layers}-layer sentence embeddings, distilled from {name}",
@@ -222,11 +226,6 @@ def load_texts(config: Config, run: Run, name: str, held_out: list[str]) -> Sent
         drop_overlap=config.drop_overlap,
         **options,
     )
-
-
-def texts_of(pairs: data.Split) -> list[str]:
-    """Both texts of each pair."""
-    return [*pairs.texts, *(pairs.seconds or ())]
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ Licences:  the STS benchmark's texts have terms of their own, some for research 
            Tatoeba's, which only test, are CC-BY-2.0; the teacher (all-MiniLM-L6-v2) is Apache-2.0.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from smallmodels import baselines, cli, data, distilling_embedders, evaluation, losses, models, students, teachers
-from smallmodels.data import Batch, Split, Splits
+from smallmodels.data import Batch, Split
 from smallmodels.distilling_embedders import Judge
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contenders, Evaluation
@@ -89,22 +89,25 @@ def main(config: Config, run: Run) -> None:
         (config.original, *config.languages),
         max_rows=config.max_rows,
     )
-    bitexts = run.phase("bitexts", data.load_bitexts, bitext_name, bitext_configs(config), max_rows=config.max_rows)
+    bitexts = run.phase(
+        "bitexts", data.load_bitexts, bitext_name, config.bitexts, config.languages, max_rows=config.max_rows
+    )
     for source in [*(s.source for s in by_language.values()), *(source for _, source in bitexts.values())]:
         run.add_source(source)
-    originals = sentences_of(by_language[config.original].train)
+    originals = data.sentences_of(by_language[config.original].train)
     teacher, name = distilling_embedders.load_teacher(
         run, teacher_name, num_texts=len(originals), max_length=config.max_length
     )
 
     # 2. The student, whose tokens are made from all languages, and the teacher's embeddings of the originals, paid once
     small = students.keep_layers(teacher, config.num_layers)
-    texts = [text for splits in by_language.values() for text in sentences_of(splits.train).texts]
+    texts = [text for splits in by_language.values() for text in data.sentences_of(splits.train).texts]
     untrained = students.new_vocabulary(small, texts, vocabulary_size=config.vocabulary_size, seed=config.seed)
     originals = originals.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     compute = run.phase("setup", models.choose_compute, model=small, tokens=originals.tokens, **run.compute)
     signals = run.phase("cache", teachers.store_signals, teacher, originals, compute=compute)
-    train = in_all_languages(by_language, originals.with_signals(signals))
+    translated = {language: splits.train for language, splits in by_language.items()}
+    train = data.with_originals_rows(translated, originals.with_signals(signals))
 
     # 3. The method: an original and its translations all go to where the teacher has the original
     def loss_fn(model: Model, batch: Batch) -> Tensor:
@@ -130,8 +133,10 @@ def main(config: Config, run: Run) -> None:
             metric="spearman",
             validate=validate,
             evaluate=evaluate,
-            uses=joined(tests),
-            baselines={"tfidf": lambda: baselines.TfidfScorer.fit(joined(pairs_of(by_language)), num_classes=0)},
+            uses=data.join_splits(tests.values()),
+            baselines={
+                "tfidf": partial(baselines.TfidfScorer.fit, data.join_splits(translated.values()), num_classes=0)
+            },
         ),
         teacher=teacher,
         untrained=untrained,
@@ -167,44 +172,9 @@ def main(config: Config, run: Run) -> None:
     )
 
 
-def bitext_configs(config: Config) -> dict[str, str]:
-    """Configuration of the bitexts of each new language, where there is one."""
-    found = {"".join(data.languages_of([], name)): name for name in config.bitexts}
-    return {language: found[language] for language in config.languages if language in found}
-
-
-def sentences_of(pairs: Split) -> Split:
-    """Both texts of each pair, as texts of their own: the first ones, then the second ones."""
-    ids = [f"{row}/{place}" for place in (1, 2) for row in pairs.ids]
-    return Split(pairs.name, ids, [*pairs.texts, *(pairs.seconds or ())])
-
-
-def in_all_languages(by_language: Mapping[str, Splits], originals: Split) -> Split:
-    """The sentences of all languages, each with what the teacher says of its original."""
-    parts = [(language, sentences_of(splits.train)) for language, splits in by_language.items()]
-    ids = [f"{language}/{row}" for language, part in parts for row in part.ids]
-    texts = [text for _, part in parts for text in part.texts]
-    assert isinstance(originals.teacher, np.ndarray)
-    return Split("train", ids, texts, teacher=np.concatenate([originals.teacher] * len(parts)))
-
-
 def first(split: Split, count: int) -> Split:
     """At most so many rows from the beginning."""
     return split.take(np.arange(min(count, len(split))))
-
-
-def pairs_of(by_language: Mapping[str, Splits]) -> dict[str, Split]:
-    """The pairs to learn on."""
-    return {language: splits.train for language, splits in by_language.items()}
-
-
-def joined(splits: Mapping[str, Split]) -> Split:
-    """The rows of all languages as one split."""
-    every = list(splits.values())
-    whole = every[0]
-    for split in every[1:]:
-        whole = whole.join(split)
-    return whole
 
 
 if __name__ == "__main__":

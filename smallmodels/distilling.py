@@ -7,18 +7,18 @@ the same for all of them, so that their reports can be read side by side.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from smallmodels import evaluation, models, students, teachers, training
-from smallmodels.data import Batch, Splits
-from smallmodels.errors import require
+from smallmodels.data import Batch, Split, Splits
+from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender, Evaluation
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.students import Student
-from smallmodels.tasks import Task
+from smallmodels.tasks import WORDS, Task
 from smallmodels.training import TrainConfig
 
 
@@ -46,6 +46,10 @@ class Config:
     """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
     num_layers: int = 3
     """Layers of the teacher that the student keeps."""
+    hidden_size: int | None = None
+    """Width of the student: the dimensions and heads of the teacher that do most are kept; without it, all are."""
+    intermediate_size: int | None = None
+    """Feed-forward units of each layer of the student, likewise."""
     trim_vocabulary: bool = False
     """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     max_length: int = 128
@@ -54,6 +58,13 @@ class Config:
     """Softens both distributions; > 0, and 1 leaves them as they are."""
     soft_weight: float = 0.9
     """Share of the teacher in the loss, in [0, 1]; the rest is that of the labels."""
+    objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
+    """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
+    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
+    layer_weight: float = 1.0
+    """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
+    num_relation_heads: int = 12
+    """Heads between which the relations of tokens are compared; a divisor of both widths."""
     margin: float = 0.01
     """How much of the metric the student may lose against the teacher and still do its job."""
     seed: int = 0
@@ -68,7 +79,9 @@ class Config:
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)
         require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
-        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        for name in ("num_layers", "hidden_size", "intermediate_size"):
+            require((value := getattr(self, name)) is None or value > 0, name, "> 0", value)
+        require(self.layer_weight >= 0, "layer_weight", ">= 0", self.layer_weight)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
@@ -126,20 +139,19 @@ def distil(
         noun: What the student is, for the title: `text classifier`.
     """
     # 1. Models: licences checked, and what cannot be had refused before anything is paid
+    _require_fitting(config, task)
     run.add_source(splits.source)
     run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
     base, fetched, is_tuned = task.load_model(
         teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
-
-    def smaller(model: TextModel) -> Student:
-        student = students.keep_layers(model, config.num_layers)
-        return students.trim_vocabulary(student, splits.train.whole_texts) if config.trim_vocabulary else student
-
-    small_base = smaller(base)
+    students.keep_layers(base, config.num_layers)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
+    small_base = _smaller(run, base, config, splits.train, compute, phase="importance_base")
+    for line in students.describe_change(base, small_base).splitlines():
+        run.say(line)
     num_classes = len(splits.label_names)
     baselines = {
         role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
@@ -154,6 +166,8 @@ def distil(
         logits = logits_of(model, batch)
         soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
         return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
+
+    _objective(config, soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
 
     def validate(model: TextModel) -> dict[str, float]:
         return {metric: measure(model, splits, compute=compute)}
@@ -176,50 +190,43 @@ def distil(
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
 
     # 3. Student, and the same student without a teacher at equal cost
-    untrained = smaller(teacher)
+    untrained = _smaller(run, teacher, config, splits.train, compute, phase="importance")
     splits = replace(splits, train=splits.train.with_signals(signals))
     if config.trim_vocabulary:  # the student's own tokens; the teacher's rows stay with their texts
         splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
-    student = run.phase(
-        "train",
-        training.fit,
-        untrained.copy(),
-        splits.train,
-        soft_loss,
-        config.train,
-        seed=config.seed,
-        validate=validate,
-        compute=compute,
-    )
-    paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "cache", "train"]}
-    if is_tuned:
-        del paid_for["label_only_full_cost"]  # what its fine-tuning cost is not known
+    loss_fn = _objective(config, soft_loss, untrained, teacher, compute)
+    how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
+    student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
+    paid_for = {"label_only": _paid(config, ["cache", "train"])}
+    if is_tuned:  # what its fine-tuning cost is not known
         run.event(
             "control", "the teacher came fine-tuned, so the control without it starts from its layers all the same"
         )
+    else:
+        paid_for["label_only_full_cost"] = ["teacher", *paid_for["label_only"]]
+    if loss_fn is not soft_loss:  # no phase has steps without the teacher yet
+        for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
+            run.phase(
+                name, training.probe, untrained, splits.train, probed, config.train, seed=config.seed, compute=compute
+            )
 
     def steps_at_cost_of(phases: list[str]) -> int:
-        return training.steps_at_cost(splits.train, config.train, ratio=run.cost_ratio(phases, to=["train"]))
+        ratio = run.cost_ratio(phases, to=["train"])
+        if loss_fn is not soft_loss:
+            ratio *= run.cost_ratio(["probe_live"], to=["probe_label_only"])
+        return training.steps_at_cost(splits.train, config.train, ratio=ratio)
 
     controls = {}
     for role, phases in paid_for.items():
-        controls[role] = run.phase(
-            role,
-            training.fit,
-            small_base.copy(),
-            splits.train,
-            hard_loss,
-            replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))),
-            seed=config.seed,
-            validate=validate,
-            compute=compute,
-        )
+        steps = run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))
+        plan = replace(config.train, max_steps=steps)
+        controls[role] = run.phase(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
 
     # 4. The test split is read here, once
     of_teacher_phase = () if is_tuned else ("teacher",)
     contenders = {
         "teacher": Contender(teacher, built_by=of_teacher_phase),
-        "student": Contender(student, built_by=("cache", "train"), teacher_phases=of_teacher_phase),
+        "student": Contender(student, built_by=tuple(paid_for["label_only"]), teacher_phases=of_teacher_phase),
         "untrained_student": Contender(untrained, teacher_phases=of_teacher_phase),
         **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
@@ -252,3 +259,43 @@ def distil(
         "label_names": splits.label_names,
     }
     return Distilled(student, result, about, compute)
+
+
+def _require_fitting(config: Config, task: Task) -> None:
+    """Refuse an objective that is not for the task."""
+    if config.objective != "soft_targets" and task is WORDS:
+        raise InputError(
+            f"the objective {config.objective} is for labels of whole texts, and here each word has one: choose "
+            "soft_targets"
+        )
+
+
+def _smaller(run: Run, model: TextModel, config: Config, train: Split, compute: Compute, *, phase: str) -> Student:
+    """The student that the config asks for, of the weights of a model."""
+    student = students.keep_layers(model, config.num_layers)
+    if config.hidden_size is not None or config.intermediate_size is not None:
+        texts = list(train.whole_texts[: students.NUM_TEXTS])
+        importance = run.phase(phase, students.measure_importance, student, texts, compute=compute)
+        student = students.narrow(
+            student, importance, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size
+        )
+    return students.trim_vocabulary(student, train.whole_texts) if config.trim_vocabulary else student
+
+
+def _paid(config: Config, phases: list[str]) -> list[str]:
+    """Phases that made the student and that no control has of its own."""
+    is_narrow = config.hidden_size is not None or config.intermediate_size is not None
+    return ["importance", *phases] if is_narrow else phases
+
+
+def _objective(
+    config: Config, loss_fn: training.LossFn, student: Student, teacher: TextModel, compute: Compute
+) -> training.LossFn:
+    """The loss, or one with the teacher's layers beside it."""
+    if config.objective == "soft_targets":
+        return loss_fn
+    alike: dict[str, Any] = {"weight": config.layer_weight, "compute": compute}
+    if config.objective == "hidden_states":
+        return teachers.HiddenStatesLoss(loss_fn, student, teacher.copy(), seed=config.seed, **alike)
+    heads = config.num_relation_heads
+    return teachers.AttentionRelationsLoss(loss_fn, student, teacher.copy(), num_relation_heads=heads, **alike)

@@ -4,8 +4,9 @@ None of them needs a label: what they are to learn, a teacher says.
 """
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -293,6 +294,33 @@ def _join_documents(parts: Sequence[Split]) -> Split:
 _BITEXT_COLUMNS = ("sentence1", "sentence2")
 
 
+def sentences_of(pairs: Split) -> Split:
+    """Both texts of each pair, as texts of their own: the first ones, then the second ones."""
+    assert pairs.seconds is not None, "pairs have a second text"
+    ids = [f"{row}/{place}" for place in (1, 2) for row in pairs.ids]
+    return Split(pairs.name, ids, [*pairs.texts, *pairs.seconds])
+
+
+def with_originals_rows(pairs_by_language: Mapping[str, Split], originals: Split) -> Split:
+    """The sentences of all languages, each with what the teacher says of its original.
+
+    Args:
+        pairs_by_language: As `load_translated_pairs` gives them: the same pairs in all languages.
+        originals: `sentences_of` those in the teacher's language, with its rows.
+    """
+    parts = {language: sentences_of(pairs) for language, pairs in pairs_by_language.items()}
+    assert isinstance(originals.teacher, np.ndarray), "rows of whole texts"
+    assert {len(part) for part in parts.values()} == {len(originals)}, "the same pairs in all languages"
+    ids = [f"{language}/{row}" for language, part in parts.items() for row in part.ids]
+    texts = [text for part in parts.values() for text in part.texts]
+    return Split(originals.name, ids, texts, teacher=np.concatenate([originals.teacher] * len(parts)))
+
+
+def join_splits(splits: Iterable[Split]) -> Split:
+    """The examples of all splits as one; they have the same columns."""
+    return functools.reduce(Split.join, splits)
+
+
 def load_translated_pairs(
     dataset: str,
     languages: Sequence[str],
@@ -350,7 +378,8 @@ def _first_rows(splits: Splits, count: int | None) -> Splits:
 
 def load_bitexts(
     dataset: str,
-    configs: Mapping[str, str],
+    configs: Sequence[str],
+    languages: Sequence[str],
     *,
     split: str = "test",
     max_rows: int | None = None,
@@ -360,14 +389,17 @@ def load_bitexts(
 
     Args:
         dataset: `org/name`, `org/name@revision`, with columns `sentence1` and `sentence2`, the latter in English.
-        configs: Configuration of each language.
+        configs: Its configurations, named after the language that is not English: `deu-eng`.
+        languages: Those that are wanted; configurations of others are left out.
         split: Name of the split.
         max_rows: At most so many pairs of each language; None is all.
         context: Of the phase.
 
     Returns: By language pairs, the English sentence second, and where they came from.
     """
-    return {language: _bitext(dataset, config, split, max_rows, context) for language, config in configs.items()}
+    named = {"".join(languages_of([], config)): config for config in configs}
+    wanted = {language: named[language] for language in languages if language in named}
+    return {language: _bitext(dataset, config, split, max_rows, context) for language, config in wanted.items()}
 
 
 def _bitext(

@@ -169,7 +169,7 @@ def _window(
     """Use a model on batch after batch until the window is full."""
     parts, examples, calls = _cut(split, batch_size), 0, number
     before, begin, cpu = context.energy(), time.perf_counter(), time.process_time()
-    while time.perf_counter() - begin < window_s:
+    while not examples or time.perf_counter() - begin < window_s:
         part = parts[calls % len(parts)]
         use(part)
         examples, calls = examples + len(part), calls + 1

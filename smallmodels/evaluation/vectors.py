@@ -39,5 +39,6 @@ def embed_pairs(
 
 def cosines(one_ND: npt.NDArray[Any], two_ND: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Of the angle between the embeddings in each row, shape (N,); a vector of zeros is at 0 from everything."""
+    one_ND, two_ND = one_ND.astype(np.float64), two_ND.astype(np.float64)
     lengths = np.linalg.norm(one_ND, axis=1) * np.linalg.norm(two_ND, axis=1)
-    return np.asarray((one_ND * two_ND).sum(1) / np.maximum(lengths, 1e-12), dtype=np.float64)
+    return np.asarray((one_ND * two_ND).sum(1) / np.maximum(lengths, 1e-12))

@@ -27,7 +27,7 @@ from smallmodels.models.facts import (
 )
 from smallmodels.models.first_token import compute_every_token
 from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words
-from smallmodels.models.fresh import new_language_model, new_language_model_of, new_tokenizer
+from smallmodels.models.fresh import byte_level_bpe, new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
     Embedder,
@@ -66,6 +66,7 @@ __all__ = [
     "TextModel",
     "add_lora",
     "backend_of",
+    "byte_level_bpe",
     "choose_compute",
     "compute_every_token",
     "describe",

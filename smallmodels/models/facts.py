@@ -16,6 +16,8 @@ from smallmodels.models.static import StaticClassifier, StaticEmbedder, is_stati
 _POOLED = {"pooler", "projection"}
 _HEADS = _POOLED | {"classifier", "pre_classifier", "head"}
 """Parts that see one vector for each text: in encoders and embedders, and in classifiers of texts."""
+_OF_TEXTS = ("ForSequenceClassification", "EmbeddingClassifier")
+"""Ends of the names of classifiers of texts."""
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -85,7 +87,7 @@ class Operations:
         """Those of a model, which `Compute.place` may have shortened."""
         config: Any = model.config
         width, num_layers = int(getattr(config, "hidden_size", 0)), int(getattr(config, "num_hidden_layers", 0))
-        is_classifier = is_static(model) or _transformer_name(model).endswith("ForSequenceClassification")
+        is_classifier = is_static(model) or _transformer_name(model).endswith(_OF_TEXTS)
         once = _HEADS if is_classifier else _POOLED
         per_text = {m for name, m in model.named_modules() if set(name.split(".")) & once}
         num_short = 0

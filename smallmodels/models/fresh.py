@@ -1,9 +1,9 @@
 """New small language models: an architecture with random weights, and a tokenizer made of the texts to learn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -25,20 +25,47 @@ def new_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> PreTrainedTo
     Raises: InputError if that is too few.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
     """
-    require(vocabulary_size >= 257, "vocabulary_size", ">= 257, the bytes and the end of a text", vocabulary_size)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_bpe(texts, vocabulary_size=vocabulary_size, special_tokens=[_END]),
+        bos_token=_END,
+        eos_token=_END,
+        pad_token=_END,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def byte_level_bpe(
+    texts: Iterable[str],
+    *,
+    vocabulary_size: int,
+    special_tokens: Sequence[str],
+    normalizer: normalizers.Normalizer | None = None,
+    add_prefix_space: bool = False,
+) -> Tokenizer:
+    """What `new_tokenizer` is made of; the same texts in the same order make the same tokens.
+
+    Args:
+        texts: To count pairs in; gone through once.
+        vocabulary_size: Tokens at most.
+        special_tokens: The first tokens, in this order.
+        normalizer: Of every text; None leaves them as they are.
+        add_prefix_space: Whether the first word of a text is written as those after it.
+    """
+    least = 256 + len(special_tokens)
+    require(vocabulary_size >= least, "vocabulary_size", f">= {least}, the bytes and special tokens", vocabulary_size)
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[_END],
+        special_tokens=list(special_tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=_END, eos_token=_END, pad_token=_END, clean_up_tokenization_spaces=False
-    )
+    return tokenizer
 
 
 def new_language_model_of(texts: Iterable[str], *, vocabulary_size: int, **sizes: int) -> TextModel:

@@ -47,7 +47,7 @@ def trim_vocabulary(student: Student, texts: Sequence[str]) -> Student:
     Returns: A student with another tokenizer than its teacher's: its tokens are made anew, with `split.tokenize`.
     Raises: InputError if the tokenizer does not cut words into pieces, or the model cannot do with other ids.
     """
-    settings = tokenizer_settings(student.tokenizer)
+    settings = _settings(student.tokenizer)
     tokens = _tokenize(texts, student.tokenizer)
     named = [ids for config in _configs(student) for ids in _named_ids(config).values()]
     used = set(np.unique(np.hstack([tokens.ids, *named])).tolist())
@@ -55,7 +55,7 @@ def trim_vocabulary(student: Student, texts: Sequence[str]) -> Student:
     kept = _with_fallback({token for token, i in vocabulary.items() if i in used}, settings)
     new_ids = {old: new for new, old in enumerate(sorted(i for token, i in vocabulary.items() if token in kept))}
     _renumber(settings, new_ids)
-    tokenizer = rebuild_tokenizer(student.tokenizer, settings)
+    tokenizer = _rebuild(student.tokenizer, settings)
     _require_same_tokens(tokenizer, texts[:_NUM_CHECKED], tokens, new_ids)
     small = student.copy()
     _keep_rows(small, new_ids)
@@ -71,7 +71,7 @@ def _tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Token
 # Which tokens stay
 
 
-def tokenizer_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """All that a tokenizer is, as in its file tokenizer.json."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -179,7 +179,7 @@ def _renumber_processor(processor: dict[str, Any], new_ids: NewIds) -> None:
         processor[name] = [token, new_ids[old]]
 
 
-def rebuild_tokenizer(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def _rebuild(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """A tokenizer of the same class with other settings, read from files as everybody will read it."""
     with tempfile.TemporaryDirectory(prefix="smallmodels-") as name:
         tokenizer.save_pretrained(name)

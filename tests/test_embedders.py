@@ -1,0 +1,500 @@
+"""Embedders with a dense layer, with other tokens, and with more than one language; the recipes that make them."""
+
+import csv
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scipy import stats
+from small_data import FP32, embedder, split, texts
+from torch import nn
+
+from smallmodels import cli, data, evaluation, losses, metrics, models, records, students, training
+from smallmodels.data.splits import Split
+from smallmodels.errors import DamagedError, InputError
+from smallmodels.models import TextModel
+
+
+def projected(folder, num_dimensions=6):
+    teacher = embedder(folder)
+    rows = models.forward_texts(teacher, texts(40), compute=FP32)
+    return students.project(teacher, students.principal_axes(rows, num_dimensions))
+
+
+def with_pooling(model, pooling):
+    model.model.pooling = pooling
+    return model
+
+
+# Saved and read back
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("make", [embedder, projected])
+def test_saved_embedder_gives_the_same_vectors_in_sentence_transformers_and_when_read_back(
+    tiny_model_folder, tmp_path, make, pooling
+):
+    from sentence_transformers import SentenceTransformer
+
+    model = with_pooling(make(tiny_model_folder), pooling)
+    model.save(tmp_path / "model")
+    rows = [*texts(5), "card " * 100]
+    ours = models.forward_texts(model, rows, compute=FP32)
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(rows)
+    np.testing.assert_allclose(theirs, ours, atol=1e-6)
+    again = TextModel.load(tmp_path / "model")
+    assert again.weights_sha256() == model.weights_sha256()
+    np.testing.assert_array_equal(models.forward_texts(again, rows, compute=FP32), ours)
+    teacher, fetched = models.load_embedder(str(tmp_path / "model"), max_length=32)
+    np.testing.assert_array_equal(models.forward_texts(teacher, rows, compute=FP32), ours)
+    assert models.embedding_width(fetched) == ours.shape[1]
+
+
+def test_model_that_sentence_transformers_saved_with_a_dense_layer_is_read(tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+
+    parts = [
+        modules.Transformer(str(tiny_model_folder), max_seq_length=32),
+        modules.Pooling(32, pooling_mode="mean"),
+        modules.Dense(32, 5, bias=True, activation_function=nn.Identity()),
+    ]
+    theirs = SentenceTransformer(modules=parts, device="cpu")
+    theirs.save(str(tmp_path / "theirs"))
+    ours, _ = models.load_embedder(str(tmp_path / "theirs"), max_length=32)
+    expected = theirs.encode(texts(4), normalize_embeddings=True)
+    np.testing.assert_allclose(models.forward_texts(ours, texts(4), compute=FP32), expected, atol=1e-6)
+
+
+def damaged(folder, *, config=None, weights=None):
+    path = folder / "2_Dense"
+    if config:
+        settings = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(settings | config))
+    if weights:
+        tensors = load_file(path / "model.safetensors")
+        save_file(weights(tensors), path / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "message"),
+    [
+        ({"config": {"activation_function": "torch.nn.modules.activation.Tanh"}}, InputError, "one linear dense layer"),
+        ({"config": {"out_features": 7}}, DamagedError, "should hold the weights of its dense layer"),
+        ({"weights": lambda found: {"linear.bias": found["linear.weight"][0].clone()}}, DamagedError, "dense layer"),
+    ],
+)
+def test_dense_layer_that_cannot_be_ours_is_refused_in_one_sentence(tiny_model_folder, tmp_path, damage, kind, message):
+    projected(tiny_model_folder).save(tmp_path / "model")
+    damaged(tmp_path / "model", **damage)
+    with pytest.raises(kind, match=message):
+        models.load_embedder(str(tmp_path / "model"))
+
+
+def test_module_that_is_not_ours_is_refused(tiny_model_folder, tmp_path):
+    embedder(tiny_model_folder).save(tmp_path / "model")
+    path = tmp_path / "model" / "modules.json"
+    path.write_text(path.read_text().replace("Normalize", "LSTM"))
+    with pytest.raises(InputError, match="should embed by Transformer, Pooling, Dense, Normalize, found LSTM"):
+        models.load_embedder(str(tmp_path / "model"))
+
+
+# Fewer dimensions
+
+
+def test_principal_axes_keep_dot_products_as_well_as_any_axes_can():
+    rows = np.random.default_rng(0).normal(size=(60, 8)) @ np.diag([5, 4, 3, 2, 1, 1, 0.1, 0.1]) + 0.5
+    axes = students.principal_axes(rows.astype(np.float32), 3)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+    kept, products = rows @ axes, rows @ rows.T
+    values = np.linalg.svd(rows, compute_uv=False)
+    best = np.sqrt((values[3:] ** 4).sum())  # Eckart and Young: of all matrices of rank 3
+    assert np.linalg.norm(kept @ kept.T - products) == pytest.approx(best, rel=1e-4)
+    with pytest.raises(InputError, match=r"dimensions must be in 1 … 8"):
+        students.principal_axes(rows, 9)
+
+
+def test_projected_student_begins_along_the_axes_also_behind_a_dense_layer(tiny_model_folder):
+    teacher = embedder(tiny_model_folder)
+    rows = models.forward_texts(teacher, texts(40), compute=FP32)
+    axes = students.principal_axes(rows, 6)
+    once = students.project(teacher, axes)
+    expected = rows @ axes
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(models.forward_texts(once, texts(40), compute=FP32), expected, atol=1e-5)
+    assert once.notes["dimensions"] == 6
+    again = students.principal_axes(models.forward_texts(once, texts(40), compute=FP32), 3)
+    twice = students.project(once, again)
+    expected = expected @ again
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(models.forward_texts(twice, texts(40), compute=FP32), expected, atol=1e-5)
+    with pytest.raises(InputError, match="should have the 32 dimensions of the teacher's, found 6"):
+        students.project(once, axes)
+
+
+def test_projection_is_trained_and_counted_once_per_text(tiny_model_folder):
+    student = projected(tiny_model_folder)
+    bare = models.Operations.of(embedder(tiny_model_folder).model)
+    assert models.Operations.of(student.model).per_text == bare.per_text + 2 * 32 * 6
+    assert models.Operations.of(student.model).per_token == bare.per_token
+    before = student.model.projection.weight.detach().clone()
+    rows = split(student.tokenizer, 16)
+    rows = type(rows)(rows.name, rows.ids, rows.texts, tokens=rows.tokens, teacher=np.eye(16, 6, dtype=np.float32))
+    config = training.TrainConfig(learning_rate=1e-2, max_steps=2, batch_size=8)
+    training.fit(student, rows, lambda m, b: losses.embedding_mse(m(**b.inputs), b.teacher), config, compute=FP32)
+    assert not torch.equal(student.model.projection.weight, before)
+
+
+def test_unit_length_is_that_of_what_was_cut_off():
+    vectors = torch.tensor([[3.0, 4.0, 9.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    found = losses.unit_length(vectors[:, :2])
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.0, 0.0]])
+    assert found.dtype == torch.float64
+
+
+# Other tokens
+
+GERMAN = ["ein flugzeug hebt ab", "die bank und die karte", "der film ist gut", "größe"] * 3
+
+
+def test_new_vocabulary_keeps_vectors_of_whole_words_and_averages_pieces_of_new_ones(tiny_model_folder):
+    teacher = embedder(tiny_model_folder)
+    student = students.new_vocabulary(teacher, [*texts(30), *GERMAN], vocabulary_size=420)
+    old, new = teacher.tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    table = teacher.transformer.get_input_embeddings().weight
+    rows = student.transformer.get_input_embeddings().weight
+    for ours, theirs in (("Ġfilm", "film"), ("Ġbank", "bank"), ("[CLS]", "[CLS]"), ("e", "##e")):
+        assert (ours not in new) == (theirs not in old), ours
+        assert ours not in new or torch.equal(rows[new[ours]], table[old[theirs]])
+    pieces = teacher.tokenizer("karte", add_special_tokens=False)["input_ids"]
+    assert torch.allclose(rows[new["Ġkarte"]], table[pieces].mean(0))
+    assert len(student.tokenizer) == student.model.config.vocab_size == student.notes["vocabulary_size"] <= 420
+    assert student.transformer.config.pad_token_id == student.tokenizer.pad_token_id == teacher.tokenizer.pad_token_id
+    ids = student.tokenizer("Film")["input_ids"]
+    assert student.tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", "Ġfilm", "[SEP]"]
+    assert student.tokenizer.unk_token_id not in student.tokenizer("今天 ทำไม")["input_ids"]
+    assert student.tokenizer.tokenize("größe") != student.tokenizer.tokenize("grosse")
+
+
+def test_student_with_a_new_vocabulary_is_read_back_and_embeds_as_its_teacher_what_both_write_alike(
+    tiny_model_folder, tmp_path
+):
+    from sentence_transformers import SentenceTransformer
+
+    teacher = embedder(tiny_model_folder)
+    student = students.new_vocabulary(teacher, [*texts(30), *GERMAN], vocabulary_size=600)
+    new, old = (model.tokenizer.tokenize for model in (student, teacher))
+    alike = [row for row in texts(30) if [t.removeprefix("Ġ") for t in new(row)] == old(row)]
+    assert alike
+    one, two = (models.forward_texts(model, alike, compute=FP32) for model in (teacher, student))
+    np.testing.assert_allclose(two, one, atol=1e-6)
+    student.save(tmp_path / "model")
+    ours = models.forward_texts(TextModel.load(tmp_path / "model"), GERMAN, compute=FP32)
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(GERMAN)
+    np.testing.assert_allclose(theirs, ours, atol=1e-6)
+    np.testing.assert_array_equal(models.forward_texts(student, GERMAN, compute=FP32), ours)
+
+
+def test_new_vocabulary_is_the_same_for_the_same_texts_and_refuses_no_room_for_bytes(tiny_model_folder):
+    teacher = embedder(tiny_model_folder)
+    one, two = (students.new_vocabulary(teacher, GERMAN, vocabulary_size=300) for _ in range(2))
+    assert one.weights_sha256() == two.weights_sha256()
+    assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab()
+    with pytest.raises(InputError, match="vocabulary_size must be >= 261"):
+        students.new_vocabulary(teacher, GERMAN, vocabulary_size=260)
+
+
+# Quality
+
+
+def scored_pairs(count=30, name="test"):
+    rows = texts(2 * count, seed=3)
+    scores = np.random.default_rng(1).uniform(0, 5, count).astype(np.float32)
+    return Split(name, [f"{name}/{i}" for i in range(count)], rows[:count], scores, seconds=rows[count:])
+
+
+def test_evaluate_similarity_is_scipys_correlation_also_when_embeddings_are_cut_off(tiny_model_folder):
+    model, pairs = projected(tiny_model_folder), scored_pairs()
+    found = evaluation.evaluate_similarity({"student": model}, pairs, prefixes=(2, 4, 99), compute=FP32)
+    one, two = (
+        models.forward_texts(model, list(rows), compute=FP32).astype(np.float64)
+        for rows in (pairs.texts, pairs.seconds)
+    )
+    (result,) = found.results
+    cosines = (one * two).sum(1)
+    assert result.metrics["spearman"].value == pytest.approx(stats.spearmanr(cosines, pairs.labels).statistic)
+    assert result.metrics["pearson"].value == pytest.approx(stats.pearsonr(cosines, pairs.labels).statistic, rel=1e-4)
+    assert [row["group"] for row in result.groups] == ["first 2 dimensions", "first 4 dimensions"]
+    for row, m in zip(result.groups, (2, 4), strict=True):
+        a, b = one[:, :m], two[:, :m]
+        cut = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert row["spearman"] == pytest.approx(stats.spearmanr(cut, pairs.labels).statistic)
+        assert row["spearman_low"] < row["spearman"] < row["spearman_high"]
+    assert found.predictions["student/score"] == pytest.approx(cosines, abs=1e-5)
+
+
+def test_mean_spearman_is_the_mean_of_scipys_and_its_interval_draws_an_item_in_all_languages():
+    generator = np.random.default_rng(0)
+    targets = generator.normal(size=50)
+    rows = [targets + generator.normal(size=50) for _ in range(3)]
+    found = metrics.mean_spearman(rows, targets)
+    assert found.value == pytest.approx(np.mean([stats.spearmanr(row, targets).statistic for row in rows]))
+    assert found.n == 50
+    same = metrics.mean_spearman([rows[0]] * 4, targets)  # four times the same tells no more than once
+    once = metrics.spearman(rows[0], targets)
+    assert (same.low, same.high) == pytest.approx((once.low, once.high))
+
+
+def test_bitext_accuracy_looks_in_both_directions(tiny_model_folder):
+    model, rows = embedder(tiny_model_folder), texts(12)
+    pairs = Split("test", list("abcdef"), rows[:6], seconds=[*rows[:3], *rows[9:]])
+    there, back = evaluation.bitext_accuracy(model, pairs, compute=FP32)
+    one, two = (models.forward_texts(model, list(part), compute=FP32) for part in (pairs.texts, pairs.seconds))
+    similarities = one @ two.T
+    assert there.value == pytest.approx((similarities.argmax(1) == np.arange(6)).mean())
+    assert back.value == pytest.approx((similarities.argmax(0) == np.arange(6)).mean())
+    assert there.n == back.n == 6
+    swapped = Split("test", ["a", "b", "c"], rows[:3], seconds=[rows[0], rows[2], rows[1]])
+    assert [m.value for m in evaluation.bitext_accuracy(model, swapped, compute=FP32)] == [1 / 3, 1 / 3]
+
+
+def test_evaluate_languages_has_a_row_for_each_and_none_for_what_a_baseline_cannot_do(tiny_model_folder):
+    from smallmodels import baselines
+
+    splits = {"en": scored_pairs(), "de": scored_pairs()}
+    rows = texts(5)
+    bitexts = {"de": Split("test", list("abcde"), rows, seconds=rows)}
+    tfidf = baselines.TfidfScorer.fit(scored_pairs(), num_classes=0)
+    model = embedder(tiny_model_folder)
+    found = evaluation.evaluate_languages({"student": model, "tfidf": tfidf}, splits, bitexts, compute=FP32)
+    student, other = found.results
+    assert [row["group"] for row in student.groups] == ["en", "de"]
+    assert "num_bitexts" not in student.groups[0]
+    assert (student.groups[1]["num_bitexts"], student.groups[1]["accuracy_into_english"]) == (5, 1.0)
+    assert "num_bitexts" not in other.groups[1]
+    assert student.metrics["spearman"].value == pytest.approx(student.groups[0]["spearman"])
+    assert len(found.predictions["id"]) == len(found.predictions["student/score"]) == 60
+    costs = [{"group": "de", "tokens_per_word": 2.0}]
+    both = evaluation.with_group_rows(found.results, "student", costs)
+    assert (both[0].groups[1]["tokens_per_word"], both[0].groups[1]["num_bitexts"]) == (2.0, 5)
+    assert both[1] == other
+
+
+# Data
+
+
+def table(path, head, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)
+    return str(path)
+
+
+def test_load_sentences_takes_each_text_of_all_columns_once(tmp_path):
+    rows = [("a cat", "a dog"), ("a dog", "a bird"), ("", "a cat"), ("a fish", "two fish")]
+    path = table(tmp_path / "t.csv", ["one", "two"], rows)
+    with pytest.raises(InputError, match="1 that are empty"):
+        data.load_sentences(path, text_columns=("one", "two"))
+    found = data.load_sentences(path, text_columns=("one", "two"), drop_bad_texts=True, held_out=["a bird ", "x"])
+    assert list(found.train.texts) == ["a cat", "a dog", "a fish", "a bird", "two fish"]
+    assert list(found.train.ids) == ["train/0/one", "train/1/one", "train/3/one", "train/1/two", "train/3/two"]
+    notes = found.source.notes
+    assert notes["num_duplicates_dropped"] == 2
+    assert notes["overlap"] == {"train/held out": 1}
+    assert notes["num_dropped"] == {"train/blank_text": 1}
+    clean = data.load_sentences(
+        path, text_columns=("one", "two"), drop_bad_texts=True, held_out=["a bird"], drop_overlap=True, max_train=2
+    )
+    assert len(clean.train) == 2
+    assert "a bird" not in list(clean.train.texts)
+    with pytest.raises(InputError, match=r"has no column 'text': choose --text-columns from one, two"):
+        data.load_sentences(path)
+
+
+def test_load_search_pairs_keeps_documents_apart_and_every_query_finds_its_own(tmp_path):
+    rows = [(f"question {i}", f"answer {i // 2}") for i in range(40)] + [("question 3", "another answer")]
+    path = table(tmp_path / "t.csv", ["q", "a"], rows)
+    found = data.load_search_pairs(path, query_column="q", document_column="a")
+    parts = {"train": set(found.train.texts)}
+    for name, task in (("validation", found.validation), ("test", found.test)):
+        parts[name] = set(task.documents.texts)
+        assert len(task) == 2 * len(task.documents)
+        for query, relevant in zip(task.queries.texts, task.relevant, strict=True):
+            assert task.documents.texts[relevant] == f"answer {int(query.split()[1]) // 2}"
+    assert (len(parts["test"]), len(parts["validation"])) == (4, 2)
+    assert not parts["train"] & (parts["test"] | parts["validation"])
+    assert found.notes["num_duplicate_queries_dropped"] == {"train": 1}
+    assert len(found.corpus) == 20
+    again = data.load_search_pairs(path, query_column="q", document_column="a")
+    assert again.test.fingerprint() == found.test.fingerprint()
+
+
+def dataset_of_languages(root, rows_by_language):
+    """A data set for the loopback hub: parquet files in a folder for each configuration."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = root / "datasets" / "org" / "many"
+    for language, rows in rows_by_language.items():
+        for name in ("train", "dev", "test"):
+            path = folder / "data" / language / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            one, two, score = zip(*rows, strict=True)
+            values = {"sentence1": list(one), "sentence2": list(two), "similarity_score": pa.array(score, pa.float32())}
+            pq.write_table(pa.table(values), path)
+    configs = "".join(
+        f"- config_name: {language}\n  data_files:\n"
+        + "".join(f"  - split: {name}\n    path: data/{language}/{name}.parquet\n" for name in ("train", "dev", "test"))
+        for language in rows_by_language
+    )
+    languages = "".join(f"- {language}\n" for language in rows_by_language)
+    (folder / "README.md").write_text(f"---\nlicense: mit\nlanguage:\n{languages}configs:\n{configs}---\n")
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+def test_translated_pairs_are_refused_where_rows_or_scores_differ(tmp_path):
+    from conftest import serving
+
+    english = [("a plane", "a bird", 1.5), ("a cat", "a dog", 2.5)]
+    german = [("ein flugzeug", "ein vogel", 1.5), ("eine katze", "ein hund", 2.5)]
+    dataset_of_languages(
+        tmp_path,
+        {"en": english, "de": german, "fr": [*german, ("x", "y", 0.5)], "es": [german[0], (*german[1][:2], 3.0)]},
+    )
+    with serving(tmp_path, tmp_path) as hub:
+        load = "data.load_translated_pairs('org/many', ('en', '{}'))"
+        good = hub.evaluate(f"{{k: list(s.test.texts) for k, s in {load.format('de')}.items()}}", tmp_path / "home")
+        assert good.get() == {"en": ["a plane", "a cat"], "de": ["ein flugzeug", "eine katze"]}
+        for language, message in (("fr", "train has 2 in en and 3 in fr"), ("es", "train/1 has 2.5 in en and 3 in es")):
+            refused = hub.evaluate(load.format(language), tmp_path / "home")
+            assert refused.error == "InputError"
+            assert message in refused.message
+
+
+# The recipes
+
+
+@pytest.fixture(scope="module")
+def short_windows():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("measure_inference", "language_costs"):
+            patch.setattr(evaluation, name, functools.partial(getattr(evaluation, name), window_s=0.02))
+        yield
+
+
+@pytest.fixture(scope="module")
+def own_pairs(tmp_path_factory):
+    """A CSV file of 60 pairs with scores."""
+    rows = texts(120, seed=5)
+    scores = np.random.default_rng(2).uniform(0, 5, 60).round(2)
+    path = tmp_path_factory.mktemp("own") / "pairs.csv"
+    return table(path, ["one", "two", "score"], [(rows[i], rows[60 + i], scores[i]) for i in range(60)]), table(
+        path.parent / "sts.csv",
+        ["sentence1", "sentence2", "score"],
+        [(rows[i], rows[60 + i], scores[i]) for i in range(60)],
+    )
+
+
+def run_distill_embedder(teacher, own_pairs, out, *more):
+    words = ["run", "distill_embedder", "--smoke", "--out", str(out), "--teacher", str(teacher), "--num-layers", "2"]
+    words += ["--dataset", own_pairs[0], "--dataset-config", "none", "--similarity-dataset", own_pairs[1]]
+    assert cli.main([*words, "--similarity-config", "none", "--max-length", "32", *more]) == 0
+    (folder,) = (out / "distill_embedder").iterdir()
+    return folder
+
+
+def test_distill_embedder_leaves_a_student_of_fewer_dimensions_that_may_be_cut_off(
+    tiny_model_folder, own_pairs, tmp_path, short_windows
+):
+    from sentence_transformers import SentenceTransformer
+
+    flags = ["--text-columns", "one", "two", "--dimensions", "8", "--prefixes", "2", "4", "--cosine-weight", "1"]
+    folder = run_distill_embedder(tiny_model_folder, own_pairs, tmp_path, *flags)
+    record = records.read_record(folder)
+    roles = {"teacher", "student", "untrained_student", "projected_teacher", "tfidf"}
+    assert {result.role for result in record.results} == {use.role for use in record.inference} == roles
+    assert all(result.metrics["spearman"].n == 12 for result in record.results)
+    assert [row["group"] for row in record.result("student").groups] == ["first 2 dimensions", "first 4 dimensions"]
+    assert record.model["dimensions"] == 8
+    ours = models.forward_texts(TextModel.load(folder / "model"), texts(3), compute=FP32)
+    theirs = SentenceTransformer(str(folder / "model"), device="cpu").encode(texts(3))
+    assert theirs.shape == (3, 8)
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert cli.main(["verify", str(folder)]) == 0
+
+
+def test_distill_embedder_searches_where_the_data_have_queries(
+    tiny_model_folder, own_pairs, tmp_path, capsys, short_windows
+):
+    flags = ["--query-column", "one", "--document-column", "two"]
+    folder = run_distill_embedder(tiny_model_folder, own_pairs, tmp_path, *flags)
+    record = records.read_record(folder)
+    assert cli.main(["search", str(folder), "a good film"]) == 0
+    assert capsys.readouterr().out.strip()
+    for role in ("teacher", "student", "untrained_student", "tfidf"):
+        found = record.result(role).metrics
+        assert list(found) == ["spearman", "pearson", "mrr_at_10", "recall_at_1", "recall_at_10"]
+    assert "dimensions" not in record.model  # the student has no dense layer
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("distill_embedder", {"query_column": "question"}, "give both --query-column and --document-column"),
+        ("distill_embedder", {"prefixes": (32, 0)}, "prefixes must be > 0"),
+        ("distill_embedder", {"mse_weight": 0.0, "pair_weight": 0.0}, "weights must be >= 0 and one of them > 0"),
+        ("distill_embedder", {"cosine_weight": -1.0}, "weights must be >= 0"),
+        ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
+        ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
+    ],
+)
+def test_config_that_cannot_work_is_refused_in_one_sentence(recipe, changes, message):
+    with pytest.raises(InputError, match=message):
+        cli.load_recipe(recipe).Config(**changes)
+
+
+def test_sentences_of_all_languages_have_the_teachers_word_on_their_original():
+    pairs = {language: scored_pairs(4, name="train") for language in ("en", "de", "zh")}
+    originals = data.sentences_of(pairs["en"])
+    rows = np.arange(16, dtype=np.float32).reshape(8, 2)
+    every = data.with_originals_rows(pairs, dataclasses.replace(originals, teacher=rows))
+    assert len(every) == 24
+    assert every.ids[8] == "de/train/0/1"
+    for place in range(24):
+        assert every.texts[place] == originals.texts[place % 8]
+        assert every.teacher[place].tolist() == rows[place % 8].tolist()
+    assert list(data.join_splits(pairs.values()).labels) == 3 * list(pairs["en"].labels)
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+def test_extend_embedder_languages_has_a_row_for_each_language(hub, hub_home, tiny_model_folder, tmp_path):
+    import subprocess
+    import sys
+
+    words = ["run", "extend_embedder_languages", "--smoke", "--languages", "de", "zh", "--out", str(tmp_path)]
+    words += ["--teacher", str(tiny_model_folder), "--num-layers", "2", "--accept-license", "other:stsbenchmark"]
+    done = subprocess.run(
+        [sys.executable, "-m", "smallmodels", *words],
+        env=hub.environment(hub_home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "extend_embedder_languages").iterdir()
+    record = records.read_record(folder)
+    for role in ("teacher", "student"):
+        groups = record.result(role).groups
+        assert [row["group"] for row in groups] == ["en", "de", "zh"]
+        assert all(row["tokens_per_word"] > 0 and row["cpu_s_per_1000"] > 0 for row in groups)
+        assert ["num_bitexts" in row for row in groups] == [False, True, True]
+    assert record.languages == ["en", "de", "zh"]
+    assert "zh" in (folder / "model" / "README.md").read_text()
