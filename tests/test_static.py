@@ -99,6 +99,15 @@ def test_numpy_gives_what_torch_gives(static_embedder, static_classifier):
     assert probabilities.std(0).min() > 1e-4
 
 
+def test_predict_proba_gives_the_same_however_many_rows_a_product_has(static_classifier, monkeypatch):
+    model = models.to_numpy(static_classifier)
+    whole = model.predict_proba(MANY)
+    for most in (1, 100):
+        monkeypatch.setattr("smallmodels.static._ONE_THREAD", most)
+        np.testing.assert_allclose(model.predict_proba(MANY), whole, atol=1e-6)
+    assert model.predict_proba([]).shape == (0, 3)
+
+
 def test_an_embedder_has_no_probabilities_and_a_transformer_no_table(static_embedder, teacher):
     with pytest.raises(InputError, match="use encode"):
         models.to_numpy(static_embedder).predict_proba(["a"])
