@@ -45,12 +45,17 @@ class Config(distilling.Config):
     """Use so many texts without labels only."""
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Sentence-embedding model: hub id or local folder."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    trim_vocabulary: bool = False
+    """Keep only the tokens that the texts need; half of a MiniLM is its token table."""
     contrast_temperature: float = 0.1
     """Of the teacher's tuning, > 0: a smaller one looks at the nearest texts alone."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=1e-4, num_epochs=20, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(8 <= self.num_shots <= 64, "num_shots", "from 8 to 64", self.num_shots)
         require(self.contrast_temperature > 0, "contrast_temperature", "> 0", self.contrast_temperature)
 

@@ -1,10 +1,6 @@
-"""Distil an encoder for a task: the steps that recipes share, from splits to a finished run.
+"""Distil a classifier for any task: the steps that its recipes share, from splits to a finished student."""
 
-A recipe says which data, which task and which students; the order of steps, what is compared, and what is counted are
-the same for all of them, so that their reports can be read side by side.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -13,12 +9,13 @@ from torch import Tensor
 
 from smallmodels import evaluation, models, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
+from smallmodels.distilling.outcome import Distilled
 from smallmodels.errors import InputError, require
-from smallmodels.evaluation import Contender, Evaluation
+from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.students import Student
-from smallmodels.tasks import WORDS, Task
+from smallmodels.tasks import Task
 from smallmodels.training import TrainConfig
 
 
@@ -44,27 +41,12 @@ class Config:
     """Train on so many texts only, drawn so that classes keep their shares."""
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
-    num_layers: int = 3
-    """Layers of the teacher that the student keeps."""
-    hidden_size: int | None = None
-    """Width of the student: the dimensions and heads of the teacher that do most are kept; without it, all are."""
-    intermediate_size: int | None = None
-    """Feed-forward units of each layer of the student, likewise."""
-    trim_vocabulary: bool = False
-    """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     max_length: int = 128
     """Tokens after which a text is cut."""
     temperature: float = 2.0
     """Softens both distributions; > 0, and 1 leaves them as they are."""
     soft_weight: float = 0.9
     """Share of the teacher in the loss, in [0, 1]; the rest is that of the labels."""
-    objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
-    """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
-    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
-    layer_weight: float = 1.0
-    """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
-    num_relation_heads: int = 12
-    """Heads between which the relations of tokens are compared; a divisor of both widths."""
     margin: float = 0.01
     """How much of the metric the student may lose against the teacher and still do its job."""
     seed: int = 0
@@ -79,24 +61,50 @@ class Config:
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)
         require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
-        for name in ("num_layers", "hidden_size", "intermediate_size"):
-            require((value := getattr(self, name)) is None or value > 0, name, "> 0", value)
-        require(self.layer_weight >= 0, "layer_weight", ">= 0", self.layer_weight)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """A student, and what came out when it was compared."""
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig(Config):
+    """And for students that are made of the teacher's layers."""
 
-    student: TextModel
-    evaluation: Evaluation
-    about: Mapping[str, Any]
-    """What `run.finish` asks for."""
-    compute: Compute
-    """As `setup` chose it."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    hidden_size: int | None = None
+    """Width of the student: the dimensions and heads of the teacher that do most are kept; without it, all are."""
+    intermediate_size: int | None = None
+    """Feed-forward units of each layer of the student, likewise."""
+    trim_vocabulary: bool = False
+    """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
+    objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
+    """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
+    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
+    layer_weight: float = 1.0
+    """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
+    num_relation_heads: int = 12
+    """Heads between which the relations of tokens are compared; a divisor of both widths."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_layers", "hidden_size", "intermediate_size"):
+            require((value := getattr(self, name)) is None or value > 0, name, "> 0", value)
+        require(self.layer_weight >= 0, "layer_weight", ">= 0", self.layer_weight)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a student is made of a model: of the teacher for itself, of the base model for its controls."""
+
+    make: Callable[[TextModel, Split, Compute, str], Student]
+    """Of a model, the texts to learn on, how models run, and what its phases' names begin with."""
+    phases: tuple[str, ...] = ()
+    """That `make` adds to the run."""
+    objective: Callable[[training.LossFn, Student, TextModel, Compute], training.LossFn] = lambda loss_fn, *_: loss_fn
+    """What is learned, of a loss on the answers, the student and the teacher; the loss itself by default."""
+    as_used: Callable[[Student], Any] = lambda student: student
+    """A trained student as it is saved and used."""
 
 
 def smoke(config: Any) -> Any:
@@ -119,11 +127,12 @@ def split_options(config: Config) -> dict[str, Any]:
     }
 
 
-def distil(
+def distil_classifier(
     run: Run,
     config: Config,
     task: Task,
     splits: Splits,
+    maker: Maker,
     *,
     teacher_name: str,
     noun: str,
@@ -135,23 +144,20 @@ def distil(
         config: Of the recipe.
         task: What kind of labels the splits have.
         splits: Not tokenised.
+        maker: How the student is made.
         teacher_name: As `run.pin` gave it.
-        noun: What the student is, for the title: `text classifier`.
+        noun: What the student is, for the title: `3-layer text classifier`.
     """
     # 1. Models: licences checked, and what cannot be had refused before anything is paid
-    _require_fitting(config, task)
     run.add_source(splits.source)
     run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
     base, fetched, is_tuned = task.load_model(
         teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
-    students.keep_layers(base, config.num_layers)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
-    small_base = _smaller(run, base, config, splits.train, compute, phase="importance_base")
-    for line in students.describe_change(base, small_base).splitlines():
-        run.say(line)
+    small_base = maker.make(base, splits.train, compute, "base_")
     num_classes = len(splits.label_names)
     baselines = {
         role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
@@ -167,10 +173,10 @@ def distil(
         soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
         return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
 
-    _objective(config, soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
-
     def validate(model: TextModel) -> dict[str, float]:
         return {metric: measure(model, splits, compute=compute)}
+
+    maker.objective(soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
 
     # 2. Teacher: fine-tuned once, and its logits stored once; other runs find both in the cache
     teacher = base
@@ -190,20 +196,20 @@ def distil(
     signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
 
     # 3. Student, and the same student without a teacher at equal cost
-    untrained = _smaller(run, teacher, config, splits.train, compute, phase="importance")
+    untrained = maker.make(teacher, splits.train, compute, "")
     splits = replace(splits, train=splits.train.with_signals(signals))
-    if config.trim_vocabulary:  # the student's own tokens; the teacher's rows stay with their texts
+    if untrained.tokenizer is not teacher.tokenizer:  # its own tokens; the teacher's rows stay with their texts
         splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
-    loss_fn = _objective(config, soft_loss, untrained, teacher, compute)
+    loss_fn = maker.objective(soft_loss, untrained, teacher, compute)
     how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
     student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
-    paid_for = {"label_only": _paid(config, ["cache", "train"])}
+    paid_for = {"label_only": ["cache", "train"]}
     if is_tuned:  # what its fine-tuning cost is not known
         run.event(
-            "control", "the teacher came fine-tuned, so the control without it starts from its layers all the same"
+            "control", "the teacher came fine-tuned, so the control without it starts from its weights all the same"
         )
     else:
-        paid_for["label_only_full_cost"] = ["teacher", *paid_for["label_only"]]
+        paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
     if loss_fn is not soft_loss:  # no phase has steps without the teacher yet
         for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
             run.phase(
@@ -223,12 +229,13 @@ def distil(
         controls[role] = run.phase(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
 
     # 4. The test split is read here, once
-    of_teacher_phase = () if is_tuned else ("teacher",)
+    tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)
+    used = maker.as_used(student)
     contenders = {
-        "teacher": Contender(teacher, built_by=of_teacher_phase),
-        "student": Contender(student, built_by=tuple(paid_for["label_only"]), teacher_phases=of_teacher_phase),
-        "untrained_student": Contender(untrained, teacher_phases=of_teacher_phase),
-        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
+        "teacher": Contender(teacher, built_by=tuning),
+        "student": Contender(used, built_by=(*maker.phases, "cache", "train"), teacher_phases=tuning),
+        "untrained_student": Contender(maker.as_used(untrained), built_by=maker.phases, teacher_phases=tuning),
+        **{role: Contender(maker.as_used(m), built_by=(*of_control, role)) for role, m in controls.items()},
         **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
     }
     result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
@@ -244,7 +251,7 @@ def distil(
         compute=compute,
     )
     about = {
-        "title": f"{config.num_layers}-layer {noun} for {splits.source.name}, distilled from {fetched.source.name}",
+        "title": f"{noun} for {splits.source.name}, distilled from {fetched.source.name}",
         "task": task.tag,
         "metric": task.metric,
         "margin": config.margin,
@@ -258,38 +265,53 @@ def distil(
         "limits": [f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],
         "label_names": splits.label_names,
     }
-    return Distilled(student, result, about, compute)
+    return Distilled(used, result, about, compute)
 
 
-def _require_fitting(config: Config, task: Task) -> None:
-    """Refuse an objective that is not for the task."""
-    if config.objective != "soft_targets" and task is WORDS:
+def distil_layers(
+    run: Run, config: LayersConfig, task: Task, splits: Splits, *, teacher_name: str, noun: str
+) -> Distilled:
+    """`distil_classifier` with a student that is made of the teacher's layers.
+
+    Args: As there; noun without the number of layers.
+    Raises: As there; InputError if the objective is not for the task.
+    """
+    if config.objective != "soft_targets" and task.is_of_words:
         raise InputError(
             f"the objective {config.objective} is for labels of whole texts, and here each word has one: choose "
             "soft_targets"
         )
+    is_narrow = config.hidden_size is not None or config.intermediate_size is not None
+    maker = Maker(
+        make=partial(_of_layers, run, config, is_narrow),
+        phases=("importance",) if is_narrow else (),
+        objective=partial(_objective, config),
+    )
+    noun = f"{config.num_layers}-layer {noun}"
+    return distil_classifier(run, config, task, splits, maker, teacher_name=teacher_name, noun=noun)
 
 
-def _smaller(run: Run, model: TextModel, config: Config, train: Split, compute: Compute, *, phase: str) -> Student:
+def _of_layers(
+    run: Run, config: LayersConfig, is_narrow: bool, model: TextModel, train: Split, compute: Compute, prefix: str
+) -> Student:
     """The student that the config asks for, of the weights of a model."""
     student = students.keep_layers(model, config.num_layers)
-    if config.hidden_size is not None or config.intermediate_size is not None:
+    if is_narrow:
         texts = list(train.whole_texts[: students.NUM_TEXTS])
-        importance = run.phase(phase, students.measure_importance, student, texts, compute=compute)
+        importance = run.phase(f"{prefix}importance", students.measure_importance, student, texts, compute=compute)
         student = students.narrow(
             student, importance, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size
         )
-    return students.trim_vocabulary(student, train.whole_texts) if config.trim_vocabulary else student
-
-
-def _paid(config: Config, phases: list[str]) -> list[str]:
-    """Phases that made the student and that no control has of its own."""
-    is_narrow = config.hidden_size is not None or config.intermediate_size is not None
-    return ["importance", *phases] if is_narrow else phases
+    if config.trim_vocabulary:
+        student = students.trim_vocabulary(student, train.whole_texts)
+    if prefix:  # once is enough
+        for line in students.describe_change(model, student).splitlines():
+            run.say(line)
+    return student
 
 
 def _objective(
-    config: Config, loss_fn: training.LossFn, student: Student, teacher: TextModel, compute: Compute
+    config: LayersConfig, loss_fn: training.LossFn, student: Student, teacher: TextModel, compute: Compute
 ) -> training.LossFn:
     """The loss, or one with the teacher's layers beside it."""
     if config.objective == "soft_targets":
