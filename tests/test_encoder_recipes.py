@@ -200,7 +200,7 @@ def test_a_narrower_student_learns_what_the_layers_of_its_teacher_make(own, tiny
     (folder,) = (tmp_path / "distill_sentence_pairs").iterdir()
     record = records.read_record(folder)
     names = {phase.name for phase in record.phases}
-    assert {"importance", "importance_base", "probe_live", "probe_label_only"} <= names
+    assert {"importance", "base_importance", "probe_live", "probe_label_only"} <= names
     assert "importance" in record.result("student").built_by
     assert TextModel.load(folder / "model").model.config.intermediate_size == 16
 
