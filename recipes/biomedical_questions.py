@@ -22,7 +22,7 @@ NOTICE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "qiaojin/PubMedQA"
@@ -66,7 +66,7 @@ def main(config: Config, run: Run) -> None:
 
     # Most answers are yes, so accuracy would praise a model that says nothing else
     task = replace(tasks.CLASSES, metric="macro_f1", validate=tasks.validate_macro_f1, evaluate=evaluate)
-    done = distilling.distil(
+    done = distilling.distil_layers(
         run, config, task, splits, teacher_name=teacher_name, noun="model of answers to biomedical questions"
     )
     run.finish(done.student, **{**done.about, "limits": [NOTICE, *done.about["limits"]]})

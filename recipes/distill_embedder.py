@@ -17,7 +17,7 @@ from smallmodels import (
     baselines,
     cli,
     data,
-    distilling_embedders,
+    distilling,
     evaluation,
     losses,
     models,
@@ -25,7 +25,7 @@ from smallmodels import (
     teachers,
 )
 from smallmodels.data import Batch, RetrievalSplits, Sentences
-from smallmodels.distilling_embedders import Judge
+from smallmodels.distilling import Judge
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender, Contenders, Evaluation
 from smallmodels.models import Compute, Model
@@ -121,7 +121,7 @@ def main(config: Config, run: Run) -> None:
     held_out = [text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts]
     texts = load_texts(config, run, dataset_name, held_out=held_out)
     run.add_source(texts.source)
-    teacher, name = distilling_embedders.load_teacher(
+    teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(texts.train), max_length=config.max_length
     )
     train = texts.train.tokenize(teacher.tokenizer, max_length=teacher.max_length)
@@ -168,7 +168,7 @@ def main(config: Config, run: Run) -> None:
         )
         return evaluation.with_metrics_of(found, searched)
 
-    done = distilling_embedders.distil(
+    done = distilling.distil_embedder(
         run,
         train,
         loss_fn,

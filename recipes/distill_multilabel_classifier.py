@@ -14,7 +14,7 @@ from smallmodels.training import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "google-research-datasets/go_emotions"
@@ -45,7 +45,7 @@ def main(config: Config, run: Run) -> None:
         label_columns=config.label_columns,
         **distilling.split_options(config),
     )
-    done = distilling.distil(
+    done = distilling.distil_layers(
         run, config, tasks.LABELS, splits, teacher_name=teacher_name, noun="classifier of several labels"
     )
     run.finish(done.student, **done.about)

@@ -15,7 +15,7 @@ from smallmodels.training import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "PhilipMay/stsb_multi_mt"
@@ -51,7 +51,9 @@ def main(config: Config, run: Run) -> None:
         **distilling.split_options(config),
     )
     task, noun = (tasks.CLASSES, "classifier") if splits.label_names else (tasks.SCORES, "scorer")
-    done = distilling.distil(run, config, task, splits, teacher_name=teacher_name, noun=f"{noun} of pairs of texts")
+    done = distilling.distil_layers(
+        run, config, task, splits, teacher_name=teacher_name, noun=f"{noun} of pairs of texts"
+    )
     run.finish(done.student, **done.about)
 
 

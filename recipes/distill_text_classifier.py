@@ -13,7 +13,7 @@ from smallmodels.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "PolyAI/banking77"
@@ -38,7 +38,9 @@ def main(config: Config, run: Run) -> None:
         **distilling.split_options(config),
     )
     # fine_tune, store_signals, keep_layers, fit on `losses.kl_divergence`, the same without a teacher, evaluate
-    done = distilling.distil(run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="text classifier")
+    done = distilling.distil_layers(
+        run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="text classifier"
+    )
     run.finish(done.student, **done.about)
 
 

@@ -15,7 +15,7 @@ from smallmodels.training import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "ghadeermobasher/BC5CDR-Chemical-Disease"
@@ -42,7 +42,7 @@ def main(config: Config, run: Run) -> None:
         tags_column=config.tags_column,
         **distilling.split_options(config),
     )
-    done = distilling.distil(run, config, tasks.WORDS, splits, teacher_name=teacher_name, noun="entity finder")
+    done = distilling.distil_layers(run, config, tasks.WORDS, splits, teacher_name=teacher_name, noun="entity finder")
     run.finish(done.student, **done.about)
 
 

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, distilling_embedders, evaluation, losses, models, students, teachers
+from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch, Split
-from smallmodels.distilling_embedders import Judge
+from smallmodels.distilling import Judge
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contenders, Evaluation
 from smallmodels.models import Compute, Model, TextModel
@@ -95,7 +95,7 @@ def main(config: Config, run: Run) -> None:
     for source in [*(s.source for s in by_language.values()), *(source for _, source in bitexts.values())]:
         run.add_source(source)
     originals = data.sentences_of(by_language[config.original].train)
-    teacher, name = distilling_embedders.load_teacher(
+    teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(originals), max_length=config.max_length
     )
 
@@ -125,7 +125,7 @@ def main(config: Config, run: Run) -> None:
         pairs = {language: split for language, (split, _) in bitexts.items()}
         return evaluation.evaluate_languages(contenders, tests, pairs, compute=compute, context=context)
 
-    done = distilling_embedders.distil(
+    done = distilling.distil_embedder(
         run,
         train.tokenize(untrained.tokenizer, max_length=untrained.max_length),
         loss_fn,

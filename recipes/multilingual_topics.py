@@ -22,7 +22,7 @@ LANGUAGES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what, for whom."""
 
     dataset: str = "Davlan/sib200"
@@ -64,7 +64,7 @@ def main(config: Config, run: Run) -> None:
         )
         return evaluation.by_group(found, data.languages_of_rows(splits.test), "accuracy")
 
-    done = distilling.distil(
+    done = distilling.distil_layers(
         run,
         config,
         replace(tasks.CLASSES, evaluate=evaluate),

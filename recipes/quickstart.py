@@ -11,9 +11,9 @@ from functools import partial
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, distilling_embedders, evaluation, losses, models, students, teachers
+from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch
-from smallmodels.distilling_embedders import Judge
+from smallmodels.distilling import Judge
 from smallmodels.errors import require
 from smallmodels.evaluation import Contenders, Evaluation
 from smallmodels.models import Compute, Model
@@ -67,7 +67,7 @@ def main(config: Config, run: Run) -> None:
     (teacher_name,) = run.pin((config.teacher, "model"))
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
     run.add_source(splits.source)
-    teacher, name = distilling_embedders.load_teacher(
+    teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(splits.train), max_length=config.max_length
     )
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
@@ -86,7 +86,7 @@ def main(config: Config, run: Run) -> None:
     def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
         return evaluation.evaluate_retrieval(contenders, splits.test, compute=compute, context=context)
 
-    done = distilling_embedders.distil(
+    done = distilling.distil_embedder(
         run,
         splits.train.with_signals(signals),
         loss_fn,

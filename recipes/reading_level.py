@@ -14,7 +14,7 @@ from smallmodels.training import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(distilling.Config):
+class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "iastate/onestop_english"
@@ -45,7 +45,7 @@ def main(config: Config, run: Run) -> None:
         label_column=config.label_column,
         **distilling.split_options(config),
     )
-    done = distilling.distil(
+    done = distilling.distil_layers(
         run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="classifier of reading level"
     )
     limit = "It knows newspaper articles that were rewritten for learners; it judges texts, never their readers."

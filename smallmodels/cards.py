@@ -33,6 +33,7 @@ def model_card(record: RunRecord) -> str:
         front_matter=_front_matter(_metadata(record, main)),
         distilled=_is_distilled(record),
         embeds=record.task == "sentence-similarity",
+        without_torch=_is_static_classifier(record),
         options=_PIPELINE_OPTIONS.get(str(record.model.get("problem")), ""),
         license=_license_words(record),
         quality=_quality_table(record),
@@ -72,13 +73,25 @@ def _metadata(record: RunRecord, main: Result | None) -> dict[str, Any]:
         "base_model_relation": "finetune" if base else None,
         "datasets": list(dict.fromkeys(s.name for s in data if _on_hub(s))),
         "pipeline_tag": record.task if _TASK.fullmatch(record.task) else None,
-        "library_name": "sentence-transformers" if record.task == "sentence-similarity" else "transformers",
+        "library_name": _library(record),
         "tags": ["smallmodels", "distillation" if _is_distilled(record) else "fine-tuning", "energy"],
         "metrics": [_metric_id(record.metric)] if main and record.metric in main.metrics else None,
         "co2_eq_emissions": _emissions(record),
         "model-index": _model_index(record, main, data),
     }
     return {key: value for key, value in values.items() if value}
+
+
+def _library(record: RunRecord) -> str:
+    """What the code under "Use" loads the model with."""
+    if _is_static_classifier(record):
+        return "smallmodels"
+    return "sentence-transformers" if record.task == "sentence-similarity" else "transformers"
+
+
+def _is_static_classifier(record: RunRecord) -> bool:
+    """Whether it is a classifier that transformers does not know."""
+    return record.task == "text-classification" and record.model.get("loader") == "smallmodels.static.StaticModel"
 
 
 def _is_distilled(record: RunRecord) -> bool:

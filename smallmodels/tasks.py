@@ -41,6 +41,8 @@ class Task:
     """By role, what makes a baseline of a split and `num_classes`."""
     outputs: Callable[[Splits], Sequence[str]] = lambda splits: splits.label_names
     """Names of a model's outputs."""
+    is_of_words: bool = False
+    """Whether each word of a text has a label, and not the text."""
     num_signal_rows: Callable[[Split], int] = len
     """Rows of logits that a teacher stores for a split."""
 
@@ -103,6 +105,7 @@ WORDS = Task(
         contenders, splits.test, splits.label_names, compute=compute, context=context
     ),
     baselines={"word_tags": baselines.WordTagger.fit},
+    is_of_words=True,
     num_signal_rows=lambda split: sum(text.count(" ") + 1 for text in split.texts),
 )
 """A tag for each word, of which spans are made."""

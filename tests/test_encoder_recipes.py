@@ -190,6 +190,28 @@ def test_predict_asks_for_the_second_text_of_a_pair_and_refuses_one_too_many(run
     assert "reads one text at a time" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["hidden_states", "attention_relations"])
+def test_a_narrower_student_learns_what_the_layers_of_its_teacher_make(own, tiny_model_folder, tmp_path, objective):
+    words = ["run", "distill_sentence_pairs", *COMMON, "--dataset", str(own / "classes.csv"), "--trim-vocabulary"]
+    words += ["--objective", objective, "--intermediate-size", "16", "--num-relation-heads", "4"]
+    words += ["--teacher", str(tiny_model_folder)]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    (folder,) = (tmp_path / "distill_sentence_pairs").iterdir()
+    record = records.read_record(folder)
+    names = {phase.name for phase in record.phases}
+    assert {"importance", "base_importance", "probe_live", "probe_label_only"} <= names
+    assert "importance" in record.result("student").built_by
+    assert TextModel.load(folder / "model").model.config.intermediate_size == 16
+
+
+def test_an_objective_of_layers_is_refused_where_each_word_has_a_label(own, tiny_model_folder, tmp_path, capsys):
+    words = ["run", "distill_token_classifier", *COMMON, "--dataset", str(own / "tags.conll")]
+    words += ["--objective", "hidden_states", "--teacher", str(tiny_model_folder), "--out", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "is for labels of whole texts" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_wrong_tag_ends_in_one_sentence(own, tiny_model_folder, tmp_path, capsys):
     path = tmp_path / "wrong.conll"
     path.write_text((own / "tags.conll").read_text().replace("B-plea", "plea", 1))

@@ -42,6 +42,7 @@ SETTINGS = {
     "finetune-lora": ["finetune_text_classifier", *LAYERS, "--lora-rank", "2", "--micro-batch-size", "3"],
     "distill": ["distill_text_classifier", *LAYERS, "--teacher-train.max-steps", "4", *TEACHER],
     "distill-dropout": ["distill_text_classifier", *LAYERS, "--dropout", "--micro-batch-size", "3", *TEACHER],
+    "static": ["distill_static_embedder", "--dimensions", "8", "--teacher-train.max-steps", "4", *TEACHER],
     "quickstart": ["quickstart", *LAYERS, "--max-entries", "24", "--num-evaluations", "2"],
     "pretrain": ["pretrain_language_model", *LAYERS, "--num-evaluations", "2"],
     "language": ["distill_language_model", "--num-layers", "1", "--num-evaluations", "2"],
@@ -49,7 +50,7 @@ SETTINGS = {
 }
 MODEL_FLAG = {
     "finetune": "--base-model",
-    **dict.fromkeys(("distill", "quickstart", "language", "policy"), "--teacher"),
+    **dict.fromkeys(("distill", "static", "quickstart", "language", "policy"), "--teacher"),
 }
 TEXTS = ["--text-columns", "message", "--max-length", "32"]
 ANSWERS = ["--prompt-column", "asked", "--completion-column", "team", "--template", "plain", "--max-length", "32"]
@@ -347,6 +348,8 @@ PLACES = {
     "validation-end": ("distill", [Point("smallmodels.evaluation:accuracy", 1, "train", after=True)]),
     "train-kept": ("finetune", [Point(REPLACE, 1, "train", path="value"), Point(REPLACE, 1, "train", path="result")]),
     "control": ("distill", [Point(TRAIN_STEP, 7, "label_only"), Point(TRAIN_STEP, 3, "label_only_full_cost")]),
+    "vectors": ("static", [Point(FORWARD, 1, "base_vectors"), Point("smallmodels.kept:save", 1, "vectors")]),
+    "static": ("static", [Point(TRAIN_STEP, 3, "train"), Point("smallmodels.kept:save", 1, "train")]),
     "tokenizer": ("pretrain", [Point("smallmodels.kept:save", 1, "tokenizer"), Point(TRAIN_STEP, 3, "train")]),
     "tokens-cache": ("language", [Point(FORWARD_TARGETS, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "tokens-train": ("language", [Point(TRAIN_STEP, 3, "train"), Point(SAVE_FILE, 2, "train", after=True)]),

@@ -318,6 +318,21 @@ def test_the_teacher_that_runs_along_is_in_evaluation_mode_and_without_gradients
     assert not list(loss.parameters())
 
 
+def test_a_teacher_of_the_loss_beside_is_still_refused_in_training_mode():
+    teacher, other = tiny("BERT"), tiny("BERT")
+    student = students.keep_layers(teacher, 1)
+    other.model.train()
+
+    def soft(model, batch):
+        aims = other.model(**batch.inputs).logits
+        return losses.kl_divergence(model(**batch.inputs).logits, aims, temperature=2.0)
+
+    loss = teachers.HiddenStatesLoss(soft, student, teacher, weight=1.0, compute=FP32)
+    config = TrainConfig(max_steps=1, batch_size=4)
+    with pytest.raises(InputError, match="the model 'other' in the loss function should be in evaluation mode"):
+        training.fit(student, split(student.tokenizer, 6), loss, config, compute=FP32)
+
+
 def test_hidden_states_of_a_student_with_all_layers_are_no_loss():
     teacher = tiny("BERT")
     batch = batches.collate(split(teacher.tokenizer, 6), np.arange(6))

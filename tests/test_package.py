@@ -131,7 +131,7 @@ GROUPS = (
     {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
     {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
     {"phases"},
-    {"entries", "arrays"},
+    {"entries", "arrays", "static"},
     {"data"},
     {"models", "students", "baselines"},
     {
@@ -152,7 +152,7 @@ GROUPS = (
     },
     {"tasks"},
     {"runs"},
-    {"distilling", "distilling_embedders"},
+    {"distilling"},
     {"usage", "verification"},
     {"publishing", "external"},
     {"cli"},

@@ -3,6 +3,7 @@
 from smallmodels.data.alignment import pair_targets, same_tokens
 from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
+from smallmodels.data.few_shots import NO_LABEL, ClassPlan, draw_shots, plan_by_class
 from smallmodels.data.in_languages import by_language, languages_of_rows, load_in_languages
 from smallmodels.data.languages import languages_of
 from smallmodels.data.multilabel import load_multilabel_classification
@@ -25,7 +26,9 @@ from smallmodels.data.texts import cut_into_rows, load_texts
 from smallmodels.data.token_classification import load_token_classification
 
 __all__ = [
+    "NO_LABEL",
     "Batch",
+    "ClassPlan",
     "RetrievalSplit",
     "RetrievalSplits",
     "Sentences",
@@ -36,6 +39,7 @@ __all__ = [
     "cut_completions",
     "cut_into_rows",
     "cuts_alike",
+    "draw_shots",
     "join_splits",
     "languages_of",
     "languages_of_rows",
@@ -52,6 +56,7 @@ __all__ = [
     "load_token_classification",
     "load_translated_pairs",
     "pair_targets",
+    "plan_by_class",
     "prompt_ids",
     "same_tokens",
     "sentences_of",

@@ -147,4 +147,4 @@ def example_predictions(evaluation: Evaluation, splits: Splits, *, count: int = 
 
 def is_embedder(model: nn.Module) -> bool:
     """Whether a model gives embeddings and not logits."""
-    return isinstance(model, models.Embedder)
+    return isinstance(model, (models.Embedder, models.StaticEmbedder))

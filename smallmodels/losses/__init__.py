@@ -11,8 +11,8 @@ Shapes: N targets (examples or tokens), C classes, V tokens of a vocabulary, K t
 of an embedding or hidden state, L positions of a text.
 
 `classes` compares logits, `labels` those of labels that do not exclude each other, and scores; `vocabulary` compares
-logits of language models without ever holding all of them, `embeddings` embeddings, `layers` what an encoder makes of
-each token on the way.
+logits of language models without ever holding all of them, `embeddings` embeddings, `contrast` those of classes,
+`layers` what an encoder makes of each token on the way.
 """
 
 from smallmodels.losses.classes import (
@@ -26,6 +26,7 @@ from smallmodels.losses.classes import (
     skew_reverse_kl_divergence,
     universal_logit_distance,
 )
+from smallmodels.losses.contrast import supervised_contrastive
 from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, pairwise_similarity, unit_length
 from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
 from smallmodels.losses.layers import attention_relations, hidden_states_mse, mean_by_text
@@ -67,6 +68,7 @@ __all__ = [
     "skew_kl_divergence",
     "skew_reverse_kl_divergence",
     "squared_error",
+    "supervised_contrastive",
     "top_k",
     "top_k_by_chunks",
     "top_k_divergence",

@@ -1,8 +1,8 @@
 """Load, run, count, adapt and save models.
 
 `loading` reads and writes them, `compute` chooses where and how they run, `forward` runs them without gradients,
-`first_token` leaves out what a classifier's head does not read, `facts` counts, `adapters` makes them cheap to train,
-`encoders` looks inside their layers.
+`first_token` leaves out what a classifier's head does not read, `static` does without a transformer, `facts` counts,
+`adapters` makes them cheap to train, `encoders` looks inside their layers.
 """
 
 from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
@@ -43,6 +43,15 @@ from smallmodels.models.loading import (
     require_own_tokens,
     seeded,
 )
+from smallmodels.models.static import (
+    StaticClassifier,
+    StaticEmbedder,
+    backend_of,
+    from_numpy,
+    is_static,
+    plain_tokenizer,
+    to_numpy,
+)
 
 __all__ = [
     "Compute",
@@ -52,8 +61,11 @@ __all__ = [
     "Model",
     "Operations",
     "Problem",
+    "StaticClassifier",
+    "StaticEmbedder",
     "TextModel",
     "add_lora",
+    "backend_of",
     "byte_level_bpe",
     "choose_compute",
     "compute_every_token",
@@ -65,7 +77,9 @@ __all__ = [
     "forward_targets",
     "forward_texts",
     "forward_words",
+    "from_numpy",
     "is_adapted",
+    "is_static",
     "is_token_classifier",
     "keeps_texts_apart",
     "layer_of",
@@ -82,12 +96,14 @@ __all__ = [
     "num_operations",
     "num_parameters",
     "pick_device",
+    "plain_tokenizer",
     "require_four_bit",
     "require_layout",
     "require_own_tokens",
     "seeded",
     "size_bytes",
     "tied_layers",
+    "to_numpy",
     "vocabulary_size",
     "watch_heads",
     "watch_states",

@@ -11,10 +11,13 @@ from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import Embedder, TextModel, is_token_classifier
+from smallmodels.models.static import StaticClassifier, StaticEmbedder, is_static
 
 _POOLED = {"pooler", "projection"}
 _HEADS = _POOLED | {"classifier", "pre_classifier", "head"}
 """Parts that see one vector for each text: in encoders and embedders, and in classifiers of texts."""
+_OF_TEXTS = ("ForSequenceClassification", "EmbeddingClassifier")
+"""Ends of the names of classifiers of texts."""
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -36,7 +39,12 @@ def size_bytes(model: nn.Module) -> int:
 def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
     """Facts about a trained model for the record: base model, size, measured choices, how to load it."""
     config: Any = model.model.config
-    loaders = {Embedder: "SentenceTransformer", LanguageModel: "AutoModelForCausalLM"}
+    loaders = {
+        Embedder: "SentenceTransformer",
+        LanguageModel: "AutoModelForCausalLM",
+        StaticClassifier: "smallmodels.static.StaticModel",
+        StaticEmbedder: "smallmodels.static.StaticModel",
+    }
     head = (
         "AutoModelForTokenClassification" if is_token_classifier(model.model) else "AutoModelForSequenceClassification"
     )
@@ -79,7 +87,8 @@ class Operations:
         """Those of a model, which `Compute.place` may have shortened."""
         config: Any = model.config
         width, num_layers = int(getattr(config, "hidden_size", 0)), int(getattr(config, "num_hidden_layers", 0))
-        once = _HEADS if _transformer_name(model).endswith("ForSequenceClassification") else _POOLED
+        is_classifier = is_static(model) or _transformer_name(model).endswith(_OF_TEXTS)
+        once = _HEADS if is_classifier else _POOLED
         per_text = {m for name, m in model.named_modules() if set(name.split(".")) & once}
         num_short = 0
         if first_token.is_shortened(model):

@@ -26,10 +26,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from smallmodels import files, sources
+from smallmodels import files, sources, static
 from smallmodels.data.splits import Tokens, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models.language_model import LanguageModel, require_known_output
+from smallmodels.models.static import from_numpy, is_static, to_numpy
 
 _NOTES_NAME = "smallmodels.json"
 
@@ -81,7 +82,7 @@ class TextModel:
     """A model with its tokenizer, and notes on how it came to be; a teacher or a student."""
 
     model: nn.Module
-    """A sequence or token classifier of transformers, an `Embedder`, or a `LanguageModel`."""
+    """A sequence or token classifier of transformers, an `Embedder`, a `LanguageModel`, or one of `models.static`."""
     tokenizer: PreTrainedTokenizerBase
     notes: dict[str, Any] = field(default_factory=dict)
     """JSON-able: `base_model`, `layers`, …"""
@@ -91,8 +92,11 @@ class TextModel:
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), config and tokenizer, readable by transformers.
 
-        An embedder is readable by sentence-transformers as well.
+        An embedder is readable by sentence-transformers as well, and a static model only by those that read its kind.
         """
+        if is_static(self.model):
+            to_numpy(self).save(folder)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with quiet_transformers():
             self.transformer.save_pretrained(folder)
@@ -106,6 +110,8 @@ class TextModel:
     def load(cls, folder: Path) -> "TextModel":
         """Read what `save` wrote; float32, in evaluation mode, no code from the folder."""
         about = files.read_json(folder / _NOTES_NAME)
+        if about["kind"] == static.KIND:
+            return cls(*from_numpy(static.StaticModel.load(folder)), about["notes"], about["max_length"])
         auto, wrapper = _KINDS[about["kind"]]
         model, tokenizer = _from_folder(auto, folder, may_lack=_MAY_LACK.get(about["kind"], ()))
         wrapped: nn.Module = wrapper(model) if wrapper else model

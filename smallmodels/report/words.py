@@ -21,6 +21,7 @@ Unit = Literal["J", "CPU-s"]
 
 ROLE_NAMES = {
     "teacher": "Teacher",
+    "untuned_teacher": "Untuned teacher",
     "student": "Student",
     "untrained_student": "Untrained student",
     "label_only": "Labels only",
@@ -31,6 +32,7 @@ ROLE_NAMES = {
 }
 
 ROLE_MEANINGS = {
+    "untuned_teacher": "the teacher's head on embeddings that were not tuned",
     "untrained_student": "the student before training",
     "label_only": "the student's shape, trained on labels alone for what the teacher's signal and the training cost",
     "label_only_full_cost": "the same, for that and the teacher's fine-tuning",

@@ -4,10 +4,11 @@ Both live in the cache folder, addressed by what changes them, with the joules t
 costs nothing now and still owes its share.
 
 `signals` is what was stored and how it reaches a batch, `storing` makes it in one pass that survives a kill, `tuning`
-fine-tunes teachers, `addresses` says what makes a model give what it gives, `inside` has losses for which a teacher
-runs along.
+fine-tunes teachers, `heads` makes classifiers of embedders, `addresses` says what makes a model give what it gives,
+`inside` has losses for which a teacher runs along.
 """
 
+from smallmodels.teachers.heads import EmbeddingClassifier, LinearHead, fit_head, with_head
 from smallmodels.teachers.inside import AttentionRelationsLoss, HiddenStatesLoss, LiveEncoder
 from smallmodels.teachers.signals import (
     LiveTeacher,
@@ -28,7 +29,9 @@ from smallmodels.teachers.tuning import fine_tune
 
 __all__ = [
     "AttentionRelationsLoss",
+    "EmbeddingClassifier",
     "HiddenStatesLoss",
+    "LinearHead",
     "LiveEncoder",
     "LiveTeacher",
     "LiveTopK",
@@ -37,9 +40,11 @@ __all__ = [
     "Signals",
     "TokenSignals",
     "fine_tune",
+    "fit_head",
     "input_hashes",
     "require_space",
     "require_space_for_tokens",
     "store_signals",
     "store_token_signals",
+    "with_head",
 ]

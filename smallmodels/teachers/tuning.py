@@ -24,8 +24,9 @@ def fine_tune(
     config: training.TrainConfig,
     *,
     seed: int = 0,
-    validation: Split,
-    validate: training.Validate,
+    validation: Split | None = None,
+    validate: training.Validate | None = None,
+    plan: training.MakePlan | None = None,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
     cache: Path | None = None,
@@ -40,6 +41,7 @@ def fine_tune(
         seed: The teacher's own seed.
         validation: What `validate` reads; part of the address, because it chooses the weights.
         validate: As `training.fit` takes it.
+        plan: As `training.fit` takes it.
         compute: Device and number format; chosen for this machine if None.
         context: Of the run.
         cache: Folder of the cache; `cache_folder()` if None.
@@ -50,9 +52,10 @@ def fine_tune(
         **addresses.of_model(base),
         "max_length": base.max_length,
         "train": train.fingerprint(),
-        "validation": validation.fingerprint(),
+        "validation": None if validation is None else validation.fingerprint(),
         "loss": addresses.of_code(loss_fn),
-        "validate": addresses.of_code(validate),
+        "validate": None if validate is None else addresses.of_code(validate),
+        **({"plan": addresses.of_code(plan)} if plan else {}),
         "torch": torch.__version__,
         "config": dataclasses.asdict(config),
         "seed": seed,
@@ -77,7 +80,7 @@ def fine_tune(
         bill = entries.Bill([], context)
         bill.begin(since_phase_began=True)
         tuned = training.fit(
-            base, train, loss_fn, config, seed=seed, validate=validate, compute=compute, context=context
+            base, train, loss_fn, config, seed=seed, validate=validate, plan=plan, compute=compute, context=context
         )
         with entries.writing(folder), files.atomic_folder(folder) as temporary:
             tuned.save(temporary / "model")

@@ -38,6 +38,8 @@ def _names_in(function: Any) -> dict[str, Any]:
     if isinstance(function, functools.partial):
         bound = {str(i): value for i, value in enumerate(function.args)} | function.keywords
         return bound | _names_in(function.func)
+    if isinstance(function, nn.Module):  # its own parameters are trained, but a function that it holds has names too
+        return {name: value for held in vars(function).values() for name, value in _names_in(held).items()}
     code = getattr(function, "__code__", None)
     if code is None:
         return {}

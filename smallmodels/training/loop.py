@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from smallmodels import checkpoints, files, memory, models, processes
 from smallmodels.data.batches import Batch, Indices, Plan, Steps
+from smallmodels.data.few_shots import StepPlan
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError, WorkerError
 from smallmodels.models import Compute, TextModel
@@ -32,6 +33,9 @@ from smallmodels.training.state import Checkpointer, Progress, State, buffers_of
 Validate = Callable[[TextModel], Mapping[str, float]]
 """Metrics on validation; training keeps the weights with the highest first one."""
 
+MakePlan = Callable[..., StepPlan]
+"""Called as `plan(train, batch_size=…, seed=…)`: which examples make up each step."""
+
 
 @processes.together
 def fit(
@@ -42,6 +46,7 @@ def fit(
     *,
     seed: int = 0,
     validate: Validate | None = None,
+    plan: MakePlan | None = None,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> TextModel:
@@ -57,6 +62,8 @@ def fit(
         config: Learning rate, length, batch.
         seed: Of the order of data and of dropout.
         validate: Called `config.num_evaluations` times; the first of its metrics chooses, higher is better.
+        plan: Makes the plan of which examples come together, such as `data.plan_by_class`; every example once an
+            epoch, beside others of its length, if None.
         compute: Device and number format; chosen for this machine if None.
         context: Of the run, for checkpoints, logging and progress.
 
@@ -69,7 +76,7 @@ def fit(
     models.require_layout(compute.layout, student)
     require_frozen(loss_fn, student)
     try:
-        loop = Loop(student, train, loss_fn, config, seed, compute, context)
+        loop = Loop(student, train, loss_fn, config, seed, compute, context, plan)
         loop.checkpointer.resume(loop.num_steps)
         loop.run(validate)
         return loop.finish()
@@ -96,6 +103,7 @@ class Loop:
         seed: int,
         compute: Compute,
         context: Context,
+        plan: MakePlan | None = None,
     ) -> None:
         self.student, self.train, self.loss_fn, self.config = student, train, loss_fn, config
         self.seed, self.compute, self.context = seed, compute, context
@@ -128,7 +136,7 @@ class Loop:
         )
         self.checkpointer = Checkpointer(self.state, context)
         self.micro_batches = MicroBatches(config.micro_batch_size, compute, self.state, context)
-        self.plan = Plan(train.require_tokens().lengths, batch_size=config.batch_size, seed=seed)
+        self.plan = (plan or _plan_by_length)(train, batch_size=config.batch_size, seed=seed)
         self.stop_is_agreed = False
         if config.dropout and processes.count() > 1:
             told = f"{processes.count()} processes draw other dropout than one: their losses are not those of one"
@@ -143,7 +151,7 @@ class Loop:
     def run(self, validate: Validate | None) -> None:
         """Take the steps that are left, with validations and checkpoints between them."""
         stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
-        steps = Steps(self.train, self.plan, processes.rank(), processes.count())
+        steps = Steps(self.train, self.plan, processes.rank(), processes.count())  # type: ignore[arg-type]
         left = range(self.progress.step, self.num_steps)
         batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
         with self._having_workers(steps):
@@ -440,6 +448,10 @@ class Loop:
         self.student.notes["training"] = self.progress.notes()
         self.student.model.eval().requires_grad_(False)
         return models.merge_adapter(self.student)
+
+
+def _plan_by_length(train: Split, *, batch_size: int, seed: int) -> StepPlan:
+    return Plan(train.require_tokens().lengths, batch_size=batch_size, seed=seed)
 
 
 def _accelerator(compute: Compute) -> Accelerator:

@@ -1,8 +1,4 @@
-"""Distil a model of sentence embeddings: the steps that its recipes share, from a teacher to a finished student.
-
-A recipe says which texts, which student and which loss, and how embedders are compared; what is trained, compared and
-counted is the same for all of them.
-"""
+"""Distil a model of sentence embeddings: the steps that its recipes share, from a teacher to a finished student."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +7,7 @@ from typing import Any
 
 from smallmodels import evaluation, models, sources, teachers, training
 from smallmodels.data import Split
+from smallmodels.distilling.outcome import Distilled
 from smallmodels.evaluation import Contender, Evaluation
 from smallmodels.models import Compute, TextModel
 from smallmodels.runs import Run
@@ -33,17 +30,7 @@ class Judge:
     """By role, what makes a baseline; each is a phase of its own."""
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """A student, and what came out when it was compared."""
-
-    student: TextModel
-    evaluation: Evaluation
-    about: Mapping[str, Any]
-    """Of `run.finish`: what follows from the student, the comparison and what a use costs."""
-
-
-def load_teacher(run: Run, name: str, *, num_texts: int, max_length: int) -> tuple[TextModel, str]:
+def load_embedding_teacher(run: Run, name: str, *, num_texts: int, max_length: int) -> tuple[TextModel, str]:
     """The teacher, its licence checked, and its name; refused where there is no room for its embeddings.
 
     Args:
@@ -59,7 +46,7 @@ def load_teacher(run: Run, name: str, *, num_texts: int, max_length: int) -> tup
     return teacher, fetched.source.name
 
 
-def distil(
+def distil_embedder(
     run: Run,
     train: Split,
     loss_fn: LossFn,
@@ -124,4 +111,4 @@ def distil(
         "curve": training.curve(student),
         "model": models.describe(student, compute),
     }
-    return Distilled(student, result, about)
+    return Distilled(student, result, about, compute)

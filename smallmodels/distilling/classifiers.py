@@ -1,0 +1,323 @@
+"""Distil a classifier for any task: the steps that its recipes share, from splits to a finished student."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor
+
+from smallmodels import evaluation, models, students, teachers, training
+from smallmodels.data import Batch, Split, Splits
+from smallmodels.distilling.outcome import Distilled
+from smallmodels.errors import InputError, require
+from smallmodels.evaluation import Contender
+from smallmodels.models import Compute, Model, TextModel
+from smallmodels.runs import Run
+from smallmodels.students import Student
+from smallmodels.tasks import Task
+from smallmodels.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What all these recipes ask for: data, teacher, student and training."""
+
+    dataset: str
+    """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
+    dataset_config: str | None = None
+    """Configuration of a hub data set that has several, such as a language."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose on; a tenth of train if there is none."""
+    test_split: str = "test"
+    """Split that is read once, at the end; a fifth of train if there is none."""
+    drop_overlap: bool = False
+    """Drop training texts that also stand in validation or test."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    max_train: int | None = None
+    """Train on so many texts only, drawn so that classes keep their shares."""
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub id or local folder: fine-tuned for these labels, or a base model that is fine-tuned first."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+    temperature: float = 2.0
+    """Softens both distributions; > 0, and 1 leaves them as they are."""
+    soft_weight: float = 0.9
+    """Share of the teacher in the loss, in [0, 1]; the rest is that of the labels."""
+    margin: float = 0.01
+    """How much of the metric the student may lose against the teacher and still do its job."""
+    seed: int = 0
+    """Of the student's training."""
+    teacher_seed: int = 0
+    """Of the teacher's fine-tuning; apart, so that runs with other seeds share the teacher."""
+    split_seed: int = 0
+    """Of the rows that are held out."""
+    teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10, train_embeddings=False)
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "> 0", self.temperature)
+        require(0 <= self.soft_weight <= 1, "soft_weight", "in [0, 1]", self.soft_weight)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
+        require(self.margin >= 0, "margin", ">= 0", self.margin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig(Config):
+    """And for students that are made of the teacher's layers."""
+
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    hidden_size: int | None = None
+    """Width of the student: the dimensions and heads of the teacher that do most are kept; without it, all are."""
+    intermediate_size: int | None = None
+    """Feed-forward units of each layer of the student, likewise."""
+    trim_vocabulary: bool = False
+    """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
+    objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
+    """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
+    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
+    layer_weight: float = 1.0
+    """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
+    num_relation_heads: int = 12
+    """Heads between which the relations of tokens are compared; a divisor of both widths."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_layers", "hidden_size", "intermediate_size"):
+            require((value := getattr(self, name)) is None or value > 0, name, "> 0", value)
+        require(self.layer_weight >= 0, "layer_weight", ">= 0", self.layer_weight)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a student is made of a model: of the teacher for itself, of the base model for its controls."""
+
+    make: Callable[[TextModel, Split, Compute, str], Student]
+    """Of a model, the texts to learn on, how models run, and what its phases' names begin with."""
+    phases: tuple[str, ...] = ()
+    """That `make` adds to the run."""
+    objective: Callable[[training.LossFn, Student, TextModel, Compute], training.LossFn] = lambda loss_fn, *_: loss_fn
+    """What is learned, of a loss on the answers, the student and the teacher; the loss itself by default."""
+    as_used: Callable[[Student], Any] = lambda student: student
+    """A trained student as it is saved and used."""
+
+
+def smoke(config: Any) -> Any:
+    """The same config for a few steps on a thousand texts."""
+    few = {name: replace(getattr(config, name), max_steps=2, num_evaluations=1) for name in ("teacher_train", "train")}
+    return replace(config, max_train=1000, **few)
+
+
+def split_options(config: Config) -> dict[str, Any]:
+    """What every loader in `data` takes of a config."""
+    return {
+        "config": config.dataset_config,
+        "train_split": config.train_split,
+        "validation_split": config.validation_split,
+        "test_split": config.test_split,
+        "split_seed": config.split_seed,
+        "drop_overlap": config.drop_overlap,
+        "drop_bad_texts": config.drop_bad_texts,
+        "max_train": config.max_train,
+    }
+
+
+def distil_classifier(
+    run: Run,
+    config: Config,
+    task: Task,
+    splits: Splits,
+    maker: Maker,
+    *,
+    teacher_name: str,
+    noun: str,
+) -> Distilled:
+    """Fine-tune a teacher if need be, store its signal, distil, and compare with what is cheaper.
+
+    Args:
+        run: Has the phase `data` behind it.
+        config: Of the recipe.
+        task: What kind of labels the splits have.
+        splits: Not tokenised.
+        maker: How the student is made.
+        teacher_name: As `run.pin` gave it.
+        noun: What the student is, for the title: `3-layer text classifier`.
+    """
+    # 1. Models: licences checked, and what cannot be had refused before anything is paid
+    run.add_source(splits.source)
+    run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
+    base, fetched, is_tuned = task.load_model(
+        teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
+    )
+    run.add_source(fetched.source)
+    splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
+    small_base = maker.make(base, splits.train, compute, "base_")
+    num_classes = len(splits.label_names)
+    baselines = {
+        role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
+    }
+    of_labels, of_teacher, logits_of = task.hard_loss, task.soft_loss, task.logits
+    metric, measure = task.metric, task.validate
+
+    def hard_loss(model: Model, batch: Batch) -> Tensor:
+        return of_labels(logits_of(model, batch), batch.labels)
+
+    def soft_loss(model: Model, batch: Batch) -> Tensor:
+        logits = logits_of(model, batch)
+        soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
+        return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {metric: measure(model, splits, compute=compute)}
+
+    maker.objective(soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
+
+    # 2. Teacher: fine-tuned once, and its logits stored once; other runs find both in the cache
+    teacher = base
+    if not is_tuned:
+        teacher = run.phase(
+            "teacher",
+            teachers.fine_tune,
+            base.copy(),
+            splits.train,
+            hard_loss,
+            config.teacher_train,
+            seed=config.teacher_seed,
+            validation=splits.validation,
+            validate=validate,
+            compute=compute,
+        )
+    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+
+    # 3. Student, and the same student without a teacher at equal cost
+    untrained = maker.make(teacher, splits.train, compute, "")
+    splits = replace(splits, train=splits.train.with_signals(signals))
+    if untrained.tokenizer is not teacher.tokenizer:  # its own tokens; the teacher's rows stay with their texts
+        splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
+    loss_fn = maker.objective(soft_loss, untrained, teacher, compute)
+    how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
+    student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
+    paid_for = {"label_only": ["cache", "train"]}
+    if is_tuned:  # what its fine-tuning cost is not known
+        run.event(
+            "control", "the teacher came fine-tuned, so the control without it starts from its weights all the same"
+        )
+    else:
+        paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
+    if loss_fn is not soft_loss:  # no phase has steps without the teacher yet
+        for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
+            run.phase(
+                name, training.probe, untrained, splits.train, probed, config.train, seed=config.seed, compute=compute
+            )
+
+    def steps_at_cost_of(phases: list[str]) -> int:
+        ratio = run.cost_ratio(phases, to=["train"])
+        if loss_fn is not soft_loss:
+            ratio *= run.cost_ratio(["probe_live"], to=["probe_label_only"])
+        return training.steps_at_cost(splits.train, config.train, ratio=ratio)
+
+    controls = {}
+    for role, phases in paid_for.items():
+        steps = run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))
+        plan = replace(config.train, max_steps=steps)
+        controls[role] = run.phase(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
+
+    # 4. The test split is read here, once
+    tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)
+    used = maker.as_used(student)
+    contenders = {
+        "teacher": Contender(teacher, built_by=tuning),
+        "student": Contender(used, built_by=(*maker.phases, "cache", "train"), teacher_phases=tuning),
+        "untrained_student": Contender(maker.as_used(untrained), built_by=maker.phases, teacher_phases=tuning),
+        **{role: Contender(maker.as_used(m), built_by=(*of_control, role)) for role, m in controls.items()},
+        **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
+    }
+    result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
+    student.notes.update(result.notes.get("student", {}))
+    if splits.test.seconds is not None:
+        student.notes["reads_pairs"] = True
+    costs = run.phase(
+        "inference",
+        evaluation.measure_inference,
+        contenders,
+        splits.test,
+        protocol="smoke" if run.smoke else "indicative",
+        compute=compute,
+    )
+    about = {
+        "title": f"{noun} for {splits.source.name}, distilled from {fetched.source.name}",
+        "task": task.tag,
+        "metric": task.metric,
+        "margin": config.margin,
+        "results": result.results,
+        "inference": costs.inference,
+        "predictions": result.predictions,
+        "curve": training.curve(student),
+        "examples": evaluation.example_predictions(result, splits),
+        "model": models.describe(student, compute),
+        "languages": splits.languages,
+        "limits": [f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],
+        "label_names": splits.label_names,
+    }
+    return Distilled(used, result, about, compute)
+
+
+def distil_layers(
+    run: Run, config: LayersConfig, task: Task, splits: Splits, *, teacher_name: str, noun: str
+) -> Distilled:
+    """`distil_classifier` with a student that is made of the teacher's layers.
+
+    Args: As there; noun without the number of layers.
+    Raises: As there; InputError if the objective is not for the task.
+    """
+    if config.objective != "soft_targets" and task.is_of_words:
+        raise InputError(
+            f"the objective {config.objective} is for labels of whole texts, and here each word has one: choose "
+            "soft_targets"
+        )
+    is_narrow = config.hidden_size is not None or config.intermediate_size is not None
+    maker = Maker(
+        make=partial(_of_layers, run, config, is_narrow),
+        phases=("importance",) if is_narrow else (),
+        objective=partial(_objective, config),
+    )
+    noun = f"{config.num_layers}-layer {noun}"
+    return distil_classifier(run, config, task, splits, maker, teacher_name=teacher_name, noun=noun)
+
+
+def _of_layers(
+    run: Run, config: LayersConfig, is_narrow: bool, model: TextModel, train: Split, compute: Compute, prefix: str
+) -> Student:
+    """The student that the config asks for, of the weights of a model."""
+    student = students.keep_layers(model, config.num_layers)
+    if is_narrow:
+        texts = list(train.whole_texts[: students.NUM_TEXTS])
+        importance = run.phase(f"{prefix}importance", students.measure_importance, student, texts, compute=compute)
+        student = students.narrow(
+            student, importance, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size
+        )
+    if config.trim_vocabulary:
+        student = students.trim_vocabulary(student, train.whole_texts)
+    if prefix:  # once is enough
+        for line in students.describe_change(model, student).splitlines():
+            run.say(line)
+    return student
+
+
+def _objective(
+    config: LayersConfig, loss_fn: training.LossFn, student: Student, teacher: TextModel, compute: Compute
+) -> training.LossFn:
+    """The loss, or one with the teacher's layers beside it."""
+    if config.objective == "soft_targets":
+        return loss_fn
+    alike: dict[str, Any] = {"weight": config.layer_weight, "compute": compute}
+    if config.objective == "hidden_states":
+        return teachers.HiddenStatesLoss(loss_fn, student, teacher.copy(), seed=config.seed, **alike)
+    heads = config.num_relation_heads
+    return teachers.AttentionRelationsLoss(loss_fn, student, teacher.copy(), num_relation_heads=heads, **alike)
