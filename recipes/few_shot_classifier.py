@@ -51,7 +51,9 @@ class Config(distilling.Config):
     """Keep only the tokens that the texts need; half of a MiniLM is its token table."""
     contrast_temperature: float = 0.1
     """Of the teacher's tuning, > 0: a smaller one looks at the nearest texts alone."""
-    teacher_train: TrainConfig = TrainConfig(learning_rate=1e-4, num_epochs=20, batch_size=64, train_embeddings=False)
+    teacher_train: TrainConfig = TrainConfig(
+        learning_rate=1e-4, num_epochs=10, batch_size=64, dropout=True, train_embeddings=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

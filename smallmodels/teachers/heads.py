@@ -18,6 +18,8 @@ from smallmodels.errors import InputError
 from smallmodels.models import Compute, Embedder, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
+# Chosen on texts held out of Banking77's and SIB-200's train splits, eight labels a class: as often right as with 1 or
+# 10, and as sure as it is right, where those give every class nearly the same.
 _INVERSE_PENALTY = 100.0
 _MAX_STEPS = 1000
 
