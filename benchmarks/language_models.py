@@ -19,6 +19,7 @@ Reads:  benchmarks/results/language_models.md. Fewer bits per byte are better. T
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ SWEEPS = {"many_texts": job(500, 2, soft_weight=0.5), "few_texts": job(150, 8, s
 the second became them."""
 
 
+EQUAL_COST = 0.03
+"""By how much costs may differ, as a share, and still be called equal."""
+
 Unit = Literal["energy_j", "cpu_s"]
 
 
@@ -103,6 +107,17 @@ class Trial:
         found = next((spent for value, spent in self.validations("train", unit) if value >= wanted), None)
         return (cached + found) / whole if whole and cached is not None and found is not None else None
 
+    def cost_when_as_good(self, unit: Unit) -> float | None:
+        """What the distilled one cost until then, its teacher's pass included."""
+        share, whole = self.cost_to_match(unit), self.cost(PLAIN, unit)
+        return None if share is None or whole is None else share * whole
+
+    @property
+    def share_of_cost(self) -> float | None:
+        """What the plain student cost over what the distilled one did, in CPU-seconds; 1 is equal."""
+        plain, distilled = self.cost(PLAIN, "cpu_s"), self.cost(DISTILLED, "cpu_s")
+        return plain / distilled if plain and distilled else None
+
     def validations(self, phase: str, unit: Unit) -> list[tuple[float, float | None]]:
         """Quality, and cost since the phase began, of each validation."""
         return [(line[VALIDATION], line[unit]) for line in self.lines if line["phase"] == phase and VALIDATION in line]
@@ -120,8 +135,10 @@ ROWS: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
     ("CPU-s, texts alone", lambda trial: trial.cost(PLAIN, "cpu_s")),
     ("J, distilled", lambda trial: trial.cost(DISTILLED, "energy_j")),
     ("J, texts alone", lambda trial: trial.cost(PLAIN, "energy_j")),
+    ("CPU-s, texts alone over distilled", lambda trial: trial.share_of_cost),
     ("CPU-s to be as good as texts alone, share of its own", lambda trial: trial.cost_to_match("cpu_s")),
     ("J to be as good as texts alone, share of its own", lambda trial: trial.cost_to_match("energy_j")),
+    ("J to be as good as texts alone", lambda trial: trial.cost_when_as_good("energy_j")),
 )
 
 
@@ -131,8 +148,8 @@ def page(jobs: Mapping[str, Sequence[Trial]], teacher: RunRecord | None) -> str:
         "# Language models: distilled against texts alone",
         *(part for job in jobs.items() for part in section(*job)),
     ]
-    first = next((trials[0].record for trials in jobs.values() if trials), None)
-    parts += [*([_where(first)] if first else []), *([_teacher_words(teacher)] if teacher else [])]
+    found = [trial.record for trials in jobs.values() for trial in trials]
+    parts += [*([_where(found)] if found else []), *([_teacher_words(teacher)] if teacher else [])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,22 +169,31 @@ def section(name: str, trials: Sequence[Trial]) -> list[str]:
         rows.append([name, *map(_shown, values), _with_interval(mean)])
     head = ["", *(f"seed {trial.record.config['seed']}" for trial in trials), "mean, 95 % interval"]
     table = formats.markdown_table(head, rows)
-    return [f"## {title}: {size}", verdict([trial.gain for trial in trials]), table, f"Seen: {tokens}."]
+    shares = [trial.share_of_cost for trial in trials]
+    said = verdict([trial.gain for trial in trials], [share for share in shares if share is not None])
+    return [f"## {title}: {size}", said, table, f"Seen: {tokens}."]
 
 
-def verdict(gains: Sequence[float]) -> str:
-    """One sentence: whether distillation wins, over the seeds."""
+def verdict(gains: Sequence[float], shares: Sequence[float] = ()) -> str:
+    """One sentence: whether distillation wins, over the seeds, and where the costs were not equal after all.
+
+    Args:
+        gains: Bits per byte by which the distilled student is better.
+        shares: What the plain student cost over what the distilled one did.
+    """
     if len(gains) < MIN_SEEDS:
         return "Fewer than three seeds: no verdict."
     interval = metrics.student_t_interval(gains)
     assert interval.low is not None
     assert interval.high is not None
     shown = f"{interval.value:.3f} bits per byte ({interval.low:.3f} to {interval.high:.3f}, {len(gains)} seeds)"
+    share = statistics.mean(shares) if shares else 1.0
+    cost = "At equal cost" if abs(share - 1) <= EQUAL_COST else f"At {share:.2f} of its cost for the texts alone"
     if interval.low > 0:
-        return f"At equal cost, the distilled student is better by {shown}."
+        return f"{cost}, the distilled student is better by {shown}."
     if interval.high < 0:
-        return f"At equal cost, **distillation loses**: the distilled student differs by {shown}."
-    return f"At equal cost, the two cannot be told apart: the distilled student is better by {shown}."
+        return f"{cost}, **distillation loses**: the distilled student differs by {shown}."
+    return f"{cost}, the two cannot be told apart: the distilled student is better by {shown}."
 
 
 def _shown(value: float | None) -> str:
@@ -182,13 +208,14 @@ def _with_interval(mean: records.Metric | None) -> str:
     return f"{_shown(mean.value)} ({_shown(mean.low)} to {_shown(mean.high)})"
 
 
-def _where(record: RunRecord) -> str:
-    machine = record.environment
+def _where(found: Sequence[RunRecord]) -> str:
+    record, machine = found[0], found[0].environment
+    commits = sorted({(each.git_commit or formats.MISSING)[:8] for each in found})
     joules = "counted" if record.energy_is_counted else "estimated by a model of the processor"
     text = (
         f"Each student has {formats.large(record.model.get('num_parameters'))} parameters. Measured on "
         f"{machine.processor}, {machine.num_cores} cores, {record.model['number_format']}; joules are {joules}. "
-        f"Commit {(record.git_commit or formats.MISSING)[:8]}."
+        f"Commit {', '.join(commits)}."
     )
     return formats.markdown(text, 1000)
 

@@ -469,14 +469,26 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
 def _bound_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
     """How far faster code alone could bring us: the same operations at the machine's whole matmul rate."""
     pairs = pairs_of(found, contest.ours, contest.peer)
-    bounds = Spread.of(_over(seconds(peer, contest.phases), _busy_s(ours, contest.phases)) for ours, peer in pairs)
+    best = max((rate for ours, _ in pairs for rate in _rates(ours, contest.phases)), default=0.0)
+    bounds = Spread.of(
+        _over(seconds(peer, contest.phases), _busy_s(ours, contest.phases, best)) for ours, peer in pairs
+    )
     words = [str(bounds) if bounds else formats.MISSING, str(len(pairs)), "a bound, no target"]
     return [f"Times as fast at all of the matmul rate: {contest.job}", f"≥ {contest.reach:g} × is wanted", *words]
 
 
-def _busy_s(record: RunRecord, phases: tuple[str, ...] | None) -> float:
-    """Seconds that the operations of the counted phases take at the matmul rate."""
-    return sum(phase.duration_s * (phase.utilisation or 0) for phase in counted(record, phases))
+def _rates(record: RunRecord, phases: tuple[str, ...] | None) -> list[float]:
+    """The matmul rate that was measured in a run, as its counted phases tell it: low if others worked too."""
+    return [
+        phase.num_operations / (phase.duration_s * phase.utilisation)
+        for phase in counted(record, phases)
+        if phase.num_operations and phase.utilisation
+    ]
+
+
+def _busy_s(record: RunRecord, phases: tuple[str, ...] | None, rate: float) -> float | None:
+    """Seconds that the operations of the counted phases take at a rate."""
+    return sum(phase.num_operations or 0 for phase in counted(record, phases)) / rate if rate else None
 
 
 def _memory_row(found: Sequence[RunRecord], ours: str, peer: str, job: str, reach: float) -> list[str]:

@@ -247,14 +247,13 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
-    plain, with_teacher = ["train"], paid
-    if config.teacher_signal == "live":  # no phase has steps without the teacher yet
-        plain, with_teacher = ["probe_label_only"], ["probe_live"]
-        for name, loss_fn in (("probe_live", soft_loss), ("probe_label_only", hard_loss)):
-            run.phase(name, training.probe, untrained, rows, loss_fn, config.train, seed=config.seed, compute=compute)
+    for name, loss_fn in (("probe_soft", soft_loss), ("probe_label_only", hard_loss)):  # a step of each costs its own
+        probed = told_rows if loss_fn is soft_loss else rows
+        run.phase(name, training.probe, untrained, probed, loss_fn, config.train, seed=config.seed, compute=compute)
 
     def steps_at_equal_cost() -> int:
-        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(with_teacher, to=plain))
+        ratio = run.cost_ratio(paid, to=["train"]) * run.cost_ratio(["probe_soft"], to=["probe_label_only"])
+        return training.steps_at_cost(rows, config.train, ratio=ratio)
 
     control = run.phase(
         "label_only",

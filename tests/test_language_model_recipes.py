@@ -173,7 +173,7 @@ def divergence_from(told, temperature, logits, chunk):
 
 def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained, distilled, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 1.5)
+    monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 2.0)
     words = ("--dataset", notes, "--text-columns", "title", "body", "--teacher", pretrained / "model")
     live = records.read_record(
         run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--teacher-signal", "live")
@@ -182,10 +182,10 @@ def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained,
     assert values(live)["student"] == pytest.approx(values(stored)["student"], rel=1e-3)
     assert values(live)["student"] != values(live)["untrained_student"]
     assert "cache" not in {phase.name for phase in live.phases}
-    assert asked == [(["probe_live"], ["probe_label_only"])]  # what equal cost is: the same steps with and without it
+    assert asked == [(["train"], ["train"]), (["probe_soft"], ["probe_label_only"])]  # with and without the teacher
     few, many = (live.phase(name).num_examples for name in ("train", "label_only"))
-    assert many == 1.5 * few
-    assert live.phase("probe_live").num_examples == live.phase("probe_label_only").num_examples
+    assert many == 4 * few
+    assert live.phase("probe_soft").num_examples == live.phase("probe_label_only").num_examples
     assert live.result("student").built_by == ["train"]
     assert [event.kind for event in live.events].count("live teacher") == 1
 
