@@ -2,16 +2,18 @@
 
 import copy
 import csv
+import json
 import re
 import sys
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
 from small_data import FP32
 
-from smallmodels import cli, data, generation, losses, models, perplexity, records, training
+from smallmodels import cli, data, generation, losses, models, perplexity, records, training, verification
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel, adapters
@@ -335,6 +337,29 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_p
         assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
     assert record.phase("answer").num_tokens > 0
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+    assert (run / "adapter").exists() == (adapter != "none")
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora"])
+def test_recipe_leaves_the_adapter_which_peft_puts_on_the_base_model(base, tmp_path, adapter):
+    options = ["--max-steps", "10", "--learning-rate", "2e-2", "--number-format", "fp32"]
+    assert cli.main([*words_of_recipe(base, tmp_path, adapter), *options]) == 0
+    (run,) = (tmp_path / "runs" / "finetune_language_model").iterdir()
+    assert {path.name for path in (run / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == base.name
+    assert str(base) not in (run / "adapter" / "adapter_config.json").read_text()
+    assert "adapter/adapter_model.safetensors" in verification.verify(run).files
+    merged = transformers.AutoModelForCausalLM.from_pretrained(run / "model").eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+    inputs = transformers.AutoTokenizer.from_pretrained(run / "model")(PROMPTS[3], return_tensors="pt")
+    with torch.no_grad():
+        before = plain(**inputs).logits
+        adapted = peft.PeftModel.from_pretrained(plain, run / "adapter").eval()
+        expected, found = merged(**inputs).logits, adapted(**inputs).logits
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    options = {"max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(adapted.generate(**inputs, **options), merged.generate(**inputs, **options))
 
 
 @pytest.mark.gpu
