@@ -190,6 +190,42 @@ def test_answers_in_batches_are_those_of_each_prompt_alone(model, monkeypatch):
     assert context.counts.num_tokens == sum(found.num_prompt_tokens) + sum(found.num_new_tokens)
 
 
+FAVOURITE = 199
+"""Token that a small random model repeats."""
+OWN_SETTINGS = {
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "num_beams": 8,
+    "suppress_tokens": [FAVOURITE],
+    "begin_suppress_tokens": [FAVOURITE],
+    "bad_words_ids": [[FAVOURITE]],
+    "sequence_bias": [[[FAVOURITE], -40.0]],
+    "forced_eos_token_id": 9,
+    "guidance_scale": 9.0,
+    "max_time": 1e-9,
+}
+"""Of generation, each of which alone changes greedy answers."""
+
+
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+def test_greedy_answers_are_those_of_the_model_without_settings_of_its_own(model, name):
+    unsure, prompts = model.copy(), PROMPTS[:8]
+    with torch.no_grad():
+        unsure.model.transformer.model.embed_tokens.weight.mul_(0.1)
+    changed = unsure.copy()
+    own = changed.model.transformer.generation_config
+    setattr(own, name, OWN_SETTINGS[name])
+    options = {"template": "plain", "max_new_tokens": 6, "compute": FP32}
+    expected, found = (generation.answer(m, prompts, **options).token_ids for m in (unsure, changed))
+    assert found == expected
+    assert expected[0][0] == FAVOURITE
+    assert changed.model.transformer.generation_config is own
+    for prompt, ids in zip(prompts, expected, strict=True):
+        read = torch.tensor([data.prompt_ids(prompt, model.tokenizer, "plain")])
+        plain = changed.model.transformer.generate(read, max_new_tokens=6, do_sample=False, tokenizer=model.tokenizer)
+        assert plain[0, read.shape[1] :].tolist() != ids
+
+
 def test_answer_that_does_not_fit_into_the_model_is_refused(model):
     with pytest.raises(InputError, match="takes 64 tokens, but the longest prompt has"):
         generation.answer(model, PROMPTS[:1], template="plain", max_new_tokens=60, compute=FP32)
