@@ -28,7 +28,7 @@ SPEED_BEGIN, SPEED_END = "<!-- speed:begin -->", "<!-- speed:end -->"
 FAULTS_BEGIN, FAULTS_END = "<!-- faults:begin -->", "<!-- faults:end -->"
 PICTURE, FAULTS, PEERS = "energy-and-quality.svg", "faults.json", "versus_peers.md"
 SHOWN_WHOLE = ("distill_text_classifier", "quickstart")
-"""Records with a table and a panel of their own; all others have a line."""
+"""Recipes whose records have a table and a panel of their own; all others have a line."""
 FaultsReport = dict[str, dict[str, dict[str, dict[str, Any]]]]
 """Marker expression of a test run, id of a fault, name of a test: its counts of `passed`, `failed` and `skipped`."""
 
@@ -45,13 +45,13 @@ def results_text(found: dict[str, RunRecord]) -> str:
     for name, record in _whole(found).items():
         parts += [f"### {formats.markdown(record.title)}", formats.markdown(words.summary(record)), _table(record)]
         parts.append(_origin(name, record))
-    if others := {name: record for name, record in found.items() if name not in SHOWN_WHOLE}:
+    if others := {name: record for name, record in found.items() if record.recipe not in SHOWN_WHOLE}:
         parts += ["### Other recipes, one run each", _lines(others)]
     return "\n\n".join(parts)
 
 
 def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:
-    return {name: record for name, record in found.items() if name in SHOWN_WHOLE}
+    return {name: record for name, record in found.items() if record.recipe in SHOWN_WHOLE}
 
 
 def _lines(found: dict[str, RunRecord]) -> str:

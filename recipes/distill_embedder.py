@@ -92,8 +92,10 @@ class Config:
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.dimensions is None or self.dimensions > 0, "dimensions", "> 0", self.dimensions)
         require(all(m > 0 for m in self.prefixes), "prefixes", "> 0", self.prefixes)
-        weights = (self.mse_weight, self.cosine_weight, self.pair_weight)
-        require(min(weights) >= 0 < max(weights), "weights", ">= 0 and one of them > 0", weights)
+        weights = {name: getattr(self, name) for name in ("mse_weight", "cosine_weight", "pair_weight")}
+        for name, weight in weights.items():
+            require(weight >= 0, name, ">= 0", weight)
+        require(max(weights.values()) > 0, "one of mse_weight, cosine_weight and pair_weight", "> 0", weights)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
         if (self.query_column is None) != (self.document_column is None):
             raise InputError("a search needs queries and documents: give both --query-column and --document-column")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -334,6 +334,13 @@ def _rows_of(rows: Any, indices: Indices, counts: npt.NDArray[np.int64] | None) 
     return torch.from_numpy(rows[indices]) if isinstance(rows, np.ndarray) else rows and rows.batch(indices)
 
 
+class StepPlan(Protocol):
+    """Which examples make up each optimizer step."""
+
+    def indices(self, step: int) -> Indices:
+        """The examples of a step, the same whenever it is asked for."""
+
+
 class Plan:
     """Which examples make up each optimizer step: a pure function of seed and step, known to every process.
 
@@ -363,7 +370,7 @@ class Steps:
 
     split: Split
     """Tokenised."""
-    plan: Plan
+    plan: StepPlan
     rank: int = 0
     """Which of the processes that train together this one is; each takes its share of every step."""
     num_processes: int = 1

@@ -5,11 +5,11 @@ Legend: N texts.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from smallmodels.data.batches import StepPlan
 from smallmodels.data.drawing import generator, hashes_of
 from smallmodels.data.splits import Split, Splits
 from smallmodels.errors import InputError, require
@@ -93,13 +93,6 @@ def _draw(known: Split, label_names: Sequence[str], num_shots: int, random: np.r
 def _forget(split: Split) -> Split:
     """The same texts without their labels."""
     return dataclasses.replace(split, labels=np.full(len(split), NO_LABEL, dtype=np.int64))
-
-
-class StepPlan(Protocol):
-    """Which examples make up each optimizer step (see `batches.Plan`)."""
-
-    def indices(self, step: int) -> Indices:
-        """The examples of a step, the same whenever it is asked for."""
 
 
 class ClassPlan:

@@ -16,8 +16,7 @@ from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
 from smallmodels import checkpoints, files, memory, models, processes
-from smallmodels.data.batches import Batch, Indices, Plan, Steps
-from smallmodels.data.few_shots import StepPlan
+from smallmodels.data.batches import Batch, Indices, Plan, StepPlan, Steps
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError, WorkerError
 from smallmodels.models import Compute, TextModel
@@ -186,7 +185,7 @@ class Loop:
     def run(self, validate: Validate | None) -> None:
         """Take the steps that are left, with validations and checkpoints between them."""
         stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
-        steps = Steps(self.train, self.plan, processes.rank(), processes.count())  # type: ignore[arg-type]
+        steps = Steps(self.train, self.plan, processes.rank(), processes.count())
         left = range(self.progress.step, self.num_steps)
         batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
         with self._having_workers(steps):
