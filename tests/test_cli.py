@@ -5,9 +5,9 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import socket
-import shutil
 import subprocess
 import sys
 import textwrap
