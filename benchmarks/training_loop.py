@@ -3,11 +3,11 @@
 Run:       python benchmarks/training_loop.py [--only NAME ...]
            on an idle machine; needs the extra `quickstart`, no network, and about ten minutes.
 Reads:     `share`, operations per second over the matmul rate measured in the same run, and real tokens over processed
-           ones, at 4,096 real tokens a step or more. `overhead`, CPU time of `fit`, alone and in a run with energy,
-           metrics and journal, over that of the same steps in plain torch; in turn, in one process. `linear`, time per
-           token and resident memory of the first thousand of ten thousand steps, and of the last. `profile`, the
-           milliseconds of a step by operation; `teacher_pass`, those of a pass without gradients. Results go to
-           benchmarks/results/training_loop.json.
+           ones, at 4,096 real tokens a step or more; `language_share`, the same of a language model. `overhead`, CPU
+           time of `fit`, alone and in a run with energy, metrics and journal, over that of the same steps in plain
+           torch; in turn, in one process. `linear`, time per token and resident memory of the first thousand of ten
+           thousand steps, and of the last. `profile`, the milliseconds of a step by operation; `teacher_pass`, those of
+           a pass without gradients. Results go to benchmarks/results/training_loop.json.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from smallmodels import data, losses, models, students, training
+from smallmodels import data, losses, models, students, teachers, training
 from smallmodels.data import Batch, batches
 from smallmodels.data.splits import Split
 from smallmodels.environment import environment
@@ -48,6 +48,8 @@ class Job:
     student: TextModel
     train: Split
     compute: Compute
+    loss_fn: training.LossFn
+    trains_embeddings: bool
 
 
 def distillation() -> Job:
@@ -58,7 +60,33 @@ def distillation() -> Job:
     logits = generator.standard_normal((len(texts), NUM_CLASSES)).astype(np.float32)
     train = replace(texts, labels=logits.argmax(1), teacher=logits)
     student = students.keep_layers(teacher, 3)
-    return Job(student, train, models.choose_compute(model=student, tokens=train.tokens))
+    compute = models.choose_compute(model=student, tokens=train.tokens)
+    return Job(student, train, compute, soft_loss, trains_embeddings=False)
+
+
+def language_distillation() -> Job:
+    """Six layers, 384 wide, over the 30,522 tokens of the teacher above, and the stored signal of a tiny teacher."""
+    texts = data.load_python_docs().train
+    tokenizer = models.load_classifier(TEACHER, ["0", "1"])[0].tokenizer
+    rows = data.cut_into_rows(texts, tokenizer, max_length=256)
+    sizes = {"max_length": 256, "seed": 0}
+    student = models.new_language_model(tokenizer, hidden_size=384, num_layers=6, num_heads=6, **sizes)
+    teacher = models.new_language_model(tokenizer, hidden_size=32, num_layers=1, num_heads=2, **sizes)
+    compute = models.choose_compute(model=student, tokens=rows.tokens)
+    packing = teachers.Packing(32, (1.0,), models.vocabulary_size(student))
+    with tempfile.TemporaryDirectory() as cache:
+        signals = teachers.store_token_signals(teacher, rows, packing=packing, compute=compute, cache=Path(cache))
+
+    def loss_fn(model: Any, batch: Batch) -> Tensor:
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        told = batch.teacher_top_k
+        return losses.by_chunks(
+            states,
+            model.output_layer,
+            lambda logits, chunk: losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=1.0),
+        )
+
+    return Job(student, rows.with_signals(signals), compute, loss_fn, trains_embeddings=True)
 
 
 def soft_loss(model: Model, batch: Batch) -> Tensor:
@@ -68,7 +96,8 @@ def soft_loss(model: Model, batch: Batch) -> Tensor:
 
 def fit(job: Job, config: TrainConfig, context: Context = NO_CONTEXT) -> None:
     """Our loop."""
-    training.fit(job.student.copy(), job.train, soft_loss, config, compute=job.compute, context=context)
+    config = replace(config, train_embeddings=job.trains_embeddings)
+    training.fit(job.student.copy(), job.train, job.loss_fn, config, compute=job.compute, context=context)
 
 
 def bare(job: Job, config: TrainConfig) -> None:
@@ -94,8 +123,17 @@ def bare(job: Job, config: TrainConfig) -> None:
 
 def share() -> dict[str, Any]:
     """Share of the machine and of real tokens, at 4,096 real tokens a step or more; median of three."""
-    job = distillation()
-    config = replace(CONFIG, batch_size=256, max_steps=26)
+    return share_of(distillation(), batch_size=256, num_steps=26)
+
+
+def language_share() -> dict[str, Any]:
+    """The same of a language model."""
+    return share_of(language_distillation(), batch_size=256, num_steps=6)
+
+
+def share_of(job: Job, *, batch_size: int, num_steps: int) -> dict[str, Any]:
+    """Of so many steps, three times."""
+    config = replace(CONFIG, batch_size=batch_size, max_steps=num_steps)
     rounds = []
     for _ in range(3):
         rate, context = models.matmul_rate(job.compute.device, job.compute.number_format), Context()
@@ -105,7 +143,7 @@ def share() -> dict[str, Any]:
         operations, tokens, processed = (float(n or 0) for n in _work(context))
         rounds.append(
             {
-                "tokens_per_step": tokens / 26,
+                "tokens_per_step": tokens / num_steps,
                 "tokens_per_s": tokens / seconds,
                 "real_token_fraction": tokens / processed,
                 "matmul_rate": rate,
@@ -230,6 +268,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 MEASUREMENTS = {
     "share": share,
+    "language_share": language_share,
     "overhead": overhead,
     "linear": linear,
     "profile": profile_step,

@@ -548,13 +548,14 @@ def other_rows(results: Path) -> list[list[str]]:
     """What training_loop.py, large_data.py and signal_cache.py have measured, where they were run."""
     rows = []
     loop, large, cache = (files.read_json(p) if (p := results / name).is_file() else {} for name in OTHER_RESULTS)
-    if share := loop.get("share"):
-        where = f"{share['device']}'s matmul rate in {share['number_format']}"
-        what = f"Share of the {where}, {TOKENS_PER_STEP:,} real tokens a step or more"
-        rows.append([what, "≥ 50 % in bf16 or 45 % on a GPU", _of_three(share["utilisation"])])
-        rows.append(
-            ["Real tokens over processed tokens, in these steps", "≥ 0.95", _of_three(share["real_token_fraction"])]
-        )
+    for name, student in (("share", "a classifier of 3 layers"), ("language_share", "a language model of 6 layers")):
+        if share := loop.get(name):
+            where = f"{share['device']}'s matmul rate in {share['number_format']}"
+            what = f"Share of the {where}, {student}, {TOKENS_PER_STEP:,} real tokens a step or more"
+            rows.append([what, "≥ 50 % in bf16 or 45 % on a GPU", _of_three(share["utilisation"])])
+            rows.append(
+                ["Real tokens over processed tokens, in these steps", "≥ 0.95", _of_three(share["real_token_fraction"])]
+            )
     if overhead := loop.get("overhead"):
         for name, value in overhead.items():
             rows.append(

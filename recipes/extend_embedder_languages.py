@@ -35,7 +35,8 @@ class Config:
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Sentence-embedding model of the original language: hub id or local folder."""
     dataset: str = "PhilipMay/stsb_multi_mt"
-    """Pairs of texts with scores on the hub, the same rows in a configuration for each language."""
+    """Pairs of texts with scores, the same rows in each language: on the hub with a configuration for each, or local
+    CSV, JSON Lines or Parquet files with `{language}` in their path."""
     original: str = "en"
     """Configuration in the teacher's language."""
     languages: tuple[str, ...] = ("de", "es", "fr", "ru", "zh")

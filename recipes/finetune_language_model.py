@@ -6,6 +6,9 @@ Source:    loss on completions alone: Ouyang et al. 2022, arXiv:2203.02155, sect
 Run:       smallmodels run finetune_language_model
 Expected:  fewer bits per byte of the completions than before; the share of right answers is that of a small model.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; the result inherits its base model's.
+
+The saved model is whole, with adapters merged into it. They are also left by themselves in the run's `adapter/`, which
+`peft.PeftModel.from_pretrained(base_model, folder)` puts on the base model: one base in memory, many of them on disk.
 """
 
 from dataclasses import dataclass, replace
@@ -53,8 +56,9 @@ class Config:
     template: data.Template = "chat"
     """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
     adapter: Literal["none", "lora", "dora", "qlora"] = "lora"
-    """Train all weights, or adapters that are merged into the saved model; `qlora` keeps the weights under them in 4
-    bits while it trains, and needs bitsandbytes and a GPU with CUDA, on which it has not been tried yet."""
+    """Train all weights, or adapters, which are merged into the saved model and kept beside it; `qlora` keeps the
+    weights under them in 4 bits while it trains, and needs bitsandbytes and a GPU with CUDA, on which it has not been
+    tried yet."""
     lora_rank: int = 16
     """Of the adapters."""
     max_length: int = 384
@@ -134,9 +138,9 @@ def main(config: Config, run: Run) -> None:
         adapted, _ = models.load_language_model(fetched, max_length=config.max_length, four_bit=True)
     if config.adapter != "none":
         adapted = models.add_lora(adapted, rank=config.lora_rank, seed=config.seed, dora=config.adapter == "dora")
-    student = run.phase(
+    student, adapter = run.phase(
         "train",
-        training.fit,
+        training.fit_with_adapter,
         adapted,
         rows,
         loss_fn,
@@ -161,6 +165,8 @@ def main(config: Config, run: Run) -> None:
         max_new_tokens=config.max_new_tokens,
         compute=compute,
     )
+    if adapter is not None:
+        run.keep("adapter", adapter)
     run.finish(
         student,
         title=f"{fetched.source.name}, fine-tuned on {splits.source.name}",

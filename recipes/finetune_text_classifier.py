@@ -48,7 +48,8 @@ class Config:
     num_layers: int | None = None
     """Layers of the base model to keep, evenly spaced; all of them if not given."""
     lora_rank: int | None = None
-    """Train adapters of this rank and the head instead of all weights; they are merged into the saved model."""
+    """Train adapters of this rank and the head instead of all weights; they are merged into the saved model, and left
+    in the run's `adapter/` for peft too, where no layers were dropped."""
     max_length: int = 128
     """Tokens after which a text is cut."""
     seed: int = 0
@@ -105,9 +106,9 @@ def main(config: Config, run: Run) -> None:
     def validate(model: TextModel) -> dict[str, float]:
         return {"accuracy": evaluation.accuracy(model, splits.validation, compute=compute)}
 
-    student = run.phase(
+    student, adapter = run.phase(
         "train",
-        training.fit,
+        training.fit_with_adapter,
         models.add_lora(untrained, rank=config.lora_rank, seed=config.seed) if config.lora_rank else untrained.copy(),
         splits.train,
         loss_fn,
@@ -135,6 +136,8 @@ def main(config: Config, run: Run) -> None:
         protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
+    if adapter is not None and untrained is base:  # a base without some of its layers is nowhere to be had
+        run.keep("adapter", adapter)
     run.finish(
         student,
         title=f"text classifier for {splits.source.name}, fine-tuned from {fetched.source.name}",

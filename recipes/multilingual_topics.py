@@ -26,9 +26,10 @@ class Config(distilling.LayersConfig):
     """What to distil, from what, into what, for whom."""
 
     dataset: str = "Davlan/sib200"
-    """Hub id (`org/name@revision` pins it) of a data set with a configuration for each language."""
+    """Hub id (`org/name@revision` pins it) of a data set with a configuration for each language, or local CSV, JSON
+    Lines or Parquet files with `{language}` in their path."""
     languages: tuple[str, ...] = LANGUAGES
-    """Configurations of the data set; the first must have the labels of all."""
+    """Configurations of the data set, or what stands in the place of `{language}`; all have the same labels."""
     text_column: str | None = None
     """Column with the texts; without it, the first of the usual names."""
     label_column: str | None = None

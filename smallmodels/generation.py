@@ -3,10 +3,11 @@
 Legend: B prompts, L tokens of the longest.
 """
 
+import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ def answer(
 ) -> Answers:
     """Answers, greedy or sampled, in batches of prompts of similar length, with a cache of keys and values.
 
+    What the model's own settings of generation ask for (penalties, beams, forbidden words, …) is left out, but where an
+    answer ends.
+
     Args:
         model: A language model; put into evaluation mode and on the device.
         prompts: One per answer.
@@ -162,18 +166,18 @@ def _generate(
     ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=compute.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
     sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-    clock = _Clock(compute, context)
-    with torch.inference_mode(), compute.autocast():
+    ends, clock = _ends(network, model), _Clock(compute, context)
+    with torch.inference_mode(), compute.autocast(), _without_own_settings(network):
         made: Any = network.transformer.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             do_sample=bool(sampling),
             **sampling,
+            eos_token_id=sorted(ends) or None,
             pad_token_id=filler,
             stopping_criteria=[clock],
         )
-    ends = _ends(network, model)
     written = [_until_end(row, ends) for row in made[:, longest:].tolist()]
     num_read, num_new = sum(map(len, rows)), sum(map(len, written))
     first, last = clock.ticks[1], clock.tick()
@@ -201,6 +205,22 @@ class _Clock:
         """Seconds and energy so far, with the device's work done."""
         self.compute.synchronize()
         return time.perf_counter(), self.context.energy()
+
+
+@contextlib.contextmanager
+def _without_own_settings(network: LanguageModel) -> Iterator[None]:
+    """Empty the settings of generation meanwhile: transformers takes from them whatever it is not told otherwise."""
+    from transformers import GenerationConfig
+
+    owners: list[Any] = [module for module in network.modules() if "generation_config" in vars(module)]
+    own = [owner.generation_config for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in zip(owners, own, strict=True):
+            owner.generation_config = config
 
 
 def _ends(network: LanguageModel, model: TextModel) -> set[int]:

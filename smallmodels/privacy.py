@@ -85,7 +85,7 @@ def argument(value: str) -> str:
     """One value of a flag or config: a local path is cut to its name, a hub id or anything else stays."""
     path = Path(value)
     looks_local = path.is_absolute() or value.startswith(("~", "./", "../", ".\\", "..\\")) or "\\" in value
-    if looks_local or (len(path.parts) > 1 and _exists(path)):
+    if looks_local or (len(path.parts) > 1 and ("{" in value or _exists(path))):  # a hub id has no braces
         return without_secrets(path.name or value)
     return without_folders(value)
 

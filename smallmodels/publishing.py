@@ -5,7 +5,8 @@ it was published and lists the files that lie beside it there, so a downloaded c
 examples in record and page are texts of the data, so they are left out unless asked for.
 
 Never published: `config.json` of the run, which holds folders; `predictions.parquet`, journal and metrics, which the
-record sums up; kept values of phases; a search index, which holds the texts of its documents.
+record sums up; kept values of phases; a search index, which holds the texts of its documents; adapters, which are
+merged into the model.
 """
 
 import dataclasses

@@ -2,16 +2,18 @@
 
 import copy
 import csv
+import json
 import re
 import sys
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
 from small_data import FP32
 
-from smallmodels import cli, data, generation, losses, models, perplexity, records, training
+from smallmodels import cli, data, generation, losses, models, perplexity, records, training, verification
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel, adapters
@@ -188,6 +190,42 @@ def test_answers_in_batches_are_those_of_each_prompt_alone(model, monkeypatch):
     assert context.counts.num_tokens == sum(found.num_prompt_tokens) + sum(found.num_new_tokens)
 
 
+FAVOURITE = 199
+"""Token that a small random model repeats."""
+OWN_SETTINGS = {
+    "repetition_penalty": 3.0,
+    "no_repeat_ngram_size": 1,
+    "num_beams": 8,
+    "suppress_tokens": [FAVOURITE],
+    "begin_suppress_tokens": [FAVOURITE],
+    "bad_words_ids": [[FAVOURITE]],
+    "sequence_bias": [[[FAVOURITE], -40.0]],
+    "forced_eos_token_id": 9,
+    "guidance_scale": 9.0,
+    "max_time": 1e-9,
+}
+"""Of generation, each of which alone changes greedy answers."""
+
+
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+def test_greedy_answers_are_those_of_the_model_without_settings_of_its_own(model, name):
+    unsure, prompts = model.copy(), PROMPTS[:8]
+    with torch.no_grad():
+        unsure.model.transformer.model.embed_tokens.weight.mul_(0.1)
+    changed = unsure.copy()
+    own = changed.model.transformer.generation_config
+    setattr(own, name, OWN_SETTINGS[name])
+    options = {"template": "plain", "max_new_tokens": 6, "compute": FP32}
+    expected, found = (generation.answer(m, prompts, **options).token_ids for m in (unsure, changed))
+    assert found == expected
+    assert expected[0][0] == FAVOURITE
+    assert changed.model.transformer.generation_config is own
+    for prompt, ids in zip(prompts, expected, strict=True):
+        read = torch.tensor([data.prompt_ids(prompt, model.tokenizer, "plain")])
+        plain = changed.model.transformer.generate(read, max_new_tokens=6, do_sample=False, tokenizer=model.tokenizer)
+        assert plain[0, read.shape[1] :].tolist() != ids
+
+
 def test_answer_that_does_not_fit_into_the_model_is_refused(model):
     with pytest.raises(InputError, match="takes 64 tokens, but the longest prompt has"):
         generation.answer(model, PROMPTS[:1], template="plain", max_new_tokens=60, compute=FP32)
@@ -335,6 +373,29 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_p
         assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
     assert record.phase("answer").num_tokens > 0
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+    assert (run / "adapter").exists() == (adapter != "none")
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora"])
+def test_recipe_leaves_the_adapter_which_peft_puts_on_the_base_model(base, tmp_path, adapter):
+    options = ["--max-steps", "10", "--learning-rate", "2e-2", "--number-format", "fp32"]
+    assert cli.main([*words_of_recipe(base, tmp_path, adapter), *options]) == 0
+    (run,) = (tmp_path / "runs" / "finetune_language_model").iterdir()
+    assert {path.name for path in (run / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == base.name
+    assert str(base) not in (run / "adapter" / "adapter_config.json").read_text()
+    assert "adapter/adapter_model.safetensors" in verification.verify(run).files
+    merged = transformers.AutoModelForCausalLM.from_pretrained(run / "model").eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+    inputs = transformers.AutoTokenizer.from_pretrained(run / "model")(PROMPTS[3], return_tensors="pt")
+    with torch.no_grad():
+        before = plain(**inputs).logits
+        adapted = peft.PeftModel.from_pretrained(plain, run / "adapter").eval()
+        expected, found = merged(**inputs).logits, adapted(**inputs).logits
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    options = {"max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(adapted.generate(**inputs, **options), merged.generate(**inputs, **options))
 
 
 @pytest.mark.gpu

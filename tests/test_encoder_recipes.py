@@ -37,6 +37,18 @@ def own(tmp_path_factory):
     _write(
         folder / "classes.csv", ["premise", "hypothesis", "label"], ([*p, s] for p, s in zip(pairs, same, strict=True))
     )
+    (folder / "in").mkdir()
+    for language in ("en", "sw"):
+        rows = ([f"{language} {text}", small_data.LABELS[i % 3]] for i, text in enumerate(texts))
+        _write(folder / "in" / f"{language}.csv", ["text", "category"], rows)
+    questions = ([*pair, ("yes", "no", "maybe")[i % 3]] for i, pair in enumerate(pairs))
+    _write(folder / "questions.csv", ["question", "context", "final_decision"], questions)
+    heads, own_words = (
+        ("Intermediate", "Advanced", "Advanced"),
+        [" ".join(f"w{i}x{j}" for j in range(9)) for i in range(120)],
+    )
+    levels = ([f"{heads[i % 3]}\n{text} {own_words[i]}", small_data.LABELS[i % 3]] for i, text in enumerate(texts))
+    _write(folder / "levels.csv", ["text", "level"], levels)
     _write(folder / "scores.csv", ["sentence1", "sentence2", "score"], ([*p, f"{_overlap(*p):.3f}"] for p in pairs))
     return folder
 
@@ -62,12 +74,14 @@ def run(tmp_path_factory, own, tiny_model_folder):
     """Runs a recipe once on a file, and gives the folder of its run."""
     out, done = tmp_path_factory.mktemp("runs"), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.05))
+        short = functools.partial(evaluation.measure_inference, window_s=0.05)
+        for module in (evaluation, evaluation.groups):
+            patch.setattr(module, "measure_inference", lambda *_, window_s=0, **options: short(*_, **options))
 
-        def of(name, file):
+        def of(name, file, *flags):
             if (name, file) not in done:
                 words = ["run", name, *COMMON, "--dataset", str(own / file), "--teacher", str(tiny_model_folder)]
-                assert cli.main([*words, "--out", str(out / file)]) == 0
+                assert cli.main([*words, *flags, "--out", str(out / file)]) == 0
                 (done[name, file],) = (out / file / name).iterdir()
             return done[name, file]
 
@@ -163,6 +177,43 @@ def test_spearman_of_the_record_is_that_of_its_predictions(run):
         expected = metrics.spearman(rows[f"{role}/prediction"], rows["label"]).value
         assert record.result(role).metrics["spearman"].value == pytest.approx(expected, abs=1e-3)
     assert record.result("tfidf").metrics["spearman"].value > 0.5
+
+
+def test_topics_show_each_language_with_its_cost_and_the_worst_one(run):
+    folder = run("multilingual_topics", "in/{language}.csv", "--languages", "en", "sw")
+    record = records.read_record(folder)
+    rows = {row["group"]: row for row in record.result("student").groups}
+    assert set(rows) == {"en", "sw"}
+    for row in rows.values():
+        assert {"n", "accuracy", "tokens_per_word", "cpu_s_per_1000", "energy_label"} <= row.keys()
+    worst = min(row["accuracy"] for row in rows.values())
+    assert record.result("student").metrics["worst_group_accuracy"].value == pytest.approx(worst)
+    assert record.languages == ["en", "sw"]
+    assert record.config["dataset"] == "{language}.csv"
+    assert "sw" in (folder / "model" / "README.md").read_text()
+
+
+def test_one_file_for_all_languages_is_refused(own, tiny_model_folder, tmp_path, capsys):
+    words = ["run", "multilingual_topics", *COMMON, "--dataset", str(own / "levels.csv"), "--languages", "en", "sw"]
+    assert cli.main([*words, "--teacher", str(tiny_model_folder), "--out", str(tmp_path)]) == 2
+    assert "there should be a file for each language" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_biomedical_answers_come_with_abstention_and_a_notice_in_card_and_page(run):
+    folder = run("biomedical_questions", "questions.csv")
+    record = records.read_record(folder)
+    student = record.result("student")
+    assert {"macro_f1", "area_under_risk_coverage", "accuracy_at_50_percent"} <= student.metrics.keys()
+    assert student.calibration_error is not None
+    for path in (folder / "model" / "README.md", folder / "report.html"):
+        assert "not a medical device" in path.read_text()
+
+
+def test_reading_levels_are_told_by_class(run):
+    record = records.read_record(run("reading_level", "levels.csv", "--label-column", "level"))
+    assert {row["label"] for row in record.result("student").per_class} == set(small_data.LABELS)
+    notes = next(source for source in record.sources if source.kind == "dataset").notes
+    assert sum(notes["num_headers_removed"].values()) == 120
 
 
 def test_predict_answers_in_the_words_of_each_task(run, capsys, tmp_path):

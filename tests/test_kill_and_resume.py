@@ -47,14 +47,15 @@ SETTINGS = {
     "pretrain": ["pretrain_language_model", *LAYERS, "--num-evaluations", "2"],
     "language": ["distill_language_model", "--num-layers", "1", "--num-evaluations", "2"],
     "policy": ["distill_on_policy", "--num-layers", "1", "--num-evaluations", "2", *HOT],
+    "tune": ["finetune_language_model", "--lora-rank", "2", "--num-evaluations", "2"],
 }
 MODEL_FLAG = {
-    "finetune": "--base-model",
+    **dict.fromkeys(("finetune", "tune"), "--base-model"),
     **dict.fromkeys(("distill", "static", "quickstart", "language", "policy"), "--teacher"),
 }
 TEXTS = ["--text-columns", "message", "--max-length", "32"]
 ANSWERS = ["--prompt-column", "asked", "--completion-column", "team", "--template", "plain", "--max-length", "32"]
-COLUMNS = {"pretrain": TEXTS, "language": TEXTS, "policy": ANSWERS}
+COLUMNS = {"pretrain": TEXTS, "language": TEXTS, "policy": ANSWERS, "tune": ANSWERS}
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +116,7 @@ def trial(children, tickets, tiny_model_folder, tiny_language_model_folder) -> C
 
     def make(setting: str, folder: Path) -> Trial:
         family = setting.partition("-")[0]
-        folder_of_model = tiny_language_model_folder if family in ("language", "policy") else tiny_model_folder
+        folder_of_model = tiny_language_model_folder if family in ("language", "policy", "tune") else tiny_model_folder
         model = [MODEL_FLAG[family], str(folder_of_model)] if family in MODEL_FLAG else []
         words = ["run", *SETTINGS[setting], *SHORT, *model]
         data = [] if family == "quickstart" else ["--dataset", str(tickets), *COLUMNS.get(family, TICKETS)]
@@ -148,6 +149,8 @@ def assert_same(resumed: Trial, expected: Trial, *, num_segments: int) -> None:
     weights = "model/model.safetensors"
     assert files.sha256_file(resumed.run / weights) == files.sha256_file(expected.run / weights)
     assert here.model["weights_sha256"] == there.model["weights_sha256"]
+    adapters = [{n: h for n, h in r.files.items() if n.startswith("adapter/")} for r in (here, there)]
+    assert adapters[0] == adapters[1]
     assert notes(resumed)["examples_sha256"] == notes(expected)["examples_sha256"]
     assert_same_steps(resumed, expected)
     assert_same_counts(here, there)
@@ -365,6 +368,14 @@ PLACES = {
     "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),
     "report": ("distill", [Point("smallmodels.report:run_page", 1, FINISH, after=True)]),
     "lora": ("finetune-lora", [Point(TRAIN_STEP, 5, "train"), Point(SAVE_FILE, 2, "train")]),
+    "adapter": (
+        "tune",
+        [
+            Point(TRAIN_STEP, 5, "train"),
+            Point("smallmodels.kept:save", 1, "train", after=True),
+            Point(REPLACE, 1, path="/adapter"),
+        ],
+    ),
     "workers-1": ("finetune-workers-1", [Point(TRAIN_STEP, 4, "train"), Point(TRAIN_STEP, 1, "train", after=True)]),
     "workers-2": ("finetune-workers-2", [Point(BACKWARD, 5, "train"), Point(TRAIN_STEP, 2, "train")]),
     "search-cache": ("quickstart", [Point(REPLACE, 1, "cache", path="signals")]),

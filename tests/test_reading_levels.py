@@ -74,6 +74,12 @@ def test_versions_of_an_article_stay_on_one_side(file):
     assert all(len(np.unique(split.class_labels)) == 3 for split in (splits.train, splits.validation, splits.test))
 
 
+def test_train_is_limited_after_the_draw(file):
+    splits = load(file, max_train=30, drop_overlap=True)
+    assert [len(split) for split in (splits.train, splits.validation, splits.test)] == [30, 12, 24]
+    assert splits.source.notes["overlap"] == {"train/validation": 0, "train/test": 0}
+
+
 def test_the_draw_follows_its_seed(file):
     assert load(file).test.fingerprint() == load(file).test.fingerprint() != load(file, split_seed=1).test.fingerprint()
 

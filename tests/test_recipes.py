@@ -12,12 +12,15 @@ from pathlib import Path
 
 import no_network
 import numpy as np
+import peft
 import pytest
 import small_data
+import torch
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
-from smallmodels import cli, evaluation, records, sources, training
+from smallmodels import cli, evaluation, records, sources, training, verification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.models import TextModel
 
@@ -224,7 +227,14 @@ def test_lora_run_trains_adapters_and_saves_a_plain_model(tickets, tiny_model_fo
     (folder,) = (tmp_path / "finetune_text_classifier").iterdir()
     record = records.read_record(folder)
     assert record.model["lora_rank"] == 2
-    assert not any("lora" in name for name in TextModel.load(folder / "model").model.state_dict())
+    merged = TextModel.load(folder / "model")
+    assert not any("lora" in name for name in merged.model.state_dict())
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_model_folder, num_labels=3)
+    adapted = peft.PeftModel.from_pretrained(base, folder / "adapter").eval()
+    inputs = merged.tokenizer(small_data.texts(5), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(**inputs).logits, merged.model(**inputs).logits, rtol=1e-4, atol=1e-4)
+    verification.verify(folder)
 
 
 def test_teacher_with_another_number_of_labels_is_refused_before_anything_is_paid(

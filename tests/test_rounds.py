@@ -78,11 +78,18 @@ def test_answer_ends_at_any_token_that_the_model_ends_at(model):
         assert not set(row[:-1]) & set(ends)
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.5])
-def test_samples_are_drawn_from_the_whole_softened_distribution(model, temperature):
+CUTS = {"min_p": 0.2, "typical_p": 0.2, "top_h": 0.2, "epsilon_cutoff": 0.05, "eta_cutoff": 0.9, "top_p": 0.2}
+CUTS |= {"temperature": 0.1, "top_k": 2, "repetition_penalty": 2.0, "num_beams": 2, "suppress_tokens": [1, 2, 3]}
+"""What a model's own settings of generation may make of its distribution."""
+
+
+@pytest.mark.parametrize(("temperature", "settings"), [(0.7, {}), (1.5, {}), (1.5, CUTS)], ids=["0.7", "1.5", "cuts"])
+def test_samples_are_drawn_from_the_whole_softened_distribution(model, temperature, settings):
     count, prompt = 4000, PROMPTS[0]
     options = {"max_new_tokens": 1, "temperature": temperature, **ANSWER}
-    found = generation.answer(model, [prompt] * count, **options)
+    changed = model.copy()
+    vars(changed.model.transformer.generation_config).update(settings)
+    found = generation.answer(changed, [prompt] * count, **options)
     ids = torch.tensor([data.prompt_ids(prompt, model.tokenizer, "plain")])
     with torch.no_grad():
         logits = model.model.transformer(ids).logits[0, -1].double()
@@ -94,6 +101,15 @@ def test_samples_are_drawn_from_the_whole_softened_distribution(model, temperatu
         share = float(expected.values[part].sum())
         spread = 4 * (share * (1 - share) / count) ** 0.5
         assert float(drawn[expected.indices[part]].sum()) == pytest.approx(share, abs=spread)
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_samples_are_those_of_the_model_without_settings_of_its_own(model, name):
+    options = {"max_new_tokens": 6, "temperature": 1.0, "seed": 2, **ANSWER}
+    changed = model.copy()
+    setattr(changed.model.transformer.generation_config, name, CUTS[name])
+    expected, found = (generation.answer(m, PROMPTS, **options).token_ids for m in (model, changed))
+    assert found == expected
 
 
 def test_negative_temperature_is_refused(model):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels import files
+from smallmodels.data.languages import in_language, languages_of
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.text_classification import load_text_classification
 from smallmodels.errors import InputError
@@ -17,8 +18,8 @@ def load_in_languages(
     """`load_text_classification` of several configurations, whose rows follow each other.
 
     Args:
-        dataset: `org/name` or `org/name@revision` on the hub.
-        languages: Its configurations, such as `swh_Latn`.
+        dataset: `org/name` or `org/name@revision` on the hub, or local files with `{language}` in their path.
+        languages: Its configurations, such as `swh_Latn`, or what stands in the place of `{language}`.
         context: Of the phase.
         options: All others of `load_text_classification`, for each configuration.
 
@@ -30,7 +31,9 @@ def load_in_languages(
         raise InputError(f"languages should be one or more, each named once, got {', '.join(languages) or 'none'}")
     found = {}
     for number, language in enumerate(languages):
-        found[language] = load_text_classification(dataset, config=language, **options)
+        name, config = in_language(dataset, language)
+        splits = load_text_classification(name, config=config, **options)
+        found[language] = dataclasses.replace(splits, languages=splits.languages or languages_of([], language))
         context.progress(number + 1, len(languages))
     first = found[languages[0]]
     for language, splits in found.items():

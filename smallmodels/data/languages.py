@@ -1,4 +1,9 @@
-"""Languages of a data set, as two-letter codes."""
+"""Languages of a data set, as two-letter codes, and where its rows in one of them are."""
+
+import os
+
+from smallmodels import sources
+from smallmodels.errors import InputError
 
 _LANGUAGES = {
     "amh": "am",
@@ -51,10 +56,30 @@ _LANGUAGES = {
 """ISO 639-3 to 639-1, for configurations that are named after a language, such as `swh_Latn`."""
 
 
+def in_language(dataset: str, language: str) -> tuple[str, str | None]:
+    """Name and configuration of a data set in one language.
+
+    Args:
+        dataset: On the hub, where the language is the configuration; or local files, one for each language, with
+            `{language}` in their path.
+        language: As the configuration or the file is called.
+
+    Raises: InputError for a local file for all languages, whose rows would be those of each.
+    """
+    if sources.LANGUAGE_PLACE in dataset:
+        return dataset.replace(sources.LANGUAGE_PLACE, language), None
+    if os.path.exists(os.path.expanduser(dataset)):
+        raise InputError(
+            f"there should be a file for each language, found {os.path.basename(dataset)} for all: write "
+            f"{sources.LANGUAGE_PLACE} where their paths differ, such as topics/{sources.LANGUAGE_PLACE}.csv"
+        )
+    return dataset, language
+
+
 def languages_of(declared: list[str], config: str | None) -> list[str]:
     """Languages of one configuration: its own if it is named after one, else what the card declares for all."""
     prefix = (config or "").replace("-", "_").split("_")[0]
-    code = prefix if prefix in declared else _LANGUAGES.get(prefix)
+    code = prefix if prefix in (declared or _LANGUAGES.values()) else _LANGUAGES.get(prefix)
     if code is not None:
         return [code]
     return declared if config is None or len(declared) <= 1 else []

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels import files
-from smallmodels.data.drawing import TEST_FRACTION, VALIDATION_FRACTION, generator
+from smallmodels.data.drawing import TEST_FRACTION, VALIDATION_FRACTION, generator, note_overlap
+from smallmodels.data.rows import limit_rows
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.text_classification import load_text_classification
 from smallmodels.errors import InputError
@@ -24,7 +25,15 @@ _LEVELS = ("elementary", "intermediate", "advanced", "beginner", "easy", "medium
 _HEADER = re.compile(rf"\s*(?:{'|'.join(_LEVELS)})(?: level)?[\s:.-]*(?:\n|$)", re.IGNORECASE)
 
 
-def load_reading_levels(dataset: str, *, split_seed: int = 0, context: Context = NO_CONTEXT, **options: Any) -> Splits:
+def load_reading_levels(
+    dataset: str,
+    *,
+    split_seed: int = 0,
+    drop_overlap: bool = False,
+    max_train: int | None = None,
+    context: Context = NO_CONTEXT,
+    **options: Any,
+) -> Splits:
     """`load_text_classification`, with texts that do not say their level and articles that stay on one side.
 
     Where validation or test have to be drawn from train, all texts about one article go to the same of the three:
@@ -33,6 +42,8 @@ def load_reading_levels(dataset: str, *, split_seed: int = 0, context: Context =
     Args:
         dataset: As there.
         split_seed: Seed of the draw.
+        drop_overlap: As there, once the rows are drawn.
+        max_train: Likewise.
         context: Of the phase.
         options: All others of `load_text_classification`.
 
@@ -41,13 +52,16 @@ def load_reading_levels(dataset: str, *, split_seed: int = 0, context: Context =
     Raises: As there; InputError if nearly all texts are about one article.
     """
     found = load_text_classification(dataset, split_seed=split_seed, context=context, **options)
-    parts, notes = {}, dict(found.source.notes)
+    of_first_draw = ("overlap", "num_duplicates_in_train", "classes_without_rows")
+    parts, notes = {}, {name: value for name, value in found.source.notes.items() if name not in of_first_draw}
     for split in (found.train, found.validation, found.test):
         parts[split.name], removed = without_headers(split)
         notes.setdefault("num_headers_removed", {})[split.name] = removed
     drawn = [role for role in ("validation", "test") if f"{role}_split" in notes]
     if drawn:
         parts = _draw_again(parts, drawn, split_seed, notes)
+    parts["train"] = note_overlap(parts, drop_overlap, notes)
+    parts["train"] = limit_rows(parts["train"], max_train, split_seed)
     fingerprints = {role: split.fingerprint() for role, split in parts.items()}
     notes["split_fingerprints"] = fingerprints
     source = dataclasses.replace(

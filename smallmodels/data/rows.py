@@ -280,8 +280,8 @@ def make_splits(
         context: Of the phase, in whose folder the identity of the data is noted.
     """
     splits["train"] = note_overlap(splits, drop_overlap, notes)
-    splits["train"] = _limit(splits["train"], max_train, split_seed)
-    splits["test"] = _limit(splits["test"], max_test, split_seed)
+    splits["train"] = limit_rows(splits["train"], max_train, split_seed)
+    splits["test"] = limit_rows(splits["test"], max_test, split_seed)
     check(splits, label_names)
     _note_missing_classes(splits, label_names, notes)
     done = finish(splits, label_names, fetched, notes)
@@ -290,7 +290,7 @@ def make_splits(
     return done
 
 
-def _limit(split: Split, limit: int | None, split_seed: int) -> Split:
+def limit_rows(split: Split, limit: int | None, split_seed: int) -> Split:
     """At most `limit` rows, each class with its share."""
     if limit is None or len(split) <= limit:
         return split

@@ -24,7 +24,7 @@ from smallmodels.data.drawing import (
     hashes_of,
     require_limits,
 )
-from smallmodels.data.languages import languages_of
+from smallmodels.data.languages import in_language, languages_of
 from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.tables import Table
@@ -332,8 +332,8 @@ def load_translated_pairs(
     """The same scored pairs in several languages, each a configuration of one data set.
 
     Args:
-        dataset: `org/name`, `org/name@revision`.
-        languages: Configurations, the original language first.
+        dataset: `org/name`, `org/name@revision`, or local files with `{language}` in their path.
+        languages: Configurations, or what stands in the place of `{language}`; the original language first.
         max_rows: At most so many rows of each split, the same ones in all languages; None is all.
         context: Of the phase.
         options: Of `load_text_pairs`.
@@ -342,7 +342,11 @@ def load_translated_pairs(
 
     Raises: InputError if rows or scores differ between two languages, so that they are no translations row by row.
     """
-    found = {language: load_text_pairs(dataset, config=language, regression=True, **options) for language in languages}
+    places = {language: in_language(dataset, language) for language in languages}
+    found = {
+        language: load_text_pairs(name, config=config, regression=True, **options)
+        for language, (name, config) in places.items()
+    }
     original = languages[0]
     for language, splits in found.items():
         for role in ("train", "validation", "test"):

@@ -5,7 +5,7 @@
 `adapters` makes them cheap to train, `encoders` looks inside their layers.
 """
 
-from smallmodels.models.adapters import add_lora, is_adapted, merge_adapter, require_four_bit
+from smallmodels.models.adapters import Adapter, adapter_of, add_lora, is_adapted, merge_adapter, require_four_bit
 from smallmodels.models.compute import Compute, choose_compute, matmul_rate, pick_device, require_layout
 from smallmodels.models.encoders import (
     Family,
@@ -54,6 +54,7 @@ from smallmodels.models.static import (
 )
 
 __all__ = [
+    "Adapter",
     "Compute",
     "Embedder",
     "Family",
@@ -64,6 +65,7 @@ __all__ = [
     "StaticClassifier",
     "StaticEmbedder",
     "TextModel",
+    "adapter_of",
     "add_lora",
     "backend_of",
     "byte_level_bpe",

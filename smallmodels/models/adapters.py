@@ -2,16 +2,45 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from smallmodels import files
 from smallmodels.errors import InputError
 from smallmodels.models.compute import pick_device
 from smallmodels.models.encoders import tied_layers
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import TextModel, quiet_transformers, seeded
+
+_CONFIG_NAME, _WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+"""As peft reads them."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Trained adapters by themselves, which `peft.PeftModel.from_pretrained(base_model, folder)` puts on their base."""
+
+    config: Mapping[str, Any]
+    """Of peft, as JSON; names the base model without its folder."""
+    weights: Mapping[str, Tensor]
+    """Of the adapters and a classifier's head, by the names that peft gives them; on the processor."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors) and config, readable by peft."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(dict(self.weights), folder / _WEIGHTS_NAME, metadata={"format": "pt"})
+        files.write_json(folder / _CONFIG_NAME, self.config)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Adapter":
+        """Read what `save` wrote."""
+        return cls(files.read_json(folder / _CONFIG_NAME), load_file(folder / _WEIGHTS_NAME))
 
 
 def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) -> TextModel:
@@ -79,6 +108,21 @@ def require_four_bit(device: str = "auto") -> None:
 def is_adapted(model: nn.Module) -> bool:
     """Whether a model has adapters, which alone are trained then."""
     return hasattr(_adapted(model), "peft_config")
+
+
+def adapter_of(model: TextModel) -> Adapter | None:
+    """The adapters of a model that are not merged yet; None if it has none."""
+    if not is_adapted(model.model):
+        return None
+    from peft import get_peft_model_state_dict
+
+    adapted = _adapted(model.model)
+    settings = {**adapted.peft_config["default"].to_dict(), "inference_mode": True}
+    settings["base_model_name_or_path"] = model.notes.get("base_model")
+    # A set has another order in each process, and a resumed run shall write the same bytes.
+    config = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return Adapter(config, {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()})
 
 
 def merge_adapter(model: TextModel) -> TextModel:

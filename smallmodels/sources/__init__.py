@@ -14,13 +14,14 @@ from smallmodels.sources.dataset_files import CONLL_ENDINGS, TEXT_ENDINGS, Datas
 from smallmodels.sources.declared import declared_license
 from smallmodels.sources.hub import is_offline, pinned_name
 from smallmodels.sources.model_files import ModelFiles, fetch_model
-from smallmodels.sources.names import Kind, parse_name
+from smallmodels.sources.names import LANGUAGE_PLACE, Kind, parse_name
 from smallmodels.sources.offline import require_cached
 from smallmodels.sources.packages import PACKAGED, PackagedModel, is_packaged
 from smallmodels.sources.weight_files import weights_sha256
 
 __all__ = [
     "CONLL_ENDINGS",
+    "LANGUAGE_PLACE",
     "PACKAGED",
     "TEXT_ENDINGS",
     "USER_PROVIDED",

@@ -6,7 +6,7 @@ import os
 from smallmodels.licenses import USER_PROVIDED, Declared
 from smallmodels.sources.cards import CARD_FILES, Card, read_card
 from smallmodels.sources.hub import Pin, cached, download, is_offline, resolve
-from smallmodels.sources.names import Kind, parse_name
+from smallmodels.sources.names import Kind, is_path, parse_name
 from smallmodels.sources.packages import installed
 
 
@@ -18,7 +18,7 @@ def declared_license(name: str, kind: Kind) -> Declared | None:
 
     Raises: InputError if the name is no such thing, or the hub cannot give it.
     """
-    if os.path.exists(os.path.expanduser(name)):
+    if is_path(name):
         return Declared(os.path.basename(os.path.abspath(os.path.expanduser(name))), USER_PROVIDED)
     repo_id, revision = parse_name(name, kind)
     if kind == "model" and revision is None and (found := installed(repo_id)):

@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import os
 import re
 import shutil
 import urllib.parse
@@ -16,7 +15,7 @@ from typing import Any
 from smallmodels import files
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.sources.asking import UnreachableError, ask
-from smallmodels.sources.names import COMMIT, HUB, Kind, parse_name
+from smallmodels.sources.names import COMMIT, HUB, Kind, is_path, parse_name
 from smallmodels.sources.packages import is_packaged
 
 _PARQUET_COPY = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
@@ -78,7 +77,7 @@ def pinned_name(name: str, kind: Kind) -> str:
 
 def is_local(name: str, kind: Kind) -> bool:
     """Whether a name is that of a file or folder, or of a model that an installed package carries."""
-    if os.path.exists(os.path.expanduser(name)):
+    if is_path(name):
         return True
     repo_id, revision = parse_name(name, kind)
     return kind == "model" and revision is None and is_packaged(repo_id)

@@ -1,5 +1,6 @@
 """What may stand for a model or a data set: `org/name`, `org/name@revision`."""
 
+import os
 import re
 from typing import Literal
 
@@ -11,6 +12,15 @@ HUB = "https://huggingface.co"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*(?:/[A-Za-z0-9][\w.+-]*)*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+LANGUAGE_PLACE = "{language}"
+"""In the path of local files, one for each language."""
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is that of a local file or folder, or of local files, one for each language."""
+    return os.path.exists(os.path.expanduser(name)) or LANGUAGE_PLACE in name
 
 
 def parse_name(name: str, kind: Kind) -> tuple[str, str | None]:

@@ -23,6 +23,7 @@ def of_model(model: TextModel) -> dict[str, str]:
         "weights": model.weights_sha256(),
         "config": files.sha256_json(json.loads(json.dumps(kept, default=str))),
         "tokenizer": tokenizer_sha256(model.tokenizer),
+        "pooling": str(getattr(model.model, "pooling", None)),
     }
 
 
@@ -33,8 +34,12 @@ def of_code(function: Any) -> str:
 
 
 def _of_closed(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, (list, tuple)):
+        return [_of_closed(part) for part in value]
+    if isinstance(value, dict):
+        return [[str(key), _of_closed(part)] for key, part in value.items()]
     return _source(value) if inspect.isfunction(value) else type(value).__qualname__
 
 

@@ -10,8 +10,19 @@ costs.
 
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
-from smallmodels.training.loop import MakePlan, Validate, fit
+from smallmodels.training.loop import MakePlan, Validate, fit, fit_with_adapter
 from smallmodels.training.probing import probe
 from smallmodels.training.state import curve
 
-__all__ = ["LossFn", "MakePlan", "TrainConfig", "Validate", "curve", "fit", "num_steps", "probe", "steps_at_cost"]
+__all__ = [
+    "LossFn",
+    "MakePlan",
+    "TrainConfig",
+    "Validate",
+    "curve",
+    "fit",
+    "fit_with_adapter",
+    "num_steps",
+    "probe",
+    "steps_at_cost",
+]

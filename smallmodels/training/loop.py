@@ -69,6 +69,41 @@ def fit(
 
     Raises: TrainingError if a value is not finite or nothing can be trained; RunInterruptedError when asked to stop.
     """
+    trained = _trained(
+        student, train, loss_fn, config, seed=seed, validate=validate, plan=plan, compute=compute, context=context
+    )
+    return models.merge_adapter(trained)
+
+
+@processes.together
+def fit_with_adapter(
+    student: TextModel,
+    train: Split,
+    loss_fn: LossFn,
+    config: TrainConfig,
+    *,
+    context: Context = NO_CONTEXT,
+    **options: Any,
+) -> tuple[TextModel, models.Adapter | None]:
+    """As `fit`, and with the adapters that were folded into the model; None if it had none."""
+    trained = _trained(student, train, loss_fn, config, context=context, **options)
+    adapter = models.adapter_of(trained)
+    return models.merge_adapter(trained), adapter
+
+
+def _trained(
+    student: TextModel,
+    train: Split,
+    loss_fn: LossFn,
+    config: TrainConfig,
+    *,
+    seed: int = 0,
+    validate: Validate | None = None,
+    plan: MakePlan | None = None,
+    compute: Compute | None = None,
+    context: Context,
+) -> TextModel:
+    """The trained model, with adapters that it may have."""
     compute = compute or models.choose_compute()
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
@@ -438,7 +473,7 @@ class Loop:
         return metrics
 
     def finish(self) -> TextModel:
-        """Put the best weights back, fold adapters in, and describe the training in the model's notes."""
+        """Put the best weights back, and describe the training in the model's notes."""
         moved = any(float(p.detach().cpu().double().sum()) != self.before[name] for name, p in self.parameters.items())
         if not moved and self.progress.step:
             raise TrainingError("training should change weights, but none moved: check the learning rate and loss_fn")
@@ -447,7 +482,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.student.notes["training"] = self.progress.notes()
         self.student.model.eval().requires_grad_(False)
-        return models.merge_adapter(self.student)
+        return self.student
 
 
 def _plan_by_length(train: Split, *, batch_size: int, seed: int) -> StepPlan:
