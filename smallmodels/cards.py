@@ -48,8 +48,11 @@ def model_card(record: RunRecord) -> str:
         more_labels=f"{len(names) - _MAX_LABELS:,}" if len(names) > _MAX_LABELS else "",
         sources=_sources_table(record),
         duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
+        thresholds=_thresholds_table(record),
         model=[
-            f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items() if value is not None
+            f"{key.replace('_', ' ')}: {words.plain(value)}"
+            for key, value in record.model.items()
+            if value is not None and key != "thresholds"
         ],
         machine=_machine_words(record),
         coverage=words.COVERAGE,
@@ -213,6 +216,18 @@ def _where(record: RunRecord) -> Any:
 
     name = record.published_as or ""
     return Markup(name if _HUB_ID.fullmatch(name) else "path/to/this/folder")
+
+
+def _thresholds_table(record: RunRecord) -> Any:
+    """Each label with the score from which on to give it, all of them; empty where the model has none."""
+    thresholds = record.model.get("thresholds")
+    if not isinstance(thresholds, list) or len(thresholds) != len(record.label_names):
+        return ""
+    rows = [
+        [name, f"{value:.6g}" if formats.is_number(value) else formats.MISSING]
+        for name, value in zip(record.label_names, thresholds, strict=True)
+    ]
+    return formats.markdown_table(["Label", "from a score of"], rows)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -113,6 +113,16 @@ def test_card_lists_classes_and_counts_those_it_leaves_out() -> None:
     assert len(many) < 30_000
 
 
+def test_card_gives_every_label_with_its_threshold() -> None:
+    names, thresholds = [f"label {i}" for i in range(28)], [2.5e-07, *(i / 28 for i in range(1, 28))]
+    record = classifier_record(label_names=names, model={"problem": "multi_label_classification"})
+    text = model_card(dataclasses.replace(record, model={**record.model, "thresholds": thresholds}))
+    assert "| label 0 | 2.5e-07 |" in text
+    assert "| label 27 | 0.964286 |" in text
+    assert text.count("2.5e-07") == 1
+    assert "Classes:" in model_card(record)
+
+
 def test_card_of_a_fine_tuned_model_speaks_of_no_teacher() -> None:
     base = classifier_record()
     record = dataclasses.replace(
