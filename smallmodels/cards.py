@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels import licenses
-from smallmodels.records import COUNTED_LABELS, Metric, Result, RunRecord, Source, statement_sha256
+from smallmodels.records import COUNTED_LABELS, Result, RunRecord, Source, statement_sha256
 from smallmodels.report import formats, groups, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
@@ -37,6 +37,7 @@ def model_card(record: RunRecord) -> str:
         options=_PIPELINE_OPTIONS.get(str(record.model.get("problem")), ""),
         license=_license_words(record),
         quality=_quality_table(record),
+        further=_further_table(record),
         groups=_groups_table(main),
         external=_external_tables(record),
         energy=_energy_words(record),
@@ -48,8 +49,11 @@ def model_card(record: RunRecord) -> str:
         more_labels=f"{len(names) - _MAX_LABELS:,}" if len(names) > _MAX_LABELS else "",
         sources=_sources_table(record),
         duties=list(dict.fromkeys(f"{s.name}: {d}" for s in record.sources for d in s.duties)),
+        thresholds=_thresholds_table(record),
         model=[
-            f"{key.replace('_', ' ')}: {words.plain(value)}" for key, value in record.model.items() if value is not None
+            f"{key.replace('_', ' ')}: {words.plain(value)}"
+            for key, value in record.model.items()
+            if value is not None and key != "thresholds"
         ],
         machine=_machine_words(record),
         coverage=words.COVERAGE,
@@ -215,6 +219,18 @@ def _where(record: RunRecord) -> Any:
     return Markup(name if _HUB_ID.fullmatch(name) else "path/to/this/folder")
 
 
+def _thresholds_table(record: RunRecord) -> Any:
+    """Each label with the score from which on to give it, all of them; empty where the model has none."""
+    thresholds = record.model.get("thresholds")
+    if not isinstance(thresholds, list) or len(thresholds) != len(record.label_names):
+        return ""
+    rows = [
+        [name, f"{value:.6g}" if formats.is_number(value) else formats.MISSING]
+        for name, value in zip(record.label_names, thresholds, strict=True)
+    ]
+    return formats.markdown_table(["Label", "from a score of"], rows)
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
@@ -248,18 +264,27 @@ def _binding_words(record: RunRecord, base: Source | None) -> list[str]:
 
 
 def _quality_table(record: RunRecord) -> Any:
-    results = [r for r in record.results if r.split == "test"]
+    results = words.test_results(record)
     if not results:
         return ""
-    keys = list(dict.fromkeys([record.metric, *(k for r in results for k in r.metrics)]))[:4]
-    head = ["Model", *[formats.metric_name(k) for k in keys], "test items", "parameters"]
+    keys, _ = words.metric_keys(record)
+    calibration = any(r.calibration_error is not None for r in results)
+    head = ["Model", *[formats.metric_name(k) for k in keys]]
+    head += [*["calibration error"] * calibration, "test items", "parameters"]
     rows = []
     for result in results:
         use, found = record.inference_of(result.role), result.metrics.get(record.metric)
-        cells = [_metric_words(k, result.metrics.get(k)) for k in keys]
+        cells = [words.metric_words(k, result.metrics.get(k)) for k in keys]
+        cells += [formats.quality("calibration_error", result.calibration_error)] * calibration
         counts = [f"{found.n:,}" if found else None, formats.large(use.num_parameters) if use else None]
         rows.append([words.role_name(result.role), *cells, *counts])
     return formats.markdown_table(head, rows)
+
+
+def _further_table(record: RunRecord) -> Any:
+    """Metrics that the first table has no room for; empty where it has them all."""
+    head, rows = words.further_metrics(record)
+    return formats.markdown_table(head, rows) if rows else ""
 
 
 def _groups_table(main: Result | None) -> dict[str, Any] | None:
@@ -270,7 +295,7 @@ def _groups_table(main: Result | None) -> dict[str, Any] | None:
     table = formats.markdown_table(found.head, found.rows, found.text_columns)
     left = len(main.groups) - len(found.rows)
     cut = [f"{left:,} more stand in record.json."] if left else []
-    return {"table": table, "notes": " ".join([*found.notes, *cut])}
+    return {"table": table, "notes": " ".join([*groups.extremes(main.groups), *found.notes, *cut])}
 
 
 def _external_tables(record: RunRecord) -> list[dict[str, Any]]:
@@ -285,13 +310,6 @@ def _external_tables(record: RunRecord) -> list[dict[str, Any]]:
         }
         for evaluation in record.external_evaluations[-_MAX_EVALUATIONS:]
     ]
-
-
-def _metric_words(key: str, found: Metric | None) -> str:
-    if found is None:
-        return formats.MISSING
-    bounds = formats.interval(key, found.low, found.high)
-    return formats.quality(key, found.value) + (f" ({bounds})" if bounds != formats.MISSING else "")
 
 
 def _energy_words(record: RunRecord) -> str:

@@ -29,7 +29,7 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 
 
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity", "area_under_risk_coverage"})
+LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity", "area_under_risk_coverage", "spread_of_groups"})
 """Metrics in which a smaller value is the better one; in all others a larger one is."""
 
 

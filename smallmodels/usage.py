@@ -16,7 +16,8 @@ from smallmodels.errors import InputError
 from smallmodels.models import TextModel
 from smallmodels.text import inert_cell, shorten
 
-FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+FILE_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
 
@@ -46,9 +47,7 @@ def predict(
     Raises: InputError if the run has no classifier, or a file cannot be read or written.
     """
     texts = read_texts(text_or_file, text_column)
-    seconds = [second] if second is not None else None
-    if second_column is not None:
-        seconds = read_texts(text_or_file, second_column)
+    seconds = _read_seconds(text_or_file, second, second_column)
     write = _writer(output, text_or_file)
     with energy.Meter() as meter:
         with meter.phase("setup"):
@@ -61,6 +60,20 @@ def predict(
     write(Answered(evaluation.kind_of(model), texts, answers, seconds))
     print(cost_sentence(len(texts), "text", measured.reading), file=sys.stderr)
     return 0
+
+
+def _read_seconds(text_or_file: str, second: str | None, column: str | None) -> list[str] | None:
+    """The other texts: the one that is given, those of a column, or None."""
+    if second is not None and column is not None:
+        raise InputError("the second texts should come from one place: give --second or --second-column, not both")
+    if column is None:
+        return None if second is None else [second]
+    if not _is_table(text_or_file):
+        raise InputError(
+            f"--second-column needs a file with columns ({', '.join(TABLE_SUFFIXES)}), got "
+            f"{shorten(text_or_file, 60)!r}: give the other text with --second TEXT"
+        )
+    return read_texts(text_or_file, column, flag="--second-column")
 
 
 def _require_pairs(run: str, reads_pairs: bool, texts: Sequence[str], seconds: Sequence[str] | None) -> None:
@@ -80,13 +93,14 @@ def search(run: str, question: str, top: int) -> int:
     """Print the documents of a run's index that fit a question best.
 
     Returns: 0.
-    Raises: InputError if the run has no index, or the question is empty.
+    Raises: InputError if the run has no embedder or no index, or the question is empty.
     """
     if not question.strip():
         raise InputError('the question should have words, but is empty: ask something like "run a command"')
     folder = Path(run) / "index"
     if not folder.is_dir():
-        raise InputError(f"{run} should be the run folder of a search model, but has no index: check the path")
+        _load_model(run, wants_embedder=True)  # says so where there is none
+        raise InputError(f"{run} holds an embedder but no index of texts to search in: {_embed_with(run)}")
     with energy.Meter() as meter:
         with meter.phase("setup"):
             model, index = _load_model(run, wants_embedder=True), evaluation.SearchIndex.load(folder)
@@ -100,16 +114,26 @@ def search(run: str, question: str, top: int) -> int:
     return 0
 
 
-def _load_model(run: str, *, wants_embedder: bool) -> TextModel:
+def _model_folder(run: str) -> Path:
     folder = Path(run) / "model"
-    if not folder.is_dir():
-        folder = Path(run)
+    return folder if folder.is_dir() else Path(run)
+
+
+def _embed_with(run: str) -> str:
+    """What to do with an embedder that no index belongs to."""
+    return f'embed texts in Python with SentenceTransformer("{_model_folder(run)}")'
+
+
+def _load_model(run: str, *, wants_embedder: bool) -> TextModel:
+    folder = _model_folder(run)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise InputError(f"{run} should be the folder of a complete run, but holds no model: check the path")
     model = TextModel.load(folder)
     is_embedder = evaluation.is_embedder(model.model)
     if is_embedder and not wants_embedder:
-        raise InputError(f"{run} holds a search model, which has no labels: use `smallmodels search {run} QUESTION`")
+        has_index = (Path(run) / "index").is_dir()
+        instead = f"use `smallmodels search {run} QUESTION`" if has_index else _embed_with(run)
+        raise InputError(f"{run} holds an embedder, which has no labels: {instead}")
     if wants_embedder and not is_embedder:
         raise InputError(f"{run} holds a classifier, which cannot search: use `smallmodels predict {run} TEXT`")
     return model
@@ -129,8 +153,13 @@ def cost_sentence(num_uses: int, unit: str, reading: energy.EnergyReading) -> st
 # Texts in
 
 
-def read_texts(text_or_file: str, text_column: str | None = None) -> list[str]:
+def read_texts(text_or_file: str, text_column: str | None = None, *, flag: str = "--text-column") -> list[str]:
     """The texts of a file, or the one text itself.
+
+    Args:
+        text_or_file: A text, or a file of `FILE_SUFFIXES`.
+        text_column: Column of the file; guessed from the usual names if None.
+        flag: What an error tells to set where there is no such column.
 
     Raises: InputError if the file has no such column, no texts, or cannot be read; or if the text is empty.
     """
@@ -142,12 +171,17 @@ def read_texts(text_or_file: str, text_column: str | None = None) -> list[str]:
         if not text_or_file.strip():
             raise InputError("the text to classify should have words, but is empty: give a text or a file")
         return [text_or_file]
-    texts = _read_lines(path) if suffix == ".txt" else _column(read_table(path), text_column, path)
+    texts = _read_lines(path) if suffix == ".txt" else _column(read_table(path), text_column, path, flag)
     if not texts:
         raise InputError(f"{path} should hold texts, but holds none: check the file")
     if blank := [number for number, text in enumerate(texts, start=1) if not text.strip()]:
         raise InputError(f"every row of {path} should hold a text, but {len(blank)} are empty (row {blank[0]} first)")
     return texts
+
+
+def _is_table(text_or_file: str) -> bool:
+    path = Path(text_or_file)
+    return path.suffix.lower() in TABLE_SUFFIXES and _is_file(path)
 
 
 def _is_file(path: Path) -> bool:
@@ -157,12 +191,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _column(table: Table, name: str | None, path: Path) -> list[str]:
+def _column(table: Table, name: str | None, path: Path, flag: str) -> list[str]:
     names = list(table.columns)
     chosen = name or next((usual for usual in TEXT_COLUMNS if usual in names), None)
     if chosen is None or chosen not in names:
         wanted = f"a column {name!r}" if name else "a column called text"
-        raise InputError(f"{path} should have {wanted}, but has {', '.join(names)}: set --text-column")
+        raise InputError(f"{path} should have {wanted}, but has {', '.join(names)}: set {flag}")
     return ["" if value is None else str(value) for value in table.columns[chosen]]
 
 

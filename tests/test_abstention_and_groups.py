@@ -1,4 +1,4 @@
-"""What evaluations add for classifiers that may abstain, and for test items in groups."""
+"""What evaluations add for classifiers that may abstain, for several labels at once, and for test items in groups."""
 
 import numpy as np
 import pytest
@@ -24,6 +24,18 @@ class Fixed:
 def found():
     split = Split("test", [str(i) for i in range(6)], [f"text {i}" for i in range(6)], TRUTH)
     return evaluation.evaluate_classifiers({"student": Contender(Fixed())}, split, ["yes", "no"], compute=FP32)
+
+
+def test_thresholds_below_a_millionth_still_hold_a_label_back():
+    class Unsure(Fixed):
+        def predict_proba(self, texts):
+            return np.array([[1e-9, 0.9], [3e-7, 0.2], [1e-9, 0.8], [4e-7, 0.1]])
+
+    truth = np.array([[0, 1], [1, 0], [0, 1], [1, 0]])
+    split = Split("test", list("abcd"), list("abcd"), truth)
+    done = evaluation.evaluate_multilabel_classifiers({"student": Unsure()}, split, split, ["rare", "usual"])
+    assert 0 < done.notes["student"]["thresholds"][0] < 3e-7
+    assert done.results[0].metrics["macro_f1"].value == 1.0
 
 
 def test_with_abstention_answers_the_surest_first(found):

@@ -6,8 +6,17 @@ import yaml
 from hostile import MARKUP, Reader, with_attack
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from sample_records import CLASSES, classifier_record, counted_record, dataset, model_source, retriever_record
+from sample_records import (
+    CLASSES,
+    classifier_record,
+    counted_record,
+    dataset,
+    metric,
+    model_source,
+    retriever_record,
+)
 
+from smallmodels import report
 from smallmodels.cards import model_card
 from smallmodels.records import RunRecord
 
@@ -113,6 +122,16 @@ def test_card_lists_classes_and_counts_those_it_leaves_out() -> None:
     assert len(many) < 30_000
 
 
+def test_card_gives_every_label_with_its_threshold() -> None:
+    names, thresholds = [f"label {i}" for i in range(28)], [2.5e-07, *(i / 28 for i in range(1, 28))]
+    record = classifier_record(label_names=names, model={"problem": "multi_label_classification"})
+    text = model_card(dataclasses.replace(record, model={**record.model, "thresholds": thresholds}))
+    assert "| label 0 | 2.5e-07 |" in text
+    assert "| label 27 | 0.964286 |" in text
+    assert text.count("2.5e-07") == 1
+    assert "Classes:" in model_card(record)
+
+
 def test_card_of_a_fine_tuned_model_speaks_of_no_teacher() -> None:
     base = classifier_record()
     record = dataclasses.replace(
@@ -196,3 +215,17 @@ def test_card_ends_with_the_command_and_the_commit() -> None:
     text = model_card(classifier_record(git_dirty=True))
     assert "```text\nsmallmodels run distill_text_classifier --seed 0\n```" in text
     assert f"commit {classifier_record().git_commit} with changes on top" in text
+
+
+def test_card_and_page_show_every_metric_and_the_calibration() -> None:
+    base = classifier_record()
+    more = {"risk": metric(0.1), "accuracy_at_80_percent": metric(0.95), "accuracy_at_50_percent": metric(0.99)}
+    results = [dataclasses.replace(r, metrics={**r.metrics, **more}) for r in base.results]
+    record = dataclasses.replace(base, results=results)
+    first, further = model_card(record).split("Further metrics:")
+    assert "| calibration error |" in first
+    assert "| Student | 92.1\u00a0% (91.1–93.1\u00a0%) |" in first
+    for table in (further, str(Reader(report.run_page(record)).text)):
+        assert "accuracy at 80 percent" in table.replace("@", " at ")
+        assert "99.0\u00a0% (98.6–99.4\u00a0%)" in table
+    assert "Further metrics" not in model_card(base)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -402,7 +403,7 @@ def test_nonsense_is_refused_before_anything_is_fetched_c2(tmp_path, monkeypatch
         (["predict", "nowhere", " "], "the text to classify should have words, but is empty"),
         (["predict", "x", "y", "--batch-size", "0"], "should be 1 or more, got 0"),
         (["predict", "x", "y", "--output", "z.txt"], "--output should end in .csv or .jsonl, got z.txt"),
-        (["search", "nowhere", "question"], "has no index"),
+        (["search", "nowhere", "question"], "nowhere should be the folder of a complete run, but holds no model"),
         (["search", "nowhere", " "], "the question should have words, but is empty"),
     ],
 )
@@ -956,7 +957,32 @@ def test_search_prints_the_nearest_documents(search_run, capsys):
 
 def test_use_of_the_wrong_kind_of_run_names_the_right_command(classifier_run, search_run, capsys):
     assert f"use `smallmodels search {search_run} QUESTION`" in refuse(capsys, "predict", str(search_run), "text")
-    assert "has no index" in refuse(capsys, "search", str(classifier_run), "question")
+    assert f"use `smallmodels predict {classifier_run} TEXT`" in refuse(
+        capsys, "search", str(classifier_run), "question"
+    )
+
+
+def test_an_embedder_without_an_index_is_for_sentence_transformers(search_run, capsys, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(search_run / "model", folder / "model")
+    for command in ("predict", "search"):
+        assert f'SentenceTransformer("{folder / "model"}")' in refuse(capsys, command, str(folder), "text")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["a text", "--second-column", "b"], "--second-column needs a file with columns"),
+        (["texts.txt", "--second-column", "b"], "--second-column needs a file with columns"),
+        (["pairs.csv", "--second", "x", "--second-column", "b"], "--second or --second-column, not both"),
+        (["pairs.csv", "--second-column", "c"], "but has text, b: set --second-column"),
+    ],
+)
+def test_second_texts_come_from_one_place(classifier_run, capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("one\ntwo\n")
+    Path("pairs.csv").write_text("text,b\none,two\n")
+    assert sentence in refuse(capsys, "predict", str(classifier_run), *arguments)
 
 
 def test_predict_refuses_to_write_over_its_input(classifier_run, capsys, tmp_path):

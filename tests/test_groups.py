@@ -11,7 +11,7 @@ from smallmodels import evaluation, records
 from smallmodels.cards import model_card
 from smallmodels.data.splits import Split
 from smallmodels.report import single
-from smallmodels.report.groups import table_of
+from smallmodels.report.groups import extremes, table_of
 
 ROWS = [
     {
@@ -99,3 +99,17 @@ def test_records_without_groups_are_read_and_groups_are_read_back(tmp_path):
     value = records.to_json(classifier_record().results[0])
     del value["groups"]
     assert records.from_json(records.Result, value).groups == []
+
+
+SHARES = (("deu", 0.8), ("quy", 0.471), ("eng", 0.9))
+
+
+def test_page_and_card_name_the_worst_and_the_best_group():
+    rows = [{"group": name, "accuracy": a, "accuracy_low": a - 0.1, "accuracy_high": a + 0.1} for name, a in SHARES]
+    said = "Accuracy is worst in quy (47.1\u00a0%) and best in eng (90.0\u00a0%)."
+    record = with_groups(rows)
+    assert extremes(rows) == [said]
+    assert said in model_card(record)
+    section = next(s for s in single.page(record).sections if s.title == "Group by group")
+    assert all(said in table.note for table in section.blocks)
+    assert extremes(rows[:1]) == extremes(ROWS) == []

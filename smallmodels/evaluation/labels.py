@@ -48,7 +48,7 @@ def evaluate_multilabel_classifiers(
         chosen = metrics.choose_thresholds(
             label_probabilities(model, validation, compute, context), _labels_of(validation)
         )
-        notes[role] = {"thresholds": [round(float(threshold), 6) for threshold in chosen]}
+        notes[role] = {"thresholds": chosen.tolist()}
         found[role] = label_probabilities(model, split, compute, context)
         context.progress(number + 1, len(contenders))
     given = {role: (p_NC >= np.asarray(notes[role]["thresholds"])).astype(np.int64) for role, p_NC in found.items()}

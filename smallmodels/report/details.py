@@ -168,7 +168,7 @@ def _groups_section(record: RunRecord) -> Section | None:
                 head=table.head,
                 rows=[[*row] for row in table.rows],
                 text_columns=table.text_columns,
-                note=" ".join([*table.notes, cut_note(len(result.groups), len(table.rows))]).strip(),
+                note=" ".join([*groups.extremes(result.groups), *table.notes, cut_note(len(result.groups), len(table.rows))]).strip(),
                 fold=f"{name}, group by group" if blocks else "",
             )
         )

@@ -168,7 +168,7 @@ def metric_name(key: str) -> str:
 
 def is_share(key: str) -> bool:
     """Whether a metric is read as a percentage."""
-    return "accuracy" in key or key in ("agreement", "calibration_error", "exact_match")
+    return "accuracy" in key or key in ("agreement", "calibration_error", "exact_match", "spread_of_groups")
 
 
 def quality(key: str, value: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smallmodels.records import COUNTED_LABELS
+from smallmodels.records import COUNTED_LABELS, goodness
 from smallmodels.report import formats
 
 _BOUNDS = ("_low", "_high")
@@ -42,6 +42,21 @@ def table_of(groups: Sequence[Mapping[str, Any]]) -> GroupTable:
     rows = [[_cell(row, key) for key in shown] for row in groups]
     text_columns = tuple(i for i, key in enumerate(shown) if i and any(isinstance(row.get(key), str) for row in groups))
     return GroupTable(head, rows, text_columns, [_WORDS] if any("per_word" in key for key in shown) else [])
+
+
+def extremes(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each metric that groups have with its interval, a sentence that names the worst of them and the best."""
+    keys = dict.fromkeys(_stem(key) for row in groups for key in row if key.endswith(_BOUNDS))
+    found = []
+    for key in keys:
+        rows = [row for row in groups if formats.is_number(row.get(key))]
+        ordered = sorted(rows, key=lambda row: (goodness(key, row[key]), str(row["group"])))
+        if len(ordered) > 1:
+            worst, best = (
+                f"{formats.clean(row['group'], 80)} ({formats.quality(key, row[key])})" for row in (ordered[0], ordered[-1])
+            )
+            found.append(f"{formats.capital(formats.metric_name(key))} is worst in {worst} and best in {best}.")
+    return found
 
 
 def _stem(key: str) -> str:

@@ -125,7 +125,7 @@ def _quality_section(record: RunRecord) -> Section | None:
     results = words.test_results(record)
     if not results:
         return None
-    others = [m for m in (words.main_result(record) or results[0]).metrics if m != record.metric][:2]
+    others = words.metric_keys(record)[0][1:]
     agreement = any(r.agreement for r in results)
     calibration = any(r.calibration_error is not None for r in results)
     head = ["Model", formats.metric_name(record.metric), "95\u00a0% interval", *map(formats.metric_name, others)]
@@ -149,7 +149,15 @@ def _quality_section(record: RunRecord) -> Section | None:
         strong=_strong(record, rows),
         note=f"{note}{MISSING} means that it was not measured. {words.role_meanings(results)}",
     )
-    return Section("Every model of this run", [table])
+    return Section("Every model of this run", [table, *_further_tables(record)])
+
+
+def _further_tables(record: RunRecord) -> list[Table]:
+    """Metrics that the first table has no room for."""
+    head, cells = words.further_metrics(record)
+    rows: list[Row] = [[*row] for row in cells]
+    caption = "Further metrics on the test split, with 95\u00a0% intervals"
+    return [Table(caption=caption, head=head, rows=rows, strong=_strong(record, rows))] if rows else []
 
 
 def _speed_cells(use: Inference | None) -> list[str]:

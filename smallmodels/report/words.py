@@ -10,6 +10,7 @@ from smallmodels.records import (
     ExternalEvaluation,
     ExternalResult,
     Inference,
+    Metric,
     Payback,
     Result,
     RunRecord,
@@ -18,6 +19,9 @@ from smallmodels.records import (
 from smallmodels.report import formats
 
 Unit = Literal["J", "CPU-s"]
+
+_METRICS_AT_FIRST = 3
+"""Of a table that has sizes and speeds as well; the others have a table of their own."""
 
 ROLE_NAMES = {
     "teacher": "Teacher",
@@ -103,6 +107,31 @@ def metric_value(result: Result | None, metric: str) -> float | None:
     """The finite value of a metric, or None."""
     found = result.metrics.get(metric) if result else None
     return found.value if found and formats.is_number(found.value) else None
+
+
+def metric_keys(record: RunRecord) -> tuple[list[str], list[str]]:
+    """Metrics of the results on test: those of the first table, that which ranks in front, and all others."""
+    keys = list(dict.fromkeys([record.metric, *(key for result in test_results(record) for key in result.metrics)]))
+    return keys[:_METRICS_AT_FIRST], keys[_METRICS_AT_FIRST:]
+
+
+def further_metrics(record: RunRecord) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of what the first one has no room for; no rows where nothing is left."""
+    _, keys = metric_keys(record)
+    rows = [
+        [role_name(result.role), *(metric_words(key, result.metrics.get(key)) for key in keys)]
+        for result in test_results(record)
+        if any(key in result.metrics for key in keys)
+    ]
+    return ["Model", *map(formats.metric_name, keys)], rows
+
+
+def metric_words(key: str, found: Metric | None) -> str:
+    """A value with its interval in brackets."""
+    if found is None:
+        return formats.MISSING
+    bounds = formats.interval(key, found.low, found.high)
+    return formats.quality(key, found.value) + (f" ({bounds})" if bounds != formats.MISSING else "")
 
 
 def use_cost(use: Inference | None, unit: Unit) -> float | None:
