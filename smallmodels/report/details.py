@@ -161,6 +161,7 @@ def _groups_section(record: RunRecord) -> Section | None:
     blocks: list[Block] = []
     for result in sorted(results, key=lambda r: r is not words.main_result(record)):
         table = groups.table_of(result.groups[:MAX_ROWS])
+        notes = [*groups.extremes(result.groups), *table.notes, cut_note(len(result.groups), len(table.rows))]
         name = words.role_name(result.role)
         blocks.append(
             Table(
@@ -168,7 +169,7 @@ def _groups_section(record: RunRecord) -> Section | None:
                 head=table.head,
                 rows=[[*row] for row in table.rows],
                 text_columns=table.text_columns,
-                note=" ".join([*groups.extremes(result.groups), *table.notes, cut_note(len(result.groups), len(table.rows))]).strip(),
+                note=" ".join(notes).strip(),
                 fold=f"{name}, group by group" if blocks else "",
             )
         )

@@ -52,9 +52,8 @@ def extremes(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = [row for row in groups if formats.is_number(row.get(key))]
         ordered = sorted(rows, key=lambda row: (goodness(key, row[key]), str(row["group"])))
         if len(ordered) > 1:
-            worst, best = (
-                f"{formats.clean(row['group'], 80)} ({formats.quality(key, row[key])})" for row in (ordered[0], ordered[-1])
-            )
+            ends = ordered[0], ordered[-1]
+            worst, best = (f"{formats.clean(row['group'], 80)} ({formats.quality(key, row[key])})" for row in ends)
             found.append(f"{formats.capital(formats.metric_name(key))} is worst in {worst} and best in {best}.")
     return found
 
