@@ -227,10 +227,34 @@ def main(config: Config, run: Run) -> None:
         )
         earlier = new if earlier is None else earlier.join(new)
 
-    # 4. The test split is read here, once
+    # 4. The same student on the data set's own answers, at equal cost
+    own = data.cut_completions(splits.train, untrained.tokenizer, **writing)
+
+    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
+        return losses.next_token_cross_entropy(
+            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+        )
+
+    def validate_answers(model: TextModel) -> dict[str, float]:
+        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
+        return {"minus_perplexity": -found.value}
+
+    how: dict[str, Any] = {"seed": config.seed, "compute": compute}
+    num_probed = run.phase("probe_label_only", training.probe, untrained, own, hard_loss, config.train, **how)
+
+    def steps_at_equal_cost() -> int:
+        return max(1, round(num_probed * run.cost_ratio(phases, to=["probe_label_only"])))
+
+    plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
+    control = run.phase(
+        "label_only", training.fit, untrained.copy(), own, hard_loss, plan, validate=validate_answers, **how
+    )
+
+    # 5. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=tuple(phases)),
+        "label_only": Contender(control, built_by=("label_only",)),
         "untrained_student": Contender(untrained),
     }
     predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)

@@ -162,7 +162,7 @@ def main(config: Config, run: Run) -> None:
         num_used_tokens=int(rows.require_tokens().lengths.sum()),
     )
 
-    # 3. The student
+    # 3. The student, and the same one on the data set's own answers at equal cost
     def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
             model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
@@ -186,10 +186,28 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
+    rightful = rows_of(splits.train)
+
+    def steps_at_equal_cost() -> int:
+        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(["write", "train"], to=["train"]))
+
+    control = run.phase(
+        "label_only",
+        training.fit,
+        untrained.copy(),
+        rightful,
+        loss_fn,
+        replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost)),
+        seed=config.seed,
+        validate=validate,
+        compute=compute,
+    )
+
     # 4. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=("write", "train")),
+        "label_only": Contender(control, built_by=("label_only",)),
         "untrained_student": Contender(untrained),
     }
     readers = dict(contenders)

@@ -317,7 +317,7 @@ def run(files_of, tmp_path_factory):
 
 def test_recipe_leaves_a_record_of_its_rounds(run):
     record = records.read_record(run)
-    assert {result.role for result in record.results} == {"teacher", "student", "untrained_student"}
+    assert {r.role for r in record.results} == {"teacher", "student", "label_only", "untrained_student"}
     for result in record.results:
         assert {"exact_match", "perplexity", "new_tokens_per_answer"} <= set(result.metrics)
     of_rounds = [f"{phase}_{number}" for number in range(3) for phase in ("generate", "cache", "replay", "train")]
