@@ -117,10 +117,12 @@ def main(config: Config, run: Run) -> None:
         return data.cut_completions(split, base.tokenizer, template=config.template, max_length=base.max_length)
 
     rows, validation, test = (rows_of(split) for split in (splits.train, splits.validation, splits.test))
-    if dropped := len(splits.train) - len(rows):
-        run.event(
-            "too long", f"{dropped} of {len(splits.train)} examples have no room for a completion, and are left out"
-        )
+    for whole, left in ((splits.train, rows), (splits.validation, validation), (splits.test, test)):
+        if dropped := len(whole) - len(left):
+            run.event(
+                "too long",
+                f"{dropped} of {len(whole)} examples of {whole.name} have no room for a completion, and are left out",
+            )
     compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.tokens, **run.compute)
 
     # 2. Train on the completions

@@ -155,6 +155,9 @@ def main(config: Config, run: Run) -> None:
         limits=[
             f"Trained on {splits.source.name} alone: it knows nothing else, and says false things in good language.",
             "Not a medical device, and no source of advice.",
+            f"Bits per byte are those of rows of {student.max_length} tokens that move on by "
+            f"{perplexity.usual_stride(student.max_length)}: each token has at least that many before it, but for a "
+            "text's first.",
         ],
     )
 

@@ -293,8 +293,9 @@ def evaluate_answers(
         compute: Device and number format.
         context: Of the run.
 
-    Returns: Results with `exact_match`, `new_tokens_per_answer`, and where energy is known `energy_j_per_answer`,
-        `energy_j_per_read_token` and `energy_j_per_written_token`; the answers themselves.
+    Returns: Results with `exact_match`, `new_tokens_per_answer`, `read_tokens_per_answer`, `cpu_s_per_answer`, and
+        where energy is known `energy_j_per_answer`, `energy_j_per_read_token` and `energy_j_per_written_token`; the
+        answers themselves.
     """
     assert split.completions is not None, "right answers are needed"
     wanted = [gsm8k_answer(text) for text in split.completions]
@@ -319,7 +320,12 @@ def evaluate_answers(
 
 def _costs(found: Answers) -> Mapping[str, records.Metric]:
     """Mean cost of an answer and of its tokens; joules only where they are known."""
-    measured = {"new_tokens_per_answer": metrics.mean_with_interval(found.num_new_tokens)}
+    measured = {
+        "new_tokens_per_answer": metrics.mean_with_interval(found.num_new_tokens),
+        "read_tokens_per_answer": metrics.mean_with_interval(found.num_prompt_tokens),
+    }
+    cpu_s = (found.prefill.cpu_s + found.decode.cpu_s) / len(found.texts)
+    measured["cpu_s_per_answer"] = records.Metric(value=cpu_s, low=None, high=None, n=len(found.texts))
     parts = (("energy_j_per_read_token", found.prefill), ("energy_j_per_written_token", found.decode))
     for name, work in parts:
         if work.energy_j is not None and work.num_tokens:

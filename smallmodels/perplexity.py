@@ -279,6 +279,11 @@ _NATS, _TOKENS, _RIGHT, _SAME, _KL = range(5)
 """What is summed over the targets of a row or text: see `TextLosses` and `Closeness`."""
 
 
+def usual_stride(max_length: int) -> int:
+    """Tokens by which a row moves on in a long text, where nothing else is asked for: half of it."""
+    return max_length // 2
+
+
 def _measure(
     language_models: Mapping[str, TextModel],
     split: Split,
@@ -291,7 +296,7 @@ def _measure(
     """What each model makes of each text, and how near it is to `teacher` where there is one; rows are the first's."""
     first = next(iter(language_models.values()))
     length = max_length or first.max_length
-    rows = cut_into_rows(split, first.tokenizer, max_length=length, stride=stride or length // 2)
+    rows = cut_into_rows(split, first.tokenizer, max_length=length, stride=stride or usual_stride(length))
     text_of_row = _texts_of_rows(rows, split)
     sums_of_rows = _sums_of_rows(language_models, rows, compute or models.choose_compute(), context)
     measured: dict[str, tuple[TextLosses, Closeness | None]] = {}
