@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from smallmodels import files, records
 from smallmodels.records import RunRecord
 from smallmodels.report import figures, formats, single, words
@@ -56,14 +54,14 @@ def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:
 
 def _lines(found: dict[str, RunRecord]) -> str:
     """One row for each record: the metric of the models that a reader compares first, and what the run took."""
-    head = ["Record", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
+    head = ["Recipe", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
     rows = []
     for name, record in found.items():
         main = words.main_result(record)
         value = main.metrics.get(record.metric) if main else None
         rows.append(
             [
-                Markup(f"[{name}](benchmarks/results/{name}/record.json)"),
+                name,
                 formats.metric_name(record.metric),
                 _quality_of(record, "teacher"),
                 _quality_of(record, "student"),
@@ -74,7 +72,9 @@ def _lines(found: dict[str, RunRecord]) -> str:
                 formats.number(record.cpu_s),
             ]
         )
-    return formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1,))
+    table = formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1,))
+    links = ", ".join(f"[{name}](benchmarks/results/{name}/record.json)" for name in found)
+    return f"{table}\n\nThe records: {links}."
 
 
 SIMPLE = ("tfidf", "majority", "word_tags", "unigrams")
