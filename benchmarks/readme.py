@@ -54,7 +54,7 @@ def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:
 
 def _lines(found: dict[str, RunRecord]) -> str:
     """One row for each record: the metric of the models that a reader compares first, and what the run took."""
-    head = ["Recipe", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
+    head = ["Recipe", "data", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
     rows = []
     for name, record in found.items():
         main = words.main_result(record)
@@ -62,6 +62,7 @@ def _lines(found: dict[str, RunRecord]) -> str:
         rows.append(
             [
                 name,
+                ", ".join(source.name for source in record.sources if source.kind == "dataset"),
                 formats.metric_name(record.metric),
                 _quality_of(record, "teacher"),
                 _quality_of(record, "student"),
@@ -72,7 +73,7 @@ def _lines(found: dict[str, RunRecord]) -> str:
                 formats.number(record.cpu_s),
             ]
         )
-    table = formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1,))
+    table = formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1, 2))
     links = ", ".join(f"[{name}](benchmarks/results/{name}/record.json)" for name in found)
     return f"{table}\n\nThe records: {links}."
 
