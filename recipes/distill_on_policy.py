@@ -143,7 +143,9 @@ def main(config: Config, run: Run) -> None:
         if not data.cuts_alike(untrained.tokenizer, teacher.tokenizer):
             raise InputError(
                 f"{found.source.name} should cut texts as {fetched.source.name} does, which scores its tokens, but "
-                "does not: choose a student of the teacher's family, or --student None to keep layers of the teacher"
+                "does not: choose a student of the teacher's family, --student None to keep layers of the teacher, or "
+                "distill_language_model --objective universal_logit_distance or distill_sequence_level, which take "
+                "any tokenizer"
             )
     writing: dict[str, Any] = {
         "template": config.template,

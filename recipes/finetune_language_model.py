@@ -4,7 +4,7 @@ Source:    loss on completions alone: Ouyang et al. 2022, arXiv:2203.02155, sect
            arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; QLoRA: Dettmers et al. 2023, arXiv:2305.14314;
            GSM8K: Cobbe et al. 2021, arXiv:2110.14168.
 Run:       smallmodels run finetune_language_model
-Expected:  fewer bits per byte of the completions than before; the share of right answers is that of a small model.
+Expected:  a lower perplexity of the completions than before; the share of right answers is that of a small model.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; the result inherits its base model's.
 
 The saved model is whole, with adapters merged into it. They are also left by themselves in the run's `adapter/`, which

@@ -60,7 +60,8 @@ def evaluate_run(
         include_path: Folder with YAML files whose tasks can be named too, before those of lm-eval.
         limit: Look at the first so many items of each task, ≥ 1; None looks at all.
         num_fewshot: Solved items in front of each, ≥ 0; None is what each task says.
-        batch_size: Requests at once.
+        batch_size: Requests at once. Where answers are scored, lm-eval itself makes the logits of all their tokens,
+            twice batch_size × tokens × vocabulary numbers in float32, so a smaller one is what bounds the memory.
 
     Returns: What was added to the record.
 

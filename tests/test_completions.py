@@ -4,10 +4,12 @@ import copy
 import csv
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
 import peft
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
@@ -488,3 +490,56 @@ def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp
     assert "perplexity" not in results["teacher"]  # per token, which are others for it
     assert set(results["teacher"]) >= {"exact_match"}
     assert len(TextModel.load(run / "model").tokenizer) == len(tokenizer)
+
+
+# On real questions
+
+
+@pytest.fixture(scope="module")
+def chat_model(model, tmp_path_factory):
+    """A folder of a small random model that talks in a form of its own and has room for a question of GSM8K."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = CHATML
+    made = models.new_language_model(tokenizer, hidden_size=32, num_layers=2, num_heads=2, max_length=1024)
+    with torch.no_grad():
+        for matrix in (p for p in made.model.parameters() if p.ndim > 1):
+            matrix.mul_(20)  # else it may write nothing but blanks
+    folder = tmp_path_factory.mktemp("models") / "chat"
+    made.transformer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+@pytest.mark.parametrize(
+    ("recipe", "flag"), [("distill_sequence_level", "--teacher"), ("finetune_language_model", "--base-model")]
+)
+def test_recipe_runs_on_gsm8k_of_the_hub_in_the_models_own_form_of_a_dialogue(
+    hub, hub_home, chat_model, tmp_path, recipe, flag
+):
+    words = ["run", recipe, "--smoke", "--template", "chat", "--max-length", "1024", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "smallmodels", *words, flag, str(chat_model)],
+        env=hub.environment(hub_home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / recipe).iterdir()
+    record = verification.verify(folder)
+    (source,) = (source for source in record.sources if source.kind == "dataset")
+    assert source.name == "openai/gsm8k"
+    assert source.license == "mit"
+    for result in record.results:
+        assert result.metrics["exact_match"].n == record.config["max_test"]
+        assert np.isfinite(result.metrics["perplexity"].value)
+    answers = pq.read_table(folder / "predictions.parquet").to_pylist()
+    assert len(answers) == record.config["max_test"]
+    assert transformers.AutoTokenizer.from_pretrained(folder / "model").chat_template == CHATML
+    if recipe == "distill_sequence_level":
+        (event,) = (event for event in record.events if event.kind == "answers")
+        assert event.details["num_written"] == record.config["max_train"]
+        assert 0 < event.details["num_used"] <= event.details["num_kept"]
+        assert record.phase("write").num_tokens > event.details["num_written_tokens"] > 0

@@ -411,13 +411,23 @@ def test_top_k_refuses_ids_that_the_student_does_not_have_and_a_k_out_of_range()
             losses.top_k(randn(2, 9), k)
 
 
-@each_divergence
+def soft_distance(name, logits, told):
+    """A divergence, or the universal logit distance, from a stored signal."""
+    if name == "universal_logit_distance":
+        return losses.top_k_universal_logit_distance(logits, told)
+    return losses.top_k_divergence(logits, told, DIVERGENCES[name], temperature=2.0)
+
+
+each_soft_distance = pytest.mark.parametrize("name", [*DIVERGENCES, "universal_logit_distance"])
+
+
+@each_soft_distance
 def test_chunked_top_k_and_cross_entropy_together_equal_the_plain_path(small_chunks, name):
     hidden, layer, labels = job(dtype=torch.float32)
     signal = losses.top_k(randn(50, 9, seed=3, dtype=torch.float32), 4, (1.0, 2.0))
 
     def loss(logits, rows):
-        soft = losses.top_k_divergence(logits, signal[rows], DIVERGENCES[name], temperature=2.0)
+        soft = soft_distance(name, logits, signal[rows])
         return 0.7 * soft + 0.3 * losses.cross_entropy(logits, labels[rows])
 
     leaves = [hidden, layer.weight]
@@ -425,3 +435,15 @@ def test_chunked_top_k_and_cross_entropy_together_equal_the_plain_path(small_chu
     torch.testing.assert_close(chunked, plain)
     found = torch.autograd.grad(chunked.sum(), leaves)
     torch.testing.assert_close(found, torch.autograd.grad(plain.sum(), leaves))
+
+
+@each_soft_distance
+def test_state_before_what_is_no_target_gets_no_gradient_from_a_stored_signal(small_chunks, name):
+    hidden, layer = randn(2, 5, 6, dtype=torch.float32).requires_grad_(), job(dtype=torch.float32)[1]
+    input_ids = torch.tensor([[5, 6, 7, 8, 1], [1, 2, 3, 0, 4]])
+    is_target = torch.tensor([[False, False, True, True, False], [False, True, False, False, True]])
+    signal = losses.top_k(randn(4, 9, seed=3, dtype=torch.float32), 4, (1.0, 2.0))
+    states, _ = losses.next_tokens(hidden, input_ids, is_target)
+    values = losses.by_chunks(states, layer, lambda logits, rows: soft_distance(name, logits, signal[rows]))
+    (slope,) = torch.autograd.grad(values.sum(), hidden)
+    assert torch.equal(slope.abs().sum(-1) > 0, torch.roll(is_target, -1, 1))
