@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -13,7 +15,7 @@ import torch
 import transformers
 from small_data import FP32
 
-from smallmodels import cli, data, generation, losses, models, perplexity, records, runs, training, verification
+from smallmodels import cli, data, energy, generation, losses, models, perplexity, records, runs, training, verification
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel, adapters
@@ -235,6 +237,23 @@ def test_answers_are_read_back_as_they_were(model, tmp_path):
     found = generation.answer(model, PROMPTS[:3], template="plain", max_new_tokens=4, compute=FP32)
     found.save(tmp_path)
     assert generation.Answers.load(tmp_path) == found
+
+
+def test_cost_of_an_answer_is_said_where_it_was_measured(model):
+    """In a run, whose clock of CPU-seconds is the context's; nothing is said of it outside of one, rather than 0."""
+    cpu_s = itertools.count(10.0, 2.0)
+    reading = energy.EnergyReading(duration_s=0.0, cpu_s=0.0, components={})
+    measured = Context(energy=lambda: dataclasses.replace(reading, cpu_s=next(cpu_s)))
+    split, options = split_of(PROMPTS[:4], COMPLETIONS[:4]), {"template": "plain", "max_new_tokens": 5, "compute": FP32}
+    inside, outside = (
+        generation.evaluate_answers({"student": model}, split, **options, context=context).results[0].metrics
+        for context in (measured, Context())
+    )
+    assert inside["cpu_s_per_answer"].value == 2 * 2.0 / 4  # from before to the first token, and from there to the last
+    lengths = [len(data.prompt_ids(prompt, model.tokenizer, "plain")) for prompt in PROMPTS[:4]]
+    assert inside["read_tokens_per_answer"].value == np.mean(lengths)
+    assert "cpu_s_per_answer" not in outside
+    assert "energy_j_per_answer" not in outside
 
 
 def test_right_answers_need_a_number_on_both_sides():
