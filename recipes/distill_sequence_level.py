@@ -189,7 +189,9 @@ def main(config: Config, run: Run) -> None:
     rightful = rows_of(splits.train)
 
     def steps_at_equal_cost() -> int:
-        return training.steps_at_cost(rows, config.train, ratio=run.cost_ratio(["write", "train"], to=["train"]))
+        length, own_length = (float(part.require_tokens().lengths.mean()) for part in (rows, rightful))
+        ratio = run.cost_ratio(["write", "train"], to=["train"]) * length / own_length  # a longer row costs more
+        return training.steps_at_cost(rows, config.train, ratio=ratio)
 
     control = run.phase(
         "label_only",

@@ -37,8 +37,10 @@ class Work:
 
     num_tokens: int = 0
     duration_s: float = 0.0
-    cpu_s: float = 0.0
+    cpu_s: float | None = 0.0
+    """None outside a run."""
     energy_j: float | None = 0.0
+    """None where it is not known."""
 
     def add(
         self,
@@ -51,9 +53,10 @@ class Work:
         self.num_tokens += num_tokens
         self.duration_s += seconds
         if before is None or after is None:
-            self.energy_j = None
+            self.cpu_s = self.energy_j = None
             return
-        self.cpu_s += after.cpu_s - before.cpu_s
+        if self.cpu_s is not None:
+            self.cpu_s += after.cpu_s - before.cpu_s
         if self.energy_j is None or before.energy_j is None or after.energy_j is None:
             self.energy_j = None
         else:
@@ -293,8 +296,8 @@ def evaluate_answers(
         compute: Device and number format.
         context: Of the run.
 
-    Returns: Results with `exact_match`, `new_tokens_per_answer`, `read_tokens_per_answer`, `cpu_s_per_answer`, and
-        where energy is known `energy_j_per_answer`, `energy_j_per_read_token` and `energy_j_per_written_token`; the
+    Returns: Results with `exact_match`, `new_tokens_per_answer`, `read_tokens_per_answer`, in a run `cpu_s_per_answer`,
+        and where energy is known `energy_j_per_answer`, `energy_j_per_read_token` and `energy_j_per_written_token`; the
         answers themselves.
     """
     assert split.completions is not None, "right answers are needed"
@@ -319,13 +322,14 @@ def evaluate_answers(
 
 
 def _costs(found: Answers) -> Mapping[str, records.Metric]:
-    """Mean cost of an answer and of its tokens; joules only where they are known."""
+    """Mean cost of an answer and of its tokens; CPU-seconds and joules only where they are known."""
     measured = {
         "new_tokens_per_answer": metrics.mean_with_interval(found.num_new_tokens),
         "read_tokens_per_answer": metrics.mean_with_interval(found.num_prompt_tokens),
     }
-    cpu_s = (found.prefill.cpu_s + found.decode.cpu_s) / len(found.texts)
-    measured["cpu_s_per_answer"] = records.Metric(value=cpu_s, low=None, high=None, n=len(found.texts))
+    if found.prefill.cpu_s is not None and found.decode.cpu_s is not None:
+        cpu_s = (found.prefill.cpu_s + found.decode.cpu_s) / len(found.texts)
+        measured["cpu_s_per_answer"] = records.Metric(value=cpu_s, low=None, high=None, n=len(found.texts))
     parts = (("energy_j_per_read_token", found.prefill), ("energy_j_per_written_token", found.decode))
     for name, work in parts:
         if work.energy_j is not None and work.num_tokens:

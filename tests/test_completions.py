@@ -2,6 +2,8 @@
 
 import copy
 import csv
+import dataclasses
+import itertools
 import json
 import re
 import subprocess
@@ -15,7 +17,7 @@ import torch
 import transformers
 from small_data import FP32
 
-from smallmodels import cli, data, generation, losses, models, perplexity, records, training, verification
+from smallmodels import cli, data, energy, generation, losses, models, perplexity, records, runs, training, verification
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel, adapters
@@ -237,6 +239,23 @@ def test_answers_are_read_back_as_they_were(model, tmp_path):
     found = generation.answer(model, PROMPTS[:3], template="plain", max_new_tokens=4, compute=FP32)
     found.save(tmp_path)
     assert generation.Answers.load(tmp_path) == found
+
+
+def test_cost_of_an_answer_is_said_where_it_was_measured(model):
+    """In a run, whose clock of CPU-seconds is the context's; nothing is said of it outside of one, rather than 0."""
+    cpu_s = itertools.count(10.0, 2.0)
+    reading = energy.EnergyReading(duration_s=0.0, cpu_s=0.0, components={})
+    measured = Context(energy=lambda: dataclasses.replace(reading, cpu_s=next(cpu_s)))
+    split, options = split_of(PROMPTS[:4], COMPLETIONS[:4]), {"template": "plain", "max_new_tokens": 5, "compute": FP32}
+    inside, outside = (
+        generation.evaluate_answers({"student": model}, split, **options, context=context).results[0].metrics
+        for context in (measured, Context())
+    )
+    assert inside["cpu_s_per_answer"].value == 2 * 2.0 / 4  # from before to the first token, and from there to the last
+    lengths = [len(data.prompt_ids(prompt, model.tokenizer, "plain")) for prompt in PROMPTS[:4]]
+    assert inside["read_tokens_per_answer"].value == np.mean(lengths)
+    assert "cpu_s_per_answer" not in outside
+    assert "energy_j_per_answer" not in outside
 
 
 def test_right_answers_need_a_number_on_both_sides():
@@ -473,7 +492,9 @@ def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path
     assert "should answer some of 16 prompts rightly, but did not" in capsys.readouterr().err
 
 
-def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp_path):
+def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 7.5)
     teacher, split = sums
     tokenizer = models.new_tokenizer(["another family"], vocabulary_size=270)
     stranger = models.new_language_model(tokenizer, hidden_size=16, num_layers=1, num_heads=2, max_length=96)
@@ -485,10 +506,20 @@ def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp
     options = ["--teacher", str(tmp_path / "teacher"), "--student", str(tmp_path / "stranger"), "--dataset", path]
     assert cli.main([*words, *options, "--max-length", "96"]) == 0
     (run,) = (tmp_path / "runs" / "distill_sequence_level").iterdir()
-    results = {result.role: result.metrics for result in records.read_record(run).results}
+    record = records.read_record(run)
+    results = {result.role: result.metrics for result in record.results}
     assert "perplexity" in results["student"]
     assert "perplexity" not in results["teacher"]  # per token, which are others for it
     assert set(results["teacher"]) >= {"exact_match"}
+    assert set(results["label_only"]) == set(results["student"])
+    assert record.result("label_only").built_by == ["label_only"]
+    assert asked == [(["write", "train"], ["train"])]
+    taught, control = (record.phase(name) for name in ("train", "label_only"))
+    steps = json.loads((run / "config.json").read_text())["choices"]["label_only_steps"]
+    length, length_of_given = (phase.num_tokens / phase.num_examples for phase in (taught, control))  # a step has all
+    assert length != length_of_given
+    assert steps == round(2 * 7.5 * length / length_of_given)
+    assert control.num_examples == 16 * steps
     assert len(TextModel.load(run / "model").tokenizer) == len(tokenizer)
 
 

@@ -450,8 +450,12 @@ def test_distill_embedder_searches_where_the_data_have_queries(
     [
         ("distill_embedder", {"query_column": "question"}, "give both --query-column and --document-column"),
         ("distill_embedder", {"prefixes": (32, 0)}, "prefixes must be > 0"),
-        ("distill_embedder", {"mse_weight": 0.0, "pair_weight": 0.0}, "weights must be >= 0 and one of them > 0"),
-        ("distill_embedder", {"cosine_weight": -1.0}, "weights must be >= 0"),
+        (
+            "distill_embedder",
+            {"mse_weight": 0.0, "pair_weight": 0.0},
+            "one of mse_weight, cosine_weight and pair_weight must be > 0",
+        ),
+        ("distill_embedder", {"cosine_weight": -1.0}, "cosine_weight must be >= 0"),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
         ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
     ],

@@ -330,6 +330,17 @@ def test_recipe_leaves_a_record_of_its_rounds(run):
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
 
 
+def test_control_without_a_teacher_takes_the_steps_that_cost_as_much_as_all_rounds(run):
+    record = records.read_record(run)
+    paid, control = (record.result(role).built_by for role in ("student", "label_only"))
+    assert set(paid) == {"cache", *(p.name for p in record.phases if p.name[-1].isdigit())}
+    assert control == ["label_only"]
+    steps = json.loads((run / "config.json").read_text())["choices"]["label_only_steps"]
+    assert steps == round(10 * record.cost_of(paid)[1] / record.cost_of(["probe_label_only"])[1])
+    assert record.phase("label_only").num_examples == 8 * steps
+    assert record.phase("probe_label_only").num_examples == 8 * 10
+
+
 def test_every_token_that_was_generated_used_or_repeated_is_counted(run):
     record = records.read_record(run)
     samples, replays = ([e.details for e in record.events if e.kind == kind] for kind in ("samples", "replay"))
