@@ -41,7 +41,6 @@ class Config(distilling.LayersConfig):
     """Hub id or local folder of an encoder, fine-tuned first; the default reads English best, and shows what that
     costs the others: choose a multilingual one for use."""
 
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dataset_config is not None:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-
 _FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")
 
 
