@@ -95,7 +95,7 @@ class Config:
         weights = {name: getattr(self, name) for name in ("mse_weight", "cosine_weight", "pair_weight")}
         for name, weight in weights.items():
             require(weight >= 0, name, ">= 0", weight)
-        require(max(weights.values()) > 0, "one of mse_weight, cosine_weight and pair_weight", "> 0", weights)
+        require(max(weights.values()) > 0, "one of the weights", "> 0", 0)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
         if (self.query_column is None) != (self.document_column is None):
             raise InputError("a search needs queries and documents: give both --query-column and --document-column")
@@ -112,10 +112,9 @@ def main(config: Config, run: Run) -> None:
     )
     pairs = run.phase(
         "similarity_data",
-        data.load_text_pairs,
+        data.load_similarity_pairs,
         similarity_name,
         config=config.similarity_config,
-        regression=True,
         split_seed=config.split_seed,
         max_test=config.max_pairs,
     )
@@ -133,13 +132,15 @@ def main(config: Config, run: Run) -> None:
     # 2. The teacher's embeddings, paid once; along their principal axes where the student has a dense layer
     signals = run.phase("cache", teachers.store_signals, teacher, train, compute=compute)
     train = train.with_signals(signals)
-    others = {}
+    others: dict[str, Contender] = {}
+    of_axes: tuple[str, ...] = ()
     if config.dimensions is not None or config.prefixes:
         width = signals.values.shape[1]
         axes = students.principal_axes(signals.values, config.dimensions or width)
         train = students.along_axes(train, axes)
         untrained = students.project(untrained, axes)
-        others["projected_teacher"] = Contender(students.project(teacher, axes), built_by=("cache",))
+        of_axes = ("cache",)  # whose embeddings they are the axes of
+        others["projected_teacher"] = Contender(students.project(teacher, axes), built_by=of_axes)
 
     # 3. The method: near to the teacher's embedding, and as far from other texts; also when embeddings are cut off
     def distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -183,6 +184,7 @@ def main(config: Config, run: Run) -> None:
         ),
         teacher=teacher,
         untrained=untrained,
+        untrained_built_by=of_axes,
         others=others,
         config=config.train,
         seed=config.seed,
@@ -213,6 +215,8 @@ def load_texts(config: Config, run: Run, name: str, held_out: list[str]) -> Sent
         "config": config.dataset_config,
         "train_split": config.train_split,
         "split_seed": config.split_seed,
+        "held_out": held_out,
+        "drop_overlap": config.drop_overlap,
         "drop_bad_texts": config.drop_bad_texts,
         "max_train": config.max_train,
     }
@@ -224,8 +228,6 @@ def load_texts(config: Config, run: Run, name: str, held_out: list[str]) -> Sent
         data.load_sentences,
         name,
         text_columns=config.text_columns,
-        held_out=held_out,
-        drop_overlap=config.drop_overlap,
         **options,
     )
 

@@ -111,7 +111,7 @@ def main(config: Config, run: Run) -> None:
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(StaticRetriever.fit(saved, documents), built_by=("vectors", "cache", "train")),
-        "untrained_student": Contender(StaticRetriever.fit(before, documents), built_by=("vectors",)),
+        "untrained_student": Contender(StaticRetriever.fit(before, documents), built_by=("vectors", "cache")),
         "tfidf": Contender(tfidf, built_by=("tfidf",)),
     }
     result = run.phase("evaluate", evaluation.evaluate_retrieval, contenders, splits.test, compute=compute)

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
-from smallmodels.data import Batch, Split
+from smallmodels.data import Batch
 from smallmodels.distilling import Judge
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contenders, Evaluation
@@ -116,7 +116,7 @@ def main(config: Config, run: Run) -> None:
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
-    few = {language: first(splits.validation, VALIDATION_PAIRS) for language, splits in by_language.items()}
+    few = {language: splits.validation.first(VALIDATION_PAIRS) for language, splits in by_language.items()}
     tests = {language: splits.test for language, splits in by_language.items()}
 
     def validate(model: TextModel, *, compute: Compute) -> float:
@@ -171,11 +171,6 @@ def main(config: Config, run: Run) -> None:
         ],
         **{**done.about, "results": results},
     )
-
-
-def first(split: Split, count: int) -> Split:
-    """At most so many rows from the beginning."""
-    return split.take(np.arange(min(count, len(split))))
 
 
 if __name__ == "__main__":

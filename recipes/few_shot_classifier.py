@@ -31,6 +31,8 @@ class Config(distilling.Config):
     """How many labels, and what to make of them."""
 
     dataset: str = "PolyAI/banking77"
+    """Texts with labels: hub id or local file. Those beside the labelled ones that are drawn go without theirs; rows
+    that have none are left out, so give them with `unlabelled`."""
     text_column: str | None = None
     """Column with the texts; without it, the first of the usual names."""
     label_column: str | None = None
@@ -75,7 +77,8 @@ def main(config: Config, run: Run) -> None:
     splits = run.phase("data", data.load_text_classification, dataset_name, **columns, **options)
     more: list[Split] = []
     for name in more_names:
-        texts = {"text_columns": (config.text_column or "text",), "drop_bad_texts": config.drop_bad_texts}
+        column = config.text_column or splits.notes["text_column_guessed"]
+        texts = {"text_columns": (column,), "drop_bad_texts": config.drop_bad_texts}
         found = run.phase("unlabelled", data.load_texts, name, **texts)
         run.add_source(found.source)
         more = [found.train, found.validation]
@@ -145,8 +148,14 @@ def main(config: Config, run: Run) -> None:
     of_training = {"seed": config.seed, "compute": compute}
     student = run.phase("train", training.fit, untrained.copy(), everything, soft_loss, config.train, **of_training)
 
+    # A step on the labels has other texts, and fewer where the classes are few
+    run.phase("probe_soft", training.probe, untrained, everything, soft_loss, config.train, **of_training)
+    run.phase("probe_label_only", training.probe, small_base, shots, hard_loss, config.train, **of_training)
+
     def steps_at_cost_of(phases: list[str]) -> int:
-        return training.steps_at_cost(everything, config.train, ratio=run.cost_ratio(phases, to=["train"]))
+        of_steps = run.cost_ratio(["probe_soft"], to=["probe_label_only"])
+        ratio = run.cost_ratio(phases, to=["train"]) * of_steps
+        return training.steps_at_cost(everything, config.train, ratio=ratio)
 
     controls = {}
     paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "head", "cache", "train"]}

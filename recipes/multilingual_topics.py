@@ -9,6 +9,7 @@ Licences:  SIB-200 is CC-BY-SA-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a
 from dataclasses import dataclass, replace
 
 from smallmodels import cli, data, distilling, evaluation, tasks
+from smallmodels.errors import InputError
 from smallmodels.evaluation import Contenders, Evaluation
 from smallmodels.models import Compute
 from smallmodels.phases import Context
@@ -39,6 +40,14 @@ class Config(distilling.LayersConfig):
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id or local folder of an encoder, fine-tuned first; the default reads English best, and shows what that
     costs the others: choose a multilingual one for use."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dataset_config is not None:
+            raise InputError(
+                f"the configurations of the data set are its languages, got --dataset-config {self.dataset_config}: "
+                "name them with --languages"
+            )
 
 
 SMOKE = replace(distilling.smoke(Config()), languages=("eng_Latn", "swh_Latn", "tha_Thai"), max_train=100)

@@ -4,8 +4,13 @@ Every message is one sentence that says what was expected, what was found, and w
 it without a traceback; a library user catches the class. Exit code 0 is success.
 """
 
+import contextlib
 import math
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+_FLAG = re.compile(r"--[a-z]+(?:-[a-z]+)*")
 
 
 class SmallmodelsError(Exception):
@@ -46,6 +51,28 @@ class RunInterruptedError(SmallmodelsError):
     """The run was interrupted, has saved its work, and can be resumed."""
 
     exit_code = 75
+
+
+@contextlib.contextmanager
+def flags_named(names: Mapping[str, str | None], otherwise: str) -> Iterator[None]:
+    """Make errors of the block name the flags that a recipe has.
+
+    Args:
+        names: By the flag that an error may name, that of the recipe; None where it has none.
+        otherwise: What to do where it has none, such as `choose another --dataset`.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        found = [flag for flag in _FLAG.findall(message) if flag in names]
+        if not found:
+            raise
+        if any(names[flag] is None for flag in found):
+            message = f"{message[: message.index(found[0])].rpartition(': ')[0]}: {otherwise}"
+        else:
+            message = _FLAG.sub(lambda match: names.get(match.group()) or match.group(), message)
+        raise InputError(message) from error
 
 
 def require(holds: bool, name: str, rule: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from smallmodels import models
+from smallmodels import evaluation, models
 from smallmodels.data.splits import RetrievalSplit, Split
 from smallmodels.models import Compute
 
@@ -63,6 +63,13 @@ def embedder(folder):
 def cross_entropy(model, batch):
     """One value per example."""
     return torch.nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels, reduction="none")
+
+
+def probabilities(model, rows, **options):
+    """What a classifier says of texts, as a row for each and a column for each label."""
+    answers = evaluation.answer_texts(model, rows, compute=FP32, **options)
+    names = evaluation.label_names(model)
+    return np.array([[{a.label: a.score for a in found}[name] for name in names] for found in answers])
 
 
 def weights(model):

@@ -945,7 +945,7 @@ def usage_of(folder: Path, texts: list[str]) -> float:
     from smallmodels import evaluation
     from smallmodels.models import TextModel
 
-    return float(evaluation.predict_texts(TextModel.load(folder / "model"), texts).max())
+    return max(row[0].score for row in evaluation.answer_texts(TextModel.load(folder / "model"), texts))
 
 
 def test_search_prints_the_nearest_documents(search_run, capsys):

@@ -13,7 +13,7 @@ from scipy import stats
 from small_data import FP32, embedder, split, texts
 from torch import nn
 
-from smallmodels import cli, data, evaluation, losses, metrics, models, records, students, training
+from smallmodels import cli, data, errors, evaluation, losses, metrics, models, records, students, training
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
@@ -336,6 +336,35 @@ def test_load_search_pairs_keeps_documents_apart_and_every_query_finds_its_own(t
     assert again.test.fingerprint() == found.test.fingerprint()
 
 
+def test_load_search_pairs_counts_what_other_tests_have_and_leaves_it_out_if_asked(tmp_path):
+    path = table(tmp_path / "t.csv", ["q", "a"], [(f"question {i}", f"answer {i}") for i in range(40)])
+    columns = {"query_column": "q", "document_column": "a"}
+    seen = data.load_search_pairs(path, **columns).train.texts[0]
+    found = data.load_search_pairs(path, **columns, held_out=[seen])
+    assert found.source.notes["overlap"] == {"train/held out": 1}
+    without = data.load_search_pairs(path, **columns, held_out=[seen], drop_overlap=True)
+    assert len(without.train) == len(found.train) - 1
+    assert seen not in list(without.train.texts)
+
+
+def test_errors_of_similarity_pairs_name_the_flags_that_a_recipe_has(tmp_path):
+    path = table(tmp_path / "t.csv", ["a", "b"], [("x", "y")])
+    with pytest.raises(InputError, match=r"has no column for the first text: choose another --similarity-dataset$"):
+        data.load_similarity_pairs(path)
+    languages = errors.flags_named({"--dataset-config": "--languages"}, "never")
+    with pytest.raises(InputError, match=r"^x has none: choose one with --languages, from a, b$"), languages:
+        raise InputError("x has none: choose one with --dataset-config, from a, b")
+    others = errors.flags_named({"--dataset-config": None}, "never")
+    with pytest.raises(InputError, match=r"^x has none: add --accept-license$"), others:
+        raise InputError("x has none: add --accept-license")
+
+
+def test_multilingual_topics_has_no_configuration_beside_its_languages():
+    recipe = cli.load_recipe("multilingual_topics")
+    with pytest.raises(InputError, match="name them with --languages"):
+        recipe.Config(dataset_config="eng_Latn")
+
+
 def dataset_of_languages(root, rows_by_language):
     """A data set for the loopback hub: parquet files in a folder for each configuration."""
     import pyarrow as pa
@@ -453,7 +482,7 @@ def test_distill_embedder_searches_where_the_data_have_queries(
         (
             "distill_embedder",
             {"mse_weight": 0.0, "pair_weight": 0.0},
-            "one of mse_weight, cosine_weight and pair_weight must be > 0",
+            "one of the weights must be > 0",
         ),
         ("distill_embedder", {"cosine_weight": -1.0}, "cosine_weight must be >= 0"),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),

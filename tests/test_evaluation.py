@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sample_records import classifier_record
-from small_data import FP32, LABELS, classifier, embedder, retrieval_split, split, texts
+from small_data import FP32, LABELS, classifier, embedder, probabilities, retrieval_split, split, texts
 
 from smallmodels import evaluation, models, sources, students
 from smallmodels.data.splits import RetrievalSplit, Split, Splits
@@ -332,14 +332,14 @@ def test_inference_costs_are_read_back(tmp_path):
 # Uses
 
 
-def test_predict_texts_gives_probabilities_in_the_order_of_the_texts(tiny_model_folder):
+def test_answer_texts_gives_probabilities_in_the_order_of_the_texts(tiny_model_folder):
     model, rows = classifier(tiny_model_folder), texts(11)
     with torch.no_grad():
         model.model.classifier.weight *= 300  # a random head alone hardly tells texts apart
         logits = torch.from_numpy(models.forward_texts(model, rows, compute=FP32))
         model.model.classifier.bias -= logits.mean(0)
     expected = evaluation.softmax(models.forward_texts(model, rows, compute=FP32))
-    np.testing.assert_allclose(evaluation.predict_texts(model, rows, batch_size=4, compute=FP32), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, rows, batch_size=4), expected, atol=1e-5)
     assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-4
 
 

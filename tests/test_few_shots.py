@@ -402,7 +402,7 @@ def command(tmp_path, tiny_model_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.05))
-    words = ["run", "few_shot_classifier", "--smoke", "--dataset", str(path), "--text-column", "message"]
+    words = ["run", "few_shot_classifier", "--smoke", "--dataset", str(path)]  # the column of both files is guessed
     words += ["--label-column", "team", "--teacher", str(tiny_model_folder), "--num-layers", "2", "--max-length", "32"]
     return [*words, "--out", str(tmp_path / "runs")]
 
@@ -429,6 +429,7 @@ def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, mo
     assert record.phase("cache").num_examples == source.splits["labelled"] + source.splits["unlabelled"]
     assert record.result("student").teacher_phases == ["teacher", "head"]
     assert record.payback is not None
+    assert record.phase("probe_soft").num_examples > record.phase("probe_label_only").num_examples  # 24 texts a step
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     assert sorted(model.config.label2id) == sorted(LABELS)
     assert model.config.num_hidden_layers == 2

@@ -11,7 +11,18 @@ import safetensors.numpy
 import small_tokenizers
 import torch
 from huggingface_hub import ModelCard
-from small_data import FP32, LABELS, assert_same_bits, classifier, cross_entropy, embedder, split, texts, weights
+from small_data import (
+    FP32,
+    LABELS,
+    assert_same_bits,
+    classifier,
+    cross_entropy,
+    embedder,
+    probabilities,
+    split,
+    texts,
+    weights,
+)
 from tokenizers import Tokenizer
 
 from smallmodels import cli, evaluation, models, records, sources, students, teachers, training
@@ -92,11 +103,9 @@ def test_sum_rows_adds_the_rows_of_each_text():
 def test_numpy_gives_what_torch_gives(static_embedder, static_classifier):
     expected = models.forward_texts(static_embedder, MANY, compute=FP32)
     np.testing.assert_allclose(models.to_numpy(static_embedder).encode(MANY), expected, atol=1e-6)
-    probabilities = models.to_numpy(static_classifier).predict_proba(MANY)
-    np.testing.assert_allclose(
-        probabilities, evaluation.predict_texts(static_classifier, MANY, compute=FP32), atol=1e-6
-    )
-    assert probabilities.std(0).min() > 1e-4
+    found = models.to_numpy(static_classifier).predict_proba(MANY)
+    np.testing.assert_allclose(found, probabilities(static_classifier, MANY), atol=1e-6)
+    assert found.std(0).min() > 1e-4
 
 
 def test_predict_proba_gives_the_same_however_many_rows_a_product_has(static_classifier, monkeypatch):
@@ -158,9 +167,7 @@ def test_a_saved_model_is_the_same_when_it_is_loaded(static_classifier, tmp_path
     assert loaded.num_parameters == models.num_parameters(static_classifier.model)
     assert loaded.size_bytes == model.size_bytes < models.size_bytes(static_classifier.model) + 1
     again = TextModel.load(tmp_path / "model")
-    np.testing.assert_allclose(
-        evaluation.predict_texts(again, MANY, compute=FP32), model.predict_proba(MANY), atol=1e-6
-    )
+    np.testing.assert_allclose(probabilities(again, MANY), model.predict_proba(MANY), atol=1e-6)
     assert evaluation.label_names(again) == LABELS
 
 

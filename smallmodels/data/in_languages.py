@@ -8,7 +8,7 @@ from smallmodels import files
 from smallmodels.data.languages import in_language, languages_of
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.text_classification import load_text_classification
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, flags_named
 from smallmodels.phases import NO_CONTEXT, Context
 
 
@@ -32,7 +32,8 @@ def load_in_languages(
     found = {}
     for number, language in enumerate(languages):
         name, config = in_language(dataset, language)
-        splits = load_text_classification(name, config=config, **options)
+        with flags_named({"--dataset-config": "--languages"}, "choose other --languages"):
+            splits = load_text_classification(name, config=config, **options)
         found[language] = dataclasses.replace(splits, languages=splits.languages or languages_of([], language))
         context.progress(number + 1, len(languages))
     first = found[languages[0]]

@@ -29,7 +29,7 @@ from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_te
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.tables import Table
 from smallmodels.data.text_pairs import load_text_pairs
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, flags_named
 from smallmodels.phases import NO_CONTEXT, Context
 
 
@@ -169,6 +169,8 @@ def load_search_pairs(
     validation_split: str | None = None,
     test_split: str = "test",
     split_seed: int = 0,
+    held_out: Sequence[str] = (),
+    drop_overlap: bool = False,
     drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = 2000,
@@ -188,6 +190,8 @@ def load_search_pairs(
         validation_split: Name of the split to choose on; None takes `validation` or `dev`, else a tenth of train.
         test_split: Name of the split to test on.
         split_seed: Seed of every draw.
+        held_out: Texts of other tests, whose overlap with the texts to train on is counted.
+        drop_overlap: Whether texts to train on are dropped that also stand there, or in validation or test.
         drop_bad_texts: Whether rows with a text that is empty, null or a megabyte long are dropped and counted; they
             are refused otherwise.
         max_train: At most so many pairs of train; None is all.
@@ -212,7 +216,10 @@ def load_search_pairs(
     limits = {"train": max_train, "validation": max_test, "test": max_test}
     pairs = {role: _limit_pairs(split, limits[role], split_seed) for role, split in pairs.items()}
     validation, test = (_search_task(pairs[role]) for role in ("validation", "test"))
-    train = _texts_of_pairs(pairs["train"])
+    of_tests = [text for task in (validation, test) for text in (*task.queries.texts, *task.documents.texts)]
+    train = _texts_of_pairs(pairs["train"], [*held_out, *of_tests], drop_overlap, notes)
+    if not len(train):
+        raise InputError(f"{base_name(dataset)} should have texts that no test has, found none: choose other data")
     corpus = _join_documents([pairs[role] for role in ("train", "validation", "test")])
     source = _source(fetched, {"train": train, "validation": validation, "test": test}, notes)
     identity.require_same(base_name(dataset), str(source.fingerprint), [], context)
@@ -256,7 +263,7 @@ def _hold_back(train: Split, role: str, fraction: float, split_seed: int, datase
     if not 0 < count < len(kinds):
         raise InputError(
             f"{base_name(dataset)} should have enough documents to hold some back for {role}, found {len(kinds)}: "
-            f"name a --{role}-split"
+            "choose a --dataset with more"
         )
     held = np.isin(document, generator(split_seed, role).permutation(len(kinds))[:count])
     return train.take(np.flatnonzero(~held)), dataclasses.replace(train.take(np.flatnonzero(held)), name=role)
@@ -276,11 +283,11 @@ def _search_task(pairs: Split) -> RetrievalSplit:
     return RetrievalSplit(pairs.name, queries, documents, np.asarray(number, dtype=np.int64).reshape(-1))
 
 
-def _texts_of_pairs(pairs: Split) -> Split:
-    """Queries and documents as texts, each once."""
+def _texts_of_pairs(pairs: Split, held_out: Sequence[str], drop_overlap: bool, notes: dict[str, Any]) -> Split:
+    """Queries and documents as texts, as `_each_once` leaves them."""
     assert pairs.seconds is not None
     ids = [*(f"{row}/query" for row in pairs.ids), *(f"{row}/document" for row in pairs.ids)]
-    return _each_once(Split("train", ids, [*pairs.texts, *pairs.seconds]), (), False, {})
+    return _each_once(Split("train", ids, [*pairs.texts, *pairs.seconds]), held_out, drop_overlap, notes)
 
 
 def _join_documents(parts: Sequence[Split]) -> Split:
@@ -321,6 +328,32 @@ def join_splits(splits: Iterable[Split]) -> Split:
     return functools.reduce(Split.join, splits)
 
 
+_NO_FLAGS: dict[str, str | None] = {
+    f"--{name}": None
+    for name in (
+        *("first-column", "second-column", "label-column", "text-column", "regression", "drop-bad-texts"),
+        *("train-split", "validation-split", "test-split"),
+    )
+}
+"""Of `load_text_pairs`, where pairs only test and so have no flags of their own."""
+
+
+def load_similarity_pairs(
+    dataset: str,
+    *,
+    config: str | None = None,
+    split_seed: int = 0,
+    max_test: int | None = None,
+    context: Context = NO_CONTEXT,
+) -> Splits:
+    """`load_text_pairs` with scores, for a recipe whose own data are others: errors name its similarity flags."""
+    names = {**_NO_FLAGS, "--dataset-config": "--similarity-config"}
+    with flags_named(names, "choose another --similarity-dataset"):
+        return load_text_pairs(
+            dataset, config=config, regression=True, split_seed=split_seed, max_test=max_test, context=context
+        )
+
+
 def load_translated_pairs(
     dataset: str,
     languages: Sequence[str],
@@ -343,10 +376,11 @@ def load_translated_pairs(
     Raises: InputError if rows or scores differ between two languages, so that they are no translations row by row.
     """
     places = {language: in_language(dataset, language) for language in languages}
-    found = {
-        language: load_text_pairs(name, config=config, regression=True, **options)
-        for language, (name, config) in places.items()
-    }
+    with flags_named({**_NO_FLAGS, "--dataset-config": "--languages"}, "choose another --dataset or other --languages"):
+        found = {
+            language: load_text_pairs(name, config=config, regression=True, **options)
+            for language, (name, config) in places.items()
+        }
     original = languages[0]
     for language, splits in found.items():
         for role in ("train", "validation", "test"):
@@ -375,8 +409,7 @@ def _require_same_rows(dataset: str, role: str, language: str, split: Split, ori
 def _first_rows(splits: Splits, count: int | None) -> Splits:
     if count is None:
         return splits
-    parts = splits.train, splits.validation, splits.test
-    train, validation, test = (part.take(np.arange(min(count, len(part)))) for part in parts)
+    train, validation, test = (part.first(count) for part in (splits.train, splits.validation, splits.test))
     return dataclasses.replace(splits, train=train, validation=validation, test=test)
 
 
@@ -403,7 +436,9 @@ def load_bitexts(
     """
     named = {"".join(languages_of([], config)): config for config in configs}
     wanted = {language: named[language] for language in languages if language in named}
-    return {language: _bitext(dataset, config, split, max_rows, context) for language, config in wanted.items()}
+    names = {"--dataset-config": "--bitexts", "--bitext-column": None, "--drop-bad-texts": None, "--text-column": None}
+    with flags_named(names, "choose another --bitext-dataset"):
+        return {language: _bitext(dataset, config, split, max_rows, context) for language, config in wanted.items()}
 
 
 def _bitext(
@@ -414,7 +449,7 @@ def _bitext(
         if split_name not in tables:
             raise InputError(f"{base_name(dataset)} has no split {split_name!r}, only {', '.join(tables)}")
         table = tables[split_name]
-        one, two = (_column(table, name, split_name, dataset, False, "dataset")[0] for name in _BITEXT_COLUMNS)
+        one, two = (_column(table, name, split_name, dataset, False, "bitext-column")[0] for name in _BITEXT_COLUMNS)
     rows = one.rows[:max_rows]
     pairs = Split(split_name, RowIds(split_name, rows), one.texts[: len(rows)], seconds=two.texts[: len(rows)])
     return pairs, _source(fetched, {split_name: pairs}, {})

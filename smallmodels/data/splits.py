@@ -176,6 +176,10 @@ class Split:
             digest.update(len(text).to_bytes(8, "little") + text.encode(errors="surrogatepass") + b"\0" + label)
         return digest.hexdigest()
 
+    def first(self, count: int) -> "Split":
+        """At most so many examples from the beginning."""
+        return self.take(np.arange(min(count, len(self))))
+
     def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The examples at these positions, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)

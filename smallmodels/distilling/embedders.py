@@ -57,6 +57,7 @@ def distil_embedder(
     config: TrainConfig,
     seed: int,
     compute: Compute,
+    untrained_built_by: tuple[str, ...] = (),
     others: Mapping[str, Contender | TextModel] | None = None,
 ) -> Distilled:
     """Train a student on what the teacher said, and compare it with the teacher and what is cheaper.
@@ -71,6 +72,7 @@ def distil_embedder(
         config: Of the training.
         seed: Of the training.
         compute: As `setup` chose it.
+        untrained_built_by: Phases that the student needs before it is trained.
         others: Further models to compare, by role.
     """
     student = run.phase(
@@ -89,7 +91,7 @@ def distil_embedder(
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=("cache", "train")),
-        "untrained_student": Contender(untrained),
+        "untrained_student": Contender(untrained, built_by=untrained_built_by),
         **(others or {}),
         **baselines,
     }

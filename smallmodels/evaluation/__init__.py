@@ -41,7 +41,6 @@ from smallmodels.evaluation.uses import (
     is_embedder,
     kind_of,
     label_names,
-    predict_texts,
     reads_pairs,
 )
 from smallmodels.evaluation.vectors import pair_similarities
@@ -84,7 +83,6 @@ __all__ = [
     "pair_similarities",
     "plain_result",
     "predict_tags",
-    "predict_texts",
     "rank_correlation",
     "reads_pairs",
     "sigmoid",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from smallmodels import metrics, models, sources
@@ -106,18 +105,6 @@ def _spans(model: TextModel, texts: Sequence[str], compute: Compute) -> list[lis
         best = probabilities_NC.max(1, initial=0.0)
         found.append([Answer(kind, float(best[a:b].mean()), " ".join(words[a:b])) for kind, a, b in spans])
     return found
-
-
-def predict_texts(
-    model: TextModel, texts: Sequence[str], *, batch_size: int = 64, compute: Compute | None = None
-) -> npt.NDArray[np.float64]:
-    """Probabilities (N, C) of a classifier for texts, in batches."""
-    compute = compute or models.choose_compute()
-    parts = [
-        softmax(models.forward_texts(model, texts[i : i + batch_size], compute=compute))
-        for i in range(0, len(texts), batch_size)
-    ]
-    return np.concatenate(parts)
 
 
 def label_names(model: TextModel) -> list[str]:

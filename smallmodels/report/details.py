@@ -161,15 +161,14 @@ def _groups_section(record: RunRecord) -> Section | None:
     blocks: list[Block] = []
     for result in sorted(results, key=lambda r: r is not words.main_result(record)):
         table = groups.table_of(result.groups[:MAX_ROWS])
-        notes = [*groups.extremes(result.groups), *table.notes, cut_note(len(result.groups), len(table.rows))]
-        name = words.role_name(result.role)
+        name, cut = words.role_name(result.role), cut_note(len(result.groups), len(table.rows))
         blocks.append(
             Table(
                 caption=f"{name}, group by group",
                 head=table.head,
                 rows=[[*row] for row in table.rows],
                 text_columns=table.text_columns,
-                note=" ".join(notes).strip(),
+                note=" ".join([*groups.extremes(result.groups), *table.notes, cut]).strip(),
                 fold=f"{name}, group by group" if blocks else "",
             )
         )

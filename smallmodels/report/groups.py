@@ -1,5 +1,6 @@
 """Parts of the test items, such as languages, as a table; the page and the card share it."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,13 +50,16 @@ def extremes(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(_stem(key) for row in groups for key in row if key.endswith(_BOUNDS))
     found = []
     for key in keys:
-        rows = [row for row in groups if formats.is_number(row.get(key))]
-        ordered = sorted(rows, key=lambda row: (goodness(key, row[key]), str(row["group"])))
-        if len(ordered) > 1:
-            ends = ordered[0], ordered[-1]
-            worst, best = (f"{formats.clean(row['group'], 80)} ({formats.quality(key, row[key])})" for row in ends)
+        measured = [(goodness(key, row[key]), str(row.get("group")), row) for row in groups if _is_known(row, key)]
+        if len(measured) > 1:
+            ends = min(measured, key=operator.itemgetter(0, 1)), max(measured, key=operator.itemgetter(0, 1))
+            worst, best = (f"{formats.clean(name, 80)} ({formats.quality(key, row[key])})" for _, name, row in ends)
             found.append(f"{formats.capital(formats.metric_name(key))} is worst in {worst} and best in {best}.")
     return found
+
+
+def _is_known(row: Mapping[str, Any], key: str) -> bool:
+    return formats.is_number(row.get(key))
 
 
 def _stem(key: str) -> str:
