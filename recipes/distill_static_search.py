@@ -8,14 +8,17 @@ Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, sources, students, teachers, training
+from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch
+from smallmodels.distilling import Judge
 from smallmodels.errors import require
-from smallmodels.evaluation import Contender
-from smallmodels.models import Model, TextModel
+from smallmodels.evaluation import Contenders, Evaluation
+from smallmodels.models import Compute, Model
+from smallmodels.phases import Context
 from smallmodels.runs import Run
 from smallmodels.static import StaticRetriever
 from smallmodels.training import TrainConfig
@@ -66,10 +69,9 @@ def main(config: Config, run: Run) -> None:
     (teacher_name,) = run.pin((config.teacher, "model"))
     splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
     run.add_source(splits.source)
-    fetched = sources.fetch_model(teacher_name)
-    run.add_source(fetched.source)
-    run.say(teachers.require_space(len(splits.train), models.embedding_width(fetched), run.folder))
-    teacher, _ = models.load_embedder(fetched, max_length=config.max_length)
+    teacher, name = distilling.load_embedding_teacher(
+        run, teacher_name, num_texts=len(splits.train), max_length=config.max_length
+    )
     splits = splits.tokenize(teacher.tokenizer, max_length=teacher.max_length)
     compute = run.phase("setup", models.choose_compute, model=teacher, tokens=splits.train.tokens, **run.compute)
 
@@ -89,62 +91,46 @@ def main(config: Config, run: Run) -> None:
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, nn.functional.normalize(batch.teacher))
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
-    def validate(model: TextModel) -> dict[str, float]:
-        return {"mrr_at_10": evaluation.mean_reciprocal_rank(model, splits.validation, compute=compute)}
+    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
+        return evaluation.evaluate_retrieval(contenders, splits.test, compute=compute, context=context)
 
-    student = run.phase(
-        "train",
-        training.fit,
-        untrained.copy(),
+    documents = splits.test.documents.texts
+    done = distilling.distil_embedder(
+        run,
         splits.train,
         loss_fn,
-        config.train,
+        Judge(
+            metric="mrr_at_10",
+            validate=partial(evaluation.mean_reciprocal_rank, split=splits.validation),
+            evaluate=evaluate,
+            uses=splits.test.queries,
+            baselines={"tfidf": partial(baselines.TfidfRetriever.fit, documents)},
+        ),
+        teacher=teacher,
+        untrained=untrained,
+        config=config.train,
         seed=config.seed,
-        validate=validate,
         compute=compute,
-    )
-    tfidf = run.phase("tfidf", baselines.TfidfRetriever.fit, splits.test.documents.texts)
-
-    # 4. The test split is read here, once, by models as they are saved: numpy
-    saved, before = models.to_numpy(student), models.to_numpy(untrained)
-    documents = splits.test.documents.texts
-    contenders = {
-        "teacher": Contender(teacher),
-        "student": Contender(StaticRetriever.fit(saved, documents), built_by=("vectors", "cache", "train")),
-        "untrained_student": Contender(StaticRetriever.fit(before, documents), built_by=("vectors", "cache")),
-        "tfidf": Contender(tfidf, built_by=("tfidf",)),
-    }
-    result = run.phase("evaluate", evaluation.evaluate_retrieval, contenders, splits.test, compute=compute)
-    costs = run.phase(
-        "inference",
-        evaluation.measure_inference,
-        contenders,
-        splits.test.queries,
-        protocol="smoke" if run.smoke else "indicative",
-        compute=compute,
+        untrained_built_by=("vectors", "cache"),
+        compared_as=lambda model: StaticRetriever.fit(models.to_numpy(model), documents),
     )
 
-    # 5. Use it
-    index = run.phase("index", evaluation.SearchIndex.build, student, splits.corpus, compute=compute)
+    # 4. Use it
+    saved = models.to_numpy(done.student)
+    index = run.phase("index", evaluation.SearchIndex.build, done.student, splits.corpus, compute=compute)
     run.keep("index", index)
     run.finish(
         saved,
-        title=f"Static search model for Python's documentation, distilled from {fetched.source.name}",
-        task="sentence-similarity",
-        metric="mrr_at_10",
+        title=f"Static search model for Python's documentation, distilled from {name}",
         margin=config.margin,
-        results=result.results,
-        inference=costs.inference,
-        predictions=result.predictions,
-        curve=training.curve(student),
-        examples=evaluation.example_answers(student, index, QUESTIONS, compute=compute),
-        model={**models.describe(student, compute), **saved.facts},
+        examples=evaluation.example_answers(done.student, index, QUESTIONS, compute=compute),
         languages=splits.languages,
         limits=[
             "Trained and tested on short English sentences about Python's standard library; "
             "other topics, longer texts and other languages were not tried.",
             "The order of words does not count: who does what to whom is not seen.",
         ],
+        **{**done.about, "model": {**done.about["model"], **saved.facts}},
     )
 
 

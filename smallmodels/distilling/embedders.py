@@ -58,6 +58,7 @@ def distil_embedder(
     seed: int,
     compute: Compute,
     untrained_built_by: tuple[str, ...] = (),
+    compared_as: Callable[[TextModel], Any] = lambda model: model,
     others: Mapping[str, Contender | TextModel] | None = None,
 ) -> Distilled:
     """Train a student on what the teacher said, and compare it with the teacher and what is cheaper.
@@ -73,6 +74,7 @@ def distil_embedder(
         seed: Of the training.
         compute: As `setup` chose it.
         untrained_built_by: Phases that the student needs before it is trained.
+        compared_as: What a student is judged as, where that is not the model that is trained.
         others: Further models to compare, by role.
     """
     student = run.phase(
@@ -90,8 +92,10 @@ def distil_embedder(
     # The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
-        "student": Contender(student, built_by=("cache", "train")),
-        "untrained_student": Contender(untrained, built_by=untrained_built_by),
+        "student": Contender(
+            compared_as(student), built_by=tuple(dict.fromkeys((*untrained_built_by, "cache", "train")))
+        ),
+        "untrained_student": Contender(compared_as(untrained), built_by=untrained_built_by),
         **(others or {}),
         **baselines,
     }
