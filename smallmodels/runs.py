@@ -17,13 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
-from smallmodels import energy, files, finishing, kept, licenses, privacy, processes, records, settings, sources
+from smallmodels import energy, files, finishing, kept, licenses, memory, privacy, processes, records, settings, sources
 from smallmodels.accounts import Account
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.folders import RunFolder
 from smallmodels.kept import Kept
 from smallmodels.log import METRICS_NAME, RunLog
-from smallmodels.memory import PeakMemory
 from smallmodels.phases import Context, Counts, takes_context
 from smallmodels.processes import LostProcessError
 from smallmodels.settings import Settings, differences, require_same_config
@@ -111,7 +110,7 @@ class Run:
         )
         self._run_folder = RunFolder(self.folder, resumed=resume)
         self._stop_signals = StopSignals()
-        self._memory = PeakMemory()
+        self._memory = memory.PeakMemory()
         self._meter = meter
         self._leads, self._num_processes = True, 1
         self._sources: list[records.Source] = []
@@ -298,11 +297,12 @@ class Run:
         if takes_context(function):
             kwargs = {**kwargs, "context": context}
         with self._log.phase(name):
-            with self._memory.watch() as memory, self.meter.phase(name) as measured:
+            memory.give_back()  # what earlier phases have freed is not memory of this one
+            with self._memory.watch() as seen, self.meter.phase(name) as measured:
                 value = function(*args, **kwargs)
-            self._account.add(name, counts, memory.peak_mb)
+            self._account.add(name, counts, seen.peak_mb)
             if self._leads:
-                kept.save(folder, Kept(value, counts, memory.peak_mb, self._sources[num_sources:]))
+                kept.save(folder, Kept(value, counts, seen.peak_mb, self._sources[num_sources:]))
         self._announce()
         self._log.display.end(self._account.finished_phase(name, measured.reading))
         return value

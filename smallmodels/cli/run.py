@@ -30,7 +30,7 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
-    _let_threads_wait_briefly()
+    _prepare_libraries()
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_help()
         return 0 if arguments else 2
@@ -47,14 +47,19 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     return _execute(request, request.resumed)
 
 
-def _let_threads_wait_briefly() -> None:
-    """Let threads that wait for work give their core away after some ten microseconds.
+def _prepare_libraries() -> None:
+    """Settings of the libraries below torch, which read them once, when it is loaded; what you have set stands.
 
-    By default GNU's OpenMP keeps them busy for milliseconds, which another busy program turns into a step that takes
-    six times as long; on an idle machine both are equally fast (benchmarks/README.md). Read once, when torch is loaded.
+    Threads that wait for work give their core away after some ten microseconds. By default GNU's OpenMP keeps them busy
+    for milliseconds, which another busy program turns into a step that takes six times as long; on an idle machine
+    both are equally fast. oneDNN keeps the machine code that it makes for each shape of a product, of which texts of
+    many lengths need more than the usual 1,024; made anew, it takes longer than the product (benchmarks/README.md).
     """
-    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    if "torch" in sys.modules:
+        return
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 
 def _print_help() -> None:
