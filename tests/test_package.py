@@ -129,7 +129,18 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 GROUPS = (
     {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
-    {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
+    {
+        "losses",
+        "metrics",
+        "energy",
+        "checkpoints",
+        "sources",
+        "configs",
+        "environment",
+        "processes",
+        "settings",
+        "limits",
+    },
     {"phases"},
     {"entries", "arrays", "static"},
     {"data"},
@@ -141,6 +152,7 @@ GROUPS = (
         "report",
         "cards",
         "accounts",
+        "calibration",
         "finishing",
         "kept",
         "log",
@@ -154,7 +166,7 @@ GROUPS = (
     {"runs"},
     {"distilling"},
     {"usage", "verification"},
-    {"publishing", "external"},
+    {"publishing", "external", "wall"},
     {"cli"},
     {"__main__"},
 )
