@@ -29,6 +29,7 @@ from smallmodels import (
     records,
     settings,
     sources,
+    trackers,
 )
 from smallmodels.accounts import Account
 from smallmodels.errors import BudgetError, DamagedError, InputError, PolicyError, RunInterruptedError
@@ -82,6 +83,7 @@ class Run:
             has those of before as well.
         sweep: What was declared by the sweep that the run belongs to; None is none, or that of the run that is resumed.
         limits: A budget and a rule on gains; a resumed run has those that are given now and not those of before.
+        log_with: A tracker that gets every line of metrics too, with joules and CPU-seconds; likewise.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -107,7 +109,10 @@ class Run:
         accept_licenses: Sequence[str] = (),
         sweep: records.Declaration | None = None,
         limits: Limits = NO_LIMITS,
+        log_with: trackers.Name | None = None,
     ) -> None:
+        if log_with is not None:
+            trackers.require_installed(log_with)
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
         self.resumed = resume
@@ -129,6 +134,7 @@ class Run:
         self._stop_signals = StopSignals()
         self._memory = PeakMemory()
         self._meter = meter
+        self._log_with = log_with
         self._leads, self._num_processes = True, 1
         self._sources: list[records.Source] = []
         self._licensed: list[licenses.Licensed] = []
@@ -234,6 +240,7 @@ class Run:
     ) -> None:
         try:
             self._log.display.end(None, failed=kind is not None)
+            self._log.end_tracking()
             if isinstance(error, (RunInterruptedError, LostProcessError, KeyboardInterrupt)):
                 self.meter.journal_event("interrupted", str(error) or "stopped at once")
             self.meter.stop()
@@ -277,7 +284,21 @@ class Run:
             self._settings.run_id = processes.share(self._settings.new_run_id)
             if self._leads:
                 settings.write(self.folder, self._settings, file=file)
+        if self._log_with is not None and self._leads:
+            self._track(self._log_with)
         _seed_everything(self._settings.seed)
+
+    def _track(self, name: trackers.Name) -> None:
+        self._log.track(
+            trackers.Tracker(
+                name,
+                self.folder,
+                run_id=self._settings.run_id,
+                recipe=self._settings.recipe,
+                config=self._settings.config,
+                failed=functools.partial(self.event, "tracker"),
+            )
+        )
 
     def choose(self, name: str, measure: Callable[[], T]) -> T:
         """A choice that is measured once, written into `config.json`, and used again on resume and repeat.
@@ -676,6 +697,9 @@ class Run:
             self.keep(MODEL_NAME, student)
             if predictions is not None:
                 finishing.save_predictions(self.folder / PREDICTIONS_NAME, predictions)
+        if self._log.tracker is not None:
+            self._log.tracker.log_results(about["results"])
+            self._log.end_tracking()
         self.meter.stop()
         for warning in self.meter.warnings:
             self._log.events.append(records.Event(time_utc=records.now(), kind="energy", message=warning, details={}))

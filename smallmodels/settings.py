@@ -147,7 +147,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def other_limits(past: Mapping[str, Any], limits: Limits) -> str:
     """What changed in the limits of a run, as one sentence; empty if nothing did."""
-    before = Limits(**(past.get("limits") or {}))
+    before = records.from_json(Limits, past.get("limits") or {})
     return "" if before == limits else f"the run goes on with {limits.words}, and had {before.words} before"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_data import FP32, classifier, cross_entropy, split
+from small_data import FP32, LABELS, classifier, cross_entropy, split, texts
 
-from smallmodels import energy, files, models, records, teachers, training, verification
+from smallmodels import cli, energy, files, models, records, teachers, training, verification
 from smallmodels.errors import BudgetError, InputError, RunInterruptedError
 from smallmodels.limits import Limits
 from smallmodels.phases import NO_CONTEXT, Rules
@@ -384,3 +384,48 @@ def test_limit_on_energy_is_refused_where_energy_is_not_measured(tmp_path, limit
     with pytest.raises(InputError, match=r"needs a machine on which energy is measured .*: use --budget-minutes"):
         Run(tmp_path / "run", meter="none", limits=Limits(**limits)).__enter__()
     assert not (tmp_path / "run").exists()
+
+
+# On the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget-wh", "-1"], "--budget-wh must be > 0, got -1.0"),
+        (["--budget-usd", "1"], "--budget-usd needs the price of electricity: add --usd-per-kwh"),
+        (["--budget-minutes", "soon"], "--budget-minutes should be a number or none, got soon"),
+        (["--budget-hours", "1"], "--budget-hours is not a flag of quickstart"),
+    ],
+)
+def test_c2_flags_that_are_no_limit_are_refused_before_anything(tmp_path, capsys, words, message):
+    assert cli.main(["run", "quickstart", "--out", str(tmp_path / "runs"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_recipe_that_is_capped_on_the_command_line_goes_on_to_the_bits_of_one_that_was_not(tmp_path, tiny_model_folder):
+    lines = [f"{text},{LABELS[i % 3]}" for i, text in enumerate(texts(90))]
+    (tmp_path / "tickets.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    words = [
+        *("run", "finetune_text_classifier", "--dataset", str(tmp_path / "tickets.csv"), "--max-steps", "1500"),
+        *("--base-model", str(tiny_model_folder), "--max-length", "32", "--batch-size", "8", "--num-threads", "1"),
+        *("--number-format", "fp32", "--checkpoint-steps", "1000"),
+    ]
+    assert cli.main([*words, "--out", str(tmp_path / "early"), "--budget-minutes", "0.001"]) == 1
+    assert cli.main([*words, "--out", str(tmp_path / "capped"), "--budget-minutes", "0.2"]) == 0
+    (early,), (capped,) = ([*(tmp_path / name).glob("*/*")] for name in ("early", "capped"))
+    assert not (early / "record.json").exists()
+    record = verification.verify(capped)
+    assert 0 < record.stops[0].num_steps < record.stops[0].planned_steps == 1500
+    assert cli.main(["run", "--resume", str(capped), "--budget-minutes", "0.1"]) == 2
+    assert verification.verify(capped) == record
+    config = ["--config", str(capped / "config.json"), "--out", str(tmp_path / "whole")]
+    assert cli.main(["run", *config]) == 0
+    (whole,) = (tmp_path / "whole").glob("*/*")
+    assert cli.main(["run", "--resume", str(capped)]) == 0
+    assert verification.verify(capped).stopped_by == "end"
+    weights = [files.sha256_file(folder / "model" / "model.safetensors") for folder in (capped, whole)]
+    assert weights[0] == weights[1]
+    assert cli.main(["run", "--resume", str(capped)]) == 0  # nothing is left to do

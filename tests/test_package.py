@@ -157,6 +157,7 @@ GROUPS = (
         "kept",
         "log",
         "progress",
+        "trackers",
         "values",
         "perplexity",
         "generation",

@@ -52,6 +52,8 @@ class RunOptions:
     """Price of electricity, for --budget-usd."""
     stop_when_gain_per_wh_below: float | None = None
     """Stop training once a validation gains less than this for each Wh since the one before, in the metric's units."""
+    log_with: Literal["tensorboard", "trackio", "wandb", "mlflow"] | None = None
+    """Send metrics, joules and CPU-seconds to a tracker as well; it stays in the run folder, offline."""
     accept_license: tuple[str, ...] = ()
     """Ids of licences that would be refused and that you may use, as the refusal names them."""
     sweep: Path | None = None

@@ -131,6 +131,7 @@ def _open_run(request: Request, folder: Path) -> "Run":
         accept_licenses=options.accept_license,
         sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
         limits=options.limits,
+        log_with=options.log_with,
     )
 
 
