@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
     "eval": ("RUN --tasks NAME,…", "evaluate a language model with lm-eval"),
+    "energy": ("RUN --wall-wh X", "add what a meter at the socket read"),
     "verify": ("RUN", "check every file against the record"),
     "push": ("RUN ORG/NAME", "publish model, card and record"),
 }
@@ -168,6 +169,29 @@ def _eval_command(arguments: list[str]) -> int:
     return 0
 
 
+def _energy_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "energy",
+        "Add what a meter at the wall socket read for a run to its record, card and page, beside what software saw. "
+        "Later runs on this machine then say what they would draw at the socket.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run")
+    parser.add_argument(
+        "--wall-wh", metavar="X", type=float, required=True, help="watt-hours from its begin to its end"
+    )
+    options = parser.parse(arguments)
+    from smallmodels import wall
+    from smallmodels.report import words
+
+    record, unfit = wall.attach(Path(options.run), options.wall_wh)
+    for sentence in words.wall_sentences(record):
+        print(sentence)
+    print(
+        f"It says nothing of later runs here, because {unfit}." if unfit else "Later runs on this machine will say so."
+    )
+    return 0
+
+
 def _verify_command(arguments: list[str]) -> int:
     parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
     parser.add_argument(
@@ -267,6 +291,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "predict": _predict_command,
     "search": _search_command,
     "eval": _eval_command,
+    "energy": _energy_command,
     "verify": _verify_command,
     "push": _push_command,
 }

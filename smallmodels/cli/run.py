@@ -3,16 +3,16 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from smallmodels import folders, privacy, processes, records, sweeps
+from smallmodels import folders, privacy, processes, records, settings, sweeps
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.recipes import Recipe
+from smallmodels.cli.recipes import Recipe, is_shipped
 from smallmodels.cli.request import Request, read_request, value_after
 from smallmodels.cli.terminal import plain_console, print_recipes, show
-from smallmodels.errors import InputError, SmallmodelsError, TrainingError, WorkerError
+from smallmodels.errors import BudgetError, InputError, SmallmodelsError, TrainingError, WorkerError
 from smallmodels.settings import require_same_config
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
         return _execute(request, _new_folder(request))
     if value_after(request.flags, "--out") is not None:
         raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
-    if _is_complete(request.resumed):
+    if folders.is_finished(request.resumed):
         assert request.past is not None
         require_same_config(request.resumed, request.past, request.recipe.name, request.config)
         return _leave(request.resumed)
@@ -102,7 +102,7 @@ def _execute(request: Request, folder: Path) -> int:
                 )
     except BaseException as error:
         if (folder / "config.json").exists() and not _is_complete(folder):
-            error.add_note(_how_to_go_on(folder, error))
+            error.add_note(_how_to_go_on(folder, error, request.options.limits.flags))
         raise
     if processes.launched()[0] > 0:
         return 0  # the first process says it all
@@ -119,6 +119,9 @@ def _open_run(request: Request, folder: Path) -> "Run":
     options, going_on = request.options, request.resumed is not None
     if going_on and request.past is not None:
         runs.require_same_config(folder, request.past, request.recipe.name, request.config)
+        settings.require_same_recipe_file(
+            request.past, None if is_shipped(request.recipe.path) else request.recipe.path
+        )
     return runs.Run(
         folder,
         command=privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
@@ -132,16 +135,19 @@ def _open_run(request: Request, folder: Path) -> "Run":
         choices=request.choices,
         accept_licenses=options.accept_license,
         sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
+        limits=options.limits,
+        log_with=options.log_with,
     )
 
 
-def _how_to_go_on(folder: Path, error: BaseException) -> str:
-    """The command that takes up an unfinished run."""
+def _how_to_go_on(folder: Path, error: BaseException, limits: Sequence[str]) -> str:
+    """The command that takes up an unfinished run, under the same limits but where those have ended it."""
     # The same steps would fail the same way; a worker that died is another matter.
     is_bound_to_repeat = isinstance(error, TrainingError) and not isinstance(error, WorkerError)
     anew = " --fork" if is_bound_to_repeat else ""
     verb = "start anew from it" if anew else "go on"
-    return f"The run is not complete; {verb} with: smallmodels run --resume {shlex.quote(str(folder))}{anew}"
+    words = ["smallmodels", "run", "--resume", str(folder), *([] if isinstance(error, BudgetError) else limits)]
+    return f"The run is not complete; {verb} with: {shlex.join(words)}{anew}"
 
 
 def _quiet_other_bars() -> None:

@@ -49,11 +49,14 @@ def show(record: records.RunRecord, *, phases: bool = False) -> None:
         phases: Whether to print what each phase took as well, which a run says as it goes.
     """
     from smallmodels import progress, report
+    from smallmodels.report import words
 
     console = plain_console()
     console.print()
     console.print(report.terminal_table(record))
     console.print(report.summary(record))
+    for sentence in (*words.stop_sentences(record), *words.wall_sentences(record)):
+        console.print(sentence, markup=False)
     if record.smoke:
         console.print("A smoke run of a few steps shows that everything works; its numbers mean nothing.")
     if phases and record.phases:

@@ -210,7 +210,7 @@ def distil_classifier(
         )
     else:
         paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
-    if loss_fn is not soft_loss:  # no phase has steps without the teacher yet
+    if loss_fn is not soft_loss and run.affords("label_only"):  # no phase has steps without the teacher yet
         for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
             run.phase(
                 name, training.probe, untrained, splits.train, probed, config.train, seed=config.seed, compute=compute
@@ -220,13 +220,15 @@ def distil_classifier(
         ratio = run.cost_ratio(phases, to=["train"])
         if loss_fn is not soft_loss:
             ratio *= run.cost_ratio(["probe_live"], to=["probe_label_only"])
-        return training.steps_at_cost(splits.train, config.train, ratio=ratio)
+        return training.steps_at_cost(student, ratio=ratio)
 
     controls = {}
     for role, phases in paid_for.items():
-        steps = run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))
-        plan = replace(config.train, max_steps=steps)
-        controls[role] = run.phase(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
+        if run.affords(role):
+            plan = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
+            control = run.control(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
+            if control is not None:
+                controls[role] = control
 
     # 4. The test split is read here, once
     tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)

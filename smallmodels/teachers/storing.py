@@ -84,6 +84,7 @@ def store_signals(
     Raises:
         TrainingError: The teacher gives values that are not finite, or only zeros, for an example.
         RunInterruptedError: The run was asked to stop, or the disk is full.
+        BudgetError: The budget of the run is spent before there is a student; the shards that are done are kept.
         DamagedError: Shards were swapped or copied.
         PolicyError: Another process builds the same entry for more than an hour.
         InputError: There is nothing to store, or the cache cannot be written.
@@ -380,6 +381,7 @@ class _Pass:
 
     def _store(self, number: int) -> Stored:
         rows = self._rows(number)
+        self.context.rules.require_left()
         try:
             tokens = self.split.require_tokens().take(rows)
             values = self.answers.values(tokens, self.compute, self.context)

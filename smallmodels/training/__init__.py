@@ -4,8 +4,8 @@ A position in training is one integer, the optimizer step: the batch of a step a
 the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
 
 `config` is what the user chooses, `loop` takes the steps, `state` is what a checkpoint holds, `micro_batches` makes a
-step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `probing` tells what a step
-costs.
+step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `rules` end it early,
+`probing` tells what a step costs.
 """
 
 from smallmodels.training.checks import LossFn

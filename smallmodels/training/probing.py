@@ -5,7 +5,7 @@ from dataclasses import replace
 from smallmodels import processes
 from smallmodels.data.splits import Split
 from smallmodels.models import Compute, TextModel
-from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.phases import NO_CONTEXT, Context, Rules
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig
 from smallmodels.training.loop import fit
@@ -31,5 +31,6 @@ def probe(
     Returns: The number of steps.
     """
     few = replace(config, max_steps=NUM_STEPS)
+    context = replace(context, rules=Rules())  # it trains no student, and few steps are no measure
     fit(student.copy(), train, loss_fn, few, seed=seed, compute=compute, context=context)
     return NUM_STEPS
