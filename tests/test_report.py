@@ -639,7 +639,9 @@ def test_p2_hostile_strings_stay_in_one_markdown_cell_without_links(tmp_path: Pa
         page, expected = Reader(parser.render(hostile.read_text())), Reader(parser.render(plain))
         counted = {tag: page.tags[tag] for tag in ("table", "tr", "td", "th", "h1", "h2", "a", "img", "script", "pre")}
         assert counted == {tag: expected.tags[tag] for tag in counted}
-        assert {v for t, n, v in page.attributes if n == "src"} == {p.name for p in (tmp_path / f"{name}x").glob("*.svg")}
+        assert {v for t, n, v in page.attributes if n == "src"} == {
+            p.name for p in (tmp_path / f"{name}x").glob("*.svg")
+        }
 
 
 def test_p3_csv_cells_cannot_be_formulas(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ class Spread:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all runs give one value: that is one model, of whose spread nothing is known."""
-        return not self.sd
+        """Whether all runs give one value but for rounding: that is one model, of whose spread nothing is known."""
+        return not self.sd or self.sd <= 1e-4 * abs(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

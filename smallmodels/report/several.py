@@ -129,7 +129,8 @@ def _summary(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
     if len(groups) > 1:
         first = (
             f"These {len(records)} runs fall into {len(groups)} groups that differ in task, metric, test rows, "
-            "machine, threads or in how their joules were obtained, so no number of one group is ranked against one of another."
+            "machine, threads or in how their joules were obtained, so no number of one group is ranked against one of "
+            "another."
         )
     else:
         name = formats.metric_name(records[0].metric)
@@ -204,7 +205,7 @@ def _group_sections(group: Group) -> list[Section]:
     sections = comparing.sections(group.comparisons, unit, group.title)
     for use, heading, what in ((True, "cost of a use", "per 1,000 uses"), (False, "cost of building", "to build it")):
         points, verdict = _placed(group, unit, use=use)
-        if not points and not any(s.build(unit) for s in systems):
+        if not points and not any(s.use(unit) if use else s.build(unit) for s in systems):
             continue
         panels = _panels(group, points, unit, f"{group.name}-{'use' if use else 'build'}", what, use=use)
         table = _systems_table(group.records[0], systems, unit, verdict, what, use=use)
@@ -324,8 +325,8 @@ def _systems_table(
     names = {"J": f"{joules} {what}", "CPU-s": f"CPU-s {what}"}
     head = ["Model", formats.metric_name(record.metric), "SD", "95\u00a0% interval", "seeds"]
     note = (
-        "SD, interval (Student-t) and n are over seeds. A model that is the same for every seed has an interval over "
-        f"test items instead, marked with {_OVER_ITEMS}. {cut_note(len(systems), len(rows))}"
+        "SD, interval (Student-t) and n are over seeds. Where all seeds give one value, the interval is over test "
+        f"items instead, marked with {_OVER_ITEMS}. {cut_note(len(systems), len(rows))}"
     )
     return Table(
         caption="Mean over seeds",

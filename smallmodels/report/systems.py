@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.records import Metric, RunRecord
+from smallmodels.records import Metric, RunRecord, Source
 from smallmodels.report import formats, single, words
 from smallmodels.report.words import Unit
 
@@ -25,6 +25,10 @@ CONTROLS = ("label_only", "label_only_full_cost")
 
 _OWN_ROLES = frozenset({"student", *CONTROLS})
 """Roles that each config has for itself, even where two configs give the same numbers."""
+
+
+_ROUNDING = 1e-4
+"""Relative difference that one model may show when it is evaluated again, in other batches."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def phases_cost(record: RunRecord, names: Sequence[str], unit: Unit, *, caches: 
 
 def identity(record: RunRecord) -> dict[str, str]:
     """What must be equal for two runs to be compared, in words that can be shown."""
-    data = [[s.name, s.fingerprint or s.sha256, s.splits.get("test")] for s in record.sources if s.kind == "dataset"]
+    data = [[s.name, _test_rows(s), s.splits.get("test")] for s in record.sources if s.kind == "dataset"]
     rows = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
     return {
         "task": record.task,
@@ -146,6 +150,13 @@ def identity(record: RunRecord) -> dict[str, str]:
         "joules are": record.energy_label,
         "ranked cost": words.ranking_unit(record),
     }
+
+
+def _test_rows(source: Source) -> Any:
+    """What tells the test rows of a data set from others; all of its rows where those of test have no hash."""
+    of_splits = source.notes.get("split_fingerprints")
+    of_test = of_splits.get("test") if isinstance(of_splits, Mapping) else None
+    return of_test or source.fingerprint or source.sha256
 
 
 def groups_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -163,13 +174,15 @@ def systems_of(group: Sequence[RunRecord]) -> list[System]:
         settings = {key: value for key, value in record.config.items() if key != "seed"}
         key = json.dumps([record.recipe, settings], sort_keys=True, default=str)
         configs.setdefault(key, []).append(record)
-    varying = _varying(group)
+    recipes = {r.recipe for r in group}
+    varying = {recipe: _varying([r for r in group if r.recipe == recipe]) for recipe in recipes}
     found: list[System] = []
     for runs in configs.values():
         roles = dict.fromkeys(r.role for record in runs for r in words.test_results(record))
         for role in roles:
             having = [r for r in runs if r.result(role) is not None]
-            found.append(System(words.role_name(role) + _setting_words(runs[0], varying), role, having))
+            keys = [*(["recipe"] if len(recipes) > 1 else []), *varying[runs[0].recipe]]
+            found.append(System(words.role_name(role) + _setting_words(runs[0], keys), role, having))
     return _merged(found)
 
 
@@ -187,12 +200,15 @@ def _merged(systems: Sequence[System]) -> list[System]:
 
 
 def _is_one_model(systems: Sequence[System]) -> bool:
-    values: dict[str, set[float | None]] = {}
+    values: dict[str, list[float | None]] = {}
     for system in systems:
         for record in system.records:
             value = words.metric_value(record.result(system.role), record.metric)
-            values.setdefault(seed_of(record), set()).add(value)
-    return all(len(found) == 1 and None not in found for found in values.values())
+            values.setdefault(seed_of(record), []).append(value)
+    known = [[v for v in found if v is not None] for found in values.values()]
+    if [len(found) for found in known] != [len(found) for found in values.values()]:
+        return False
+    return all(max(found) - min(found) <= _ROUNDING * abs(max(found)) for found in known)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -205,9 +221,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _varying(group: Sequence[RunRecord]) -> list[str]:
-    """Settings, but for the seed, that are not the same in all runs of the group; `recipe` among them."""
-    flats = [{"recipe": r.recipe, **_flat(r.config)} for r in group]
+def _varying(runs: Sequence[RunRecord]) -> list[str]:
+    """Settings, but for the seed, that are not the same in all runs of a recipe."""
+    flats = [_flat(r.config) for r in runs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
     return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text as Line
 
 WIDTH = 80
-_MIN_TEXT = 14
+_MIN_TEXT = 17
 """Characters that a column of words needs to be read."""
 _MAX_NUMBER = 24
 """A wider cell of numbers is broken into lines of its own."""
@@ -88,12 +88,17 @@ def _fits(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequ
     """Whether a table has room for its numbers, and for some letters of each column of words."""
     needed = 2
     for place in range(len(head)):
-        longest = max([*(len(row[place]) for row in rows), *(len(word) for word in head[place].split())])
+        longest = _width(head, rows, place)
         is_text = place == 0 or place in text_columns
         if not is_text and longest > _MAX_NUMBER:
             return False
         needed += 2 + (min(longest, _MIN_TEXT) if is_text else longest)
     return needed <= WIDTH
+
+
+def _width(head: Sequence[str], rows: Sequence[Sequence[str]], place: int) -> int:
+    """Of the longest cell of a column, or of a word in its head."""
+    return max([1, *(len(row[place]) for row in rows), *(len(word) for word in head[place].split())])
 
 
 def _grid(table: Table, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
@@ -105,7 +110,8 @@ def _grid(table: Table, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "
     grid = Grid(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1), collapse_padding=True)
     for place, name in enumerate(head):
         is_text = place == 0 or place in table.text_columns
-        grid.add_column(Line(name), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+        shown = textwrap.fill(name, _width(head, rows, place), break_long_words=False)
+        grid.add_column(Line(shown), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for i, row in enumerate(rows):
         cells = [Line(cell, style=_STYLES.get(cell.partition(":")[0], "")) for cell in row]
         grid.add_row(*cells, style="bold" if i in table.strong else None)
