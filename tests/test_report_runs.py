@@ -548,3 +548,14 @@ def test_systems_of_several_recipes_are_named_by_recipe_and_by_what_varies_withi
         "Student (recipe distill_text_classifier, temperature 2)",
         "Student (recipe finetune)",
     ]
+
+
+def test_students_of_many_recipes_are_compared_with_each_other() -> None:
+    found = [
+        dataclasses.replace(r, recipe=f"recipe_{i}", run_id=f"{r.run_id}-{i}")
+        for i in range(4)
+        for r in runs(QUALITIES | {"student": 0.85 + 0.02 * i})
+    ]
+    table = table_of(several.page(found), "Pair by pair")
+    assert [str(row[0]) for row in table.rows] == [f"{i + 1} · Student (recipe recipe_{i})" for i in range(4)]
+    assert table.rows[3][1:] == ["better", "better", "indistinguishable", "–"]

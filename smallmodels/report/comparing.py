@@ -233,10 +233,12 @@ def _against_table(comparisons: Comparisons) -> Table | None:
 
 
 def _matrix(comparisons: Comparisons) -> Table | None:
-    """The verdict of every pair, where there are few enough to read."""
-    systems = [s for s in comparisons.systems if s.values() is not None and s.seeds() >= MIN_SEEDS]
-    if not 3 <= len(systems) <= _MAX_MATRIX:
+    """The verdict of every pair; of the students alone where there are more systems than can be read."""
+    known = [s for s in comparisons.systems if s.values() is not None and s.seeds() >= MIN_SEEDS]
+    systems = known if len(known) <= _MAX_MATRIX else [s for s in known if s.role == "student"]
+    if len(systems) < (3 if systems is known else 2):
         return None
+    left_out, systems = max(len(systems) - _MAX_MATRIX, 0), systems[:_MAX_MATRIX]
     rows: list[Row] = []
     for i, ours in enumerate(systems):
         cells = [
@@ -244,7 +246,9 @@ def _matrix(comparisons: Comparisons) -> Table | None:
         ]
         rows.append([f"{i + 1} · {ours.label}", *cells])
     head = ["Row against column", *(str(i + 1) for i in range(len(systems)))]
-    return Table(caption="Pair by pair", head=head, rows=rows, text_columns=tuple(range(1, len(head))))
+    note = "Each pair has an interval of its own: of twenty pairs without a difference, one may seem to have one."
+    note += f" {left_out} more students are left out." if left_out else ""
+    return Table(caption="Pair by pair", head=head, rows=rows, text_columns=tuple(range(1, len(head))), note=note)
 
 
 def controls_table(comparisons: Comparisons, unit: Unit) -> Table | None:
