@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import MARKUP, with_attack
 from sample_records import classifier_record, counted_record, metric, phase, result
 from test_report import cells, table_of
 
@@ -559,3 +560,13 @@ def test_students_of_many_recipes_are_compared_with_each_other() -> None:
     table = table_of(several.page(found), "Pair by pair")
     assert [str(row[0]) for row in table.rows] == [f"{i + 1} · Student (recipe recipe_{i})" for i in range(4)]
     assert table.rows[3][1:] == ["better", "better", "indistinguishable", "–"]
+
+
+def test_p1_hostile_strings_are_inert_in_the_terminal(capsys) -> None:
+    from smallmodels.cli import terminal
+
+    terminal.compare([with_attack(r, MARKUP + "[red]x[/red]\x1b[31m\n") for r in runs()], report.NO_EVIDENCE)
+    out = capsys.readouterr().out
+    assert "[red]x[/red]" in out
+    assert not set("\x1b\x00\u202e") & set(out)
+    assert max(map(len, out.splitlines())) <= 80

@@ -9,7 +9,7 @@ Shapes: R runs of a model, one for each seed; N test items; K sums; S bootstrap 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class Spread:
         return not self.sd or self.sd <= 1e-4 * abs(self.value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Items:
     """What a model did on the items of the test split, in one or more runs."""
 
@@ -60,6 +60,23 @@ class Items:
     """Of sums, shape (S, K), to values, shape (S,)."""
     is_mean: bool
     """Whether it is the mean over items of the first column."""
+    _drawn: dict[tuple[int, int], Floats] = field(init=False, default_factory=dict, repr=False)
+
+    def draws(self, n_bootstrap: int, seed: int) -> Floats:
+        """The metric on bootstrap samples of the items, shape (S,), averaged over the runs; worked out once.
+
+        Samples depend on the number of items and the seed alone, so those of two models are of the same items.
+        """
+        key = (n_bootstrap, seed)
+        if key not in self._drawn:
+            ones = np.ones(len(self.rows[0]), dtype=np.int64)
+            runs = _distinct(self.rows)
+            drawn = [
+                np.mean([self.statistic(sample @ rows) for rows in runs], axis=0)
+                for sample in resamples(ones, n_bootstrap, seed)
+            ]
+            self._drawn[key] = np.concatenate(drawn)
+        return self._drawn[key]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +191,7 @@ def paired_bootstrap(ours: Items, theirs: Items, *, n_bootstrap: int = 2000, see
             _mean_over_runs(ours) - _mean_over_runs(theirs), _is_share(ours, theirs), n_bootstrap, seed
         )
     else:
-        drawn = _statistics_drawn(ours, theirs, num_items, n_bootstrap, seed)
+        drawn = ours.draws(n_bootstrap, seed) - theirs.draws(n_bootstrap, seed)
     low, high = percentiles(drawn)
     return Metric(value=value, low=min(low, value), high=max(high, value), n=num_items)
 
@@ -196,20 +213,9 @@ def _means_drawn(difference_N: Floats, is_share: bool, n_bootstrap: int, seed: i
     return np.asarray(np.concatenate(sums) / weights.sum())
 
 
-def _statistics_drawn(ours: Items, theirs: Items, num_items: int, n_bootstrap: int, seed: int) -> Floats:
-    drawn = []
-    for sample in resamples(np.ones(num_items, dtype=np.int64), n_bootstrap, seed):
-        one, two = (
-            np.mean([side.statistic(sample @ rows) for rows in _distinct(side)], axis=0) for side in (ours, theirs)
-        )
-        drawn.append(one - two)
-    return np.asarray(np.concatenate(drawn))
-
-
-def _distinct(items: Items) -> Sequence[Floats]:
+def _distinct(rows: Sequence[Floats]) -> Sequence[Floats]:
     """One of runs that all did the same, which is what a model is that they share."""
-    first = items.rows[0]
-    return [first] if all(np.array_equal(first, rows) for rows in items.rows[1:]) else items.rows
+    return rows[:1] if all(np.array_equal(rows[0], others) for others in rows[1:]) else rows
 
 
 def seed_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Metric:
