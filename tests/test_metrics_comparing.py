@@ -10,7 +10,7 @@ from smallmodels.errors import InputError
 from smallmodels.metrics import Difference
 from smallmodels.records import Metric
 
-NUM_SIMULATIONS = 400
+NUM_SIMULATIONS = 300
 
 
 def share_of_simulations_that_may_miss(nominal: float = 0.05) -> float:
@@ -62,7 +62,7 @@ def test_intervals_of_a_difference_over_seeds_and_items_cover_95_percent() -> No
             for gain in (truth, 0.0)
         )
         seeds = metrics.seed_difference(dict(enumerate(ours.mean(1))), dict(enumerate(theirs.mean(1))))
-        items = metrics.paired_bootstrap(metrics.mean_items([*ours]), metrics.mean_items([*theirs]), n_bootstrap=300)
+        items = metrics.paired_bootstrap(metrics.mean_items([*ours]), metrics.mean_items([*theirs]), n_bootstrap=200)
         both = metrics.difference(seeds, items, is_paired=True)
         for name, interval in (("seeds", seeds), ("items", items), ("both", both)):
             missed[name] += not interval.low <= truth <= interval.high  # type: ignore[operator]

@@ -236,15 +236,16 @@ def test_another_fingerprint_label_or_thread_count_is_shown_and_never_ranked() -
         "threads": {"environment": dataclasses.replace(environment, num_threads=4)},
         "joules are": {"energy_label": "constant"},
     }
-    for differing, change in others.items():
-        page = several.page([*runs(), *runs(**change)])
-        assert page.title == "6 runs in 2 groups"
-        assert table_of(page, "What differs").head == ["Group", "runs", differing]
-        assert len(table_of(page, "Runs").rows) == 6
-        seen = [
-            len(t.rows) for s in page.sections for b in s.blocks for t in tables_of(b) if t.caption == "Mean over seeds"
-        ]
-        assert seen == [4] * 4  # two groups with two costs each, none with a model of the other
+    for change in others.values():
+        groups = several.analysed([*runs(), *runs(**change)])
+        assert [len(group.records) for group in groups] == [3, 3]
+    together = [*runs(), *(r for change in others.values() for r in runs(**change))]
+    page = several.page(together)
+    assert page.title == "12 runs in 4 groups"
+    assert table_of(page, "What differs").head == ["Group", "runs", *others]
+    assert len(table_of(page, "Runs").rows) == 12
+    seen = [len(t.rows) for s in page.sections for b in s.blocks for t in tables_of(b) if t.caption == "Mean over seeds"]
+    assert seen == [4] * 8  # four groups with two costs each, none with a model of another
 
 
 def test_joules_of_a_use_under_another_label_are_not_ranked_with_the_students() -> None:
@@ -364,6 +365,14 @@ def test_payback_is_counted_with_and_without_the_shared_cache_and_over_all_runs(
         assert each.estimate.low is not None
         assert each.estimate.high is not None
         assert each.estimate.low < each.estimate.uses < each.estimate.high
+
+
+def test_a_bill_with_an_unknown_part_is_called_the_least_it_can_be() -> None:
+    unknown = Unfinished(run_id="x", recipe="r", sweep_id=None, energy_j=None, cpu_s=31.0)
+    found = runs(make=counted_record)
+    bill, what = paying.whole_bill(found, [unknown], "J")
+    assert bill == pytest.approx(sum(r.payback.build_without_shared for r in found if r.payback))
+    assert what == "all 3 runs here and 1 that never ended, at least: the cost of 1 is not known"
 
 
 def test_payback_is_never_where_the_saving_is_within_the_noise_or_the_margin_is_missed() -> None:

@@ -53,7 +53,7 @@ def paybacks(comparisons: Comparisons, group: Sequence[RunRecord], evidence: Evi
         found.append(_counted(comparisons, system, known, [p.build for p in known], "one run, caches included"))
         if own != [p.build for p in known]:
             found.append(_counted(comparisons, system, known, own, "one run, what others paid for caches left out"))
-        if bill is not None and (len(group) > 1 or evidence.unfinished):
+        if len(group) > 1 or evidence.unfinished:
             found.append(_counted(comparisons, system, known, [bill] * len(known), what))
     return found
 
@@ -99,7 +99,7 @@ def _counted(
     )
 
 
-def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], unit: Unit) -> tuple[float | None, str]:
+def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], unit: Unit) -> tuple[float, str]:
     """What all runs of a group paid to build and evaluate students, those that never ended included; and what that is.
 
     Work that runs share is counted once: by the run that paid it, or as a debt where that one is not in the report.
@@ -116,7 +116,9 @@ def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], uni
     what = f"all {len(group)} runs here"
     if unfinished:
         what += f" and {len(unfinished)} that never ended"
-    return (sum(known) if len(known) == len(costs) else None), what
+    if len(known) < len(costs):
+        what += f", at least: the cost of {len(costs) - len(known)} is not known"
+    return sum(known), what
 
 
 def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:

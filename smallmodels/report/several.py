@@ -117,6 +117,8 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
     if evidence.uses_per_day or evidence.unfinished:
         sections += paying.sections(group.counted, group.evidence, "")
+    if evidence.unfinished:
+        sections.append(_unfinished_section(evidence.unfinished))
     if said := group.advice:
         sections.insert(0, Section(ADVICE_TITLE, [Text(said)]))
     return dataclasses.replace(found, sections=sections)
