@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from smallmodels import files, records
 from smallmodels.errors import DamagedError, InputError, require
 
-KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
+KEPT_FILES = (records.RECORD_NAME, "predictions.parquet", "metrics.jsonl", "journal.jsonl")
 
 Order = Literal["alternate", "blocks"]
 
@@ -127,7 +127,7 @@ def read(*paths: Path | str) -> list[records.RunRecord]:
 
 
 def keep(run: Path, target: Path) -> None:
-    """Copy what is kept of a complete run: record, metrics and journal; never weights."""
+    """Copy what is kept of a complete run: record, predictions, metrics and journal; never weights."""
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT_FILES:
         if (run / name).is_file():

@@ -234,7 +234,8 @@ def test_the_lowest_modules_need_the_standard_library_only() -> None:
 
 @pytest.mark.parametrize("page", ["report", "cards"])
 def test_pages_are_made_from_records_alone(page: str) -> None:
-    assert own_imports()[page] <= GROUPS[0] | {"report", "cards"}
+    arithmetic = {"metrics"}  # of several records, such as means over seeds
+    assert own_imports()[page] <= GROUPS[0] | {"report", "cards"} | (arithmetic if page == "report" else set())
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from smallmodels import __version__, configs, folders, records
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.run import run_command
-from smallmodels.cli.terminal import external_lines, print_recipes, show
+from smallmodels.cli.terminal import compare, external_lines, print_recipes, show
 from smallmodels.errors import InputError
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
     "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
+    "compare": ("RUN RUN…", "compare runs in the terminal"),
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
@@ -82,24 +83,47 @@ def _sweep_command(arguments: list[str]) -> int:
 def _show_command(arguments: list[str]) -> int:
     parser = _Parser("show", "Print the record of a run.")
     parser.add_argument("run", metavar="RUN", help="run folder or record.json")
-    record = records.read_run(Path(parser.parse(arguments).run))
-    show(record, phases=True)
+    _add_rate(parser)
+    options = parser.parse(arguments)
+    record = records.read_run(Path(options.run))
+    show(record, phases=True, uses_per_day=options.uses_per_day)
+    return 0
+
+
+_RUNS_HELP = "run folders, record.json files, or folders with runs, such as that of a sweep"
+
+
+def _compare_command(arguments: list[str]) -> int:
+    parser = _Parser("compare", "Compare runs in the terminal: what `report` writes, without its pictures.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=_RUNS_HELP)
+    _add_rate(parser)
+    options = parser.parse(arguments)
+    from smallmodels.cli import gathering
+
+    found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
+    compare(found, evidence)
     return 0
 
 
 def _report_command(arguments: list[str]) -> int:
     parser = _Parser("report", "Compare runs: HTML, Markdown, CSV and pictures.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders or record.json files")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=_RUNS_HELP)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the report")
+    _add_rate(parser)
     options = parser.parse(arguments)
-    found = [records.read_run(Path(name)) for name in options.runs]
     from smallmodels import report
+    from smallmodels.cli import gathering
 
+    found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
     records.require_outside_runs(options.out, "--out")
     folders.make_folder(options.out)
-    for path in report.write_report(found, options.out):
+    for path in report.write_report(found, options.out, evidence=evidence):
         print(path)
     return 0
+
+
+def _add_rate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--uses-per-day", metavar="N", type=_rate, help="say after how many days the student is repaid")
 
 
 def _predict_command(arguments: list[str]) -> int:
@@ -254,6 +278,13 @@ def _count(text: str) -> int:
     return _at_least(0, text)
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be more than 0, got {text}")
+    return value
+
+
 def _at_least(least: int, text: str) -> int:
     value = int(text)
     if value < least:
@@ -287,6 +318,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "run": run_command,
     "sweep": _sweep_command,
     "show": _show_command,
+    "compare": _compare_command,
     "report": _report_command,
     "predict": _predict_command,
     "search": _search_command,

@@ -364,6 +364,78 @@ def curve(
     return figure
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One training in a picture of several: quality on validation, larger being better, against cost."""
+
+    label: str
+    """Of the model; lines of one label look alike and are named once."""
+    xs: Sequence[float]
+    ys: Sequence[float]
+
+
+_LINE_STYLES = (
+    ("student", "-"), ("teacher", "--"), ("control", "-."), ("plain", ":"),
+    ("student", ":"), ("teacher", "-."), ("control", "--"), ("plain", "-"),
+)  # fmt: skip
+
+
+@_own_style()
+def curves(
+    lines: Sequence[Line],
+    levels: Sequence[tuple[str, float]],
+    *,
+    x_label: str,
+    y_label: str,
+    percent: bool,
+    lower_is_better: bool = False,
+) -> "Figure":
+    """Several trainings in one picture, each model in a style of its own, with levels to reach as thin lines.
+
+    Args:
+        lines: At least one, each with a point or more.
+        levels: Names and heights, with the sign that makes larger better.
+        x_label: Cost with its unit.
+        y_label: Name of the metric.
+        percent: Whether quality is shown in percent.
+        lower_is_better: Whether the heights are the metric's negative, which is shown without its sign.
+    """
+    figure, axes = _new_figure(WIDTH, HEIGHT)
+    high = max(max(x for line in lines for x in line.xs), 1e-9)
+    axes.set_xlim(0, high * 1.06)
+    axes.set_xticks(_linear_ticks(0.0, high * 1.06, 5))
+    axes.set_xticklabels([_plain_number(t) for t in axes.get_xticks()])
+    points = [Point(label="", role="student", x=0, y=y) for line in lines for y in line.ys]
+    points += [Point(label="", role="student", x=0, y=y) for _, y in levels]
+    _scale_quality(axes, points, _Unit(percent, lower_is_better))
+    _label_axes(axes, x_label, y_label)
+    soft = PALETTE["soft"][0]
+    for name, y in levels:
+        axes.plot([0, high * 1.06], [y, y], color=soft, linewidth=0.8, linestyle=(0, (1, 3)))
+        axes.annotate(clean(name, 20), (0, y), xytext=(3, 2), textcoords="offset points", color=soft, fontsize=9)
+    labels = list(dict.fromkeys(line.label for line in lines))
+    for line in lines:
+        name, style = _LINE_STYLES[labels.index(line.label) % len(_LINE_STYLES)]
+        axes.plot(
+            line.xs, line.ys, color=PALETTE[name][0], linestyle=style, linewidth=1.6, alpha=0.8, marker="o",
+            markersize=3,
+        )  # fmt: skip
+    _name_lines(axes, labels)
+    return figure
+
+
+def _name_lines(axes: "Axes", labels: Sequence[str]) -> None:
+    """The names of the lines in the corner that curves leave empty, each with a piece of its line."""
+    if len(labels) < 2:
+        return
+    for i, label in enumerate(labels[: len(_LINE_STYLES)]):
+        name, style = _LINE_STYLES[i]
+        axes.plot([], [], color=PALETTE[name][0], linestyle=style, linewidth=1.6, label=clean(label, _LABEL_CHARACTERS))
+    legend = axes.legend(loc="lower right", frameon=False, fontsize=_FONT_SIZE - 2, labelcolor=PALETTE["ink"][0])
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def to_svg(figure: "Figure", *, title: str, standalone: bool = False, salt: str = "") -> str:
     """The picture as SVG text, with a title that screen readers say.
 
