@@ -68,6 +68,7 @@ class Run:
         accept_licenses: Ids of licences that would be refused (see `licenses`) and that the user accepts; a resumed run
             has those of before as well.
         sweep: What was declared by the sweep that the run belongs to; None is none, or that of the run that is resumed.
+        quiet: Say nothing on the terminal.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -92,6 +93,7 @@ class Run:
         choices: Mapping[str, Any] | None = None,
         accept_licenses: Sequence[str] = (),
         sweep: records.Declaration | None = None,
+        quiet: bool = False,
     ) -> None:
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
@@ -119,6 +121,7 @@ class Run:
         self._used_names: set[str] = set()
         self._kept: set[str] = set()
         self._announced = False
+        self._quiet = quiet
 
     @property
     def meter(self) -> energy.Meter:
@@ -160,7 +163,7 @@ class Run:
                 self._run_folder.undo()
             raise
         self._account = Account(self.meter, journal, past)
-        self._log = RunLog(self.folder, self._account, leads=self._leads)
+        self._log = RunLog(self.folder, self._account, leads=self._leads, quiet=self._quiet)
         self._stop_signals.take()
         if self._leads and (loss := self._account.loss(kept.names(self.folder / "phases"))):
             self.event(energy.LOSS, loss[0], **loss[1])

@@ -128,7 +128,7 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
+    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text", "trials"},
     {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
     {"phases"},
     {"entries", "arrays", "static"},
@@ -153,7 +153,7 @@ GROUPS = (
     {"tasks"},
     {"runs"},
     {"distilling"},
-    {"usage", "verification"},
+    {"usage", "verification", "preflight"},
     {"publishing", "external"},
     {"cli"},
     {"__main__"},

@@ -15,6 +15,7 @@ from smallmodels.errors import InputError
 COMMANDS = {
     "list": ("", "the shipped recipes, one line each"),
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "check": ("NAME_OR_FILE [flags]", "what a run would take, before it"),
     "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
@@ -56,6 +57,12 @@ def _list_command(arguments: list[str]) -> int:
     _Parser("list", "List the shipped recipes.").parse(arguments)
     print_recipes()
     return 0
+
+
+def _check_command(arguments: list[str]) -> int:
+    from smallmodels.cli import check  # it imports torch
+
+    return check.check_command(arguments)
 
 
 def _sweep_command(arguments: list[str]) -> int:
@@ -261,6 +268,7 @@ class _Parser(argparse.ArgumentParser):
 _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "list": _list_command,
     "run": run_command,
+    "check": _check_command,
     "sweep": _sweep_command,
     "show": _show_command,
     "report": _report_command,

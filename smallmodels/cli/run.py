@@ -111,23 +111,27 @@ def _open_run(request: Request, folder: Path) -> "Run":
     from smallmodels import runs
 
     _quiet_other_bars()
-    options, going_on = request.options, request.resumed is not None
+    going_on = request.resumed is not None
     if going_on and request.past is not None:
         runs.require_same_config(folder, request.past, request.recipe.name, request.config)
-    return runs.Run(
-        folder,
-        command=privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
-        resume=going_on,
-        smoke=options.smoke,
-        device=options.device,
-        number_format=options.number_format,
-        num_threads=options.num_threads,
-        country=options.country,
-        carbon_intensity=options.carbon_intensity,
-        choices=request.choices,
-        accept_licenses=options.accept_license,
-        sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
-    )
+    return runs.Run(folder, resume=going_on, **run_options(request))
+
+
+def run_options(request: Request) -> dict[str, Any]:
+    """What a `Run` is told of a request, beside its folder and whether it goes on."""
+    options = request.options
+    return {
+        "command": privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
+        "smoke": options.smoke,
+        "device": options.device,
+        "number_format": options.number_format,
+        "num_threads": options.num_threads,
+        "country": options.country,
+        "carbon_intensity": options.carbon_intensity,
+        "choices": request.choices,
+        "accept_licenses": options.accept_license,
+        "sweep": sweeps.read_declaration(options.sweep) if options.sweep else None,
+    }
 
 
 def _how_to_go_on(folder: Path, error: BaseException) -> str:
