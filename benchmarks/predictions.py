@@ -9,6 +9,7 @@ Expected:  of twenty runs, eighteen or more take what was foretold, in each of t
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -24,22 +25,23 @@ from smallmodels.report import formats
 MEASURES = ("duration_s", "cpu_s", "energy_j", "peak_memory_mb")
 
 
-def jobs(count: int, model: str | None, dataset: str | None, seed: int) -> list[list[str]]:
+def jobs(count: int, model: str | None, dataset: str | None, *, max_size: int, seed: int) -> list[list[str]]:
     """What follows `smallmodels run`, for each job.
 
     Args:
         count: How many.
         model: Teacher or base model; that of the recipes if None.
         dataset: For classification; that of the recipes if None.
+        max_size: Most examples; the fewest are 200.
         seed: Of the draw.
     """
     draw = random.Random(seed)
-    return [_job(number, draw, model, dataset) for number in range(count)]
+    return [_job(number, draw, model, dataset, max_size) for number in range(count)]
 
 
-def _job(number: int, draw: random.Random, model: str | None, dataset: str | None) -> list[str]:
+def _job(number: int, draw: random.Random, model: str | None, dataset: str | None, max_size: int) -> list[str]:
     recipe = ("quickstart", "distill_text_classifier", "finetune_text_classifier")[number % 3]
-    size = round(10 ** draw.uniform(2.3, 3.7))
+    size = round(math.exp(draw.uniform(math.log(200), math.log(max_size))))
     words = [recipe, "--num-epochs", str(draw.randint(1, 8)), "--batch-size", str(draw.choice((16, 32, 64)))]
     if recipe == "quickstart":
         words += ["--max-entries", str(size)]
@@ -106,10 +108,12 @@ def main() -> None:
     parser.add_argument("--num-jobs", type=int, default=20)
     parser.add_argument("--model", help="teacher or base model, for all jobs")
     parser.add_argument("--dataset", help="for classification")
+    parser.add_argument("--max-size", type=int, default=5000, help="most examples of a job")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     found: list[dict[str, Any]] = files.read_json(options.out) if options.out.exists() else []
-    for words in jobs(options.num_jobs, options.model, options.dataset, options.seed)[len(found) :]:
+    drawn = jobs(options.num_jobs, options.model, options.dataset, max_size=options.max_size, seed=options.seed)
+    for words in drawn[len(found) :]:
         found.append(measure(words))
         job = found[-1]
         told, took = job["told"]["duration_s"], job["took"]["duration_s"]

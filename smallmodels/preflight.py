@@ -146,6 +146,16 @@ class _TrialRun(Run):
             self._trial.synchronize = synchronize
         return value
 
+    def spent(self) -> energy.EnergyReading:
+        """What the run would have paid by now."""
+        return sum(map(self.paid_for, self.meter.phases), energy.EnergyReading())
+
+    def paid_for(self, phase: str) -> energy.EnergyReading:
+        """What a phase would have cost."""
+        told = self.foretell(phase, self.meter.phases[phase], self.watts)
+        known = records.Component(energy_j=told.energy_j, label="unknown") if told.energy_j is not None else None
+        return energy.EnergyReading(told.duration_s, told.cpu_s, {"machine": known} if known else {})
+
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What phases would cost over what others would."""
         costs = [[self.foretell(name, self.meter.phases[name], self.watts) for name in names] for names in (phases, to)]
@@ -223,6 +233,47 @@ def check(
     entries.require_space(forecast.cache_bytes, "what the run adds to the cache", entries.cache_folder())
     memory.give_back()
     return forecast
+
+
+class _NamesKnownError(Exception):
+    """All that was asked is known: a run ends here."""
+
+
+class _NamesRun(Run):
+    """Resolves names and checks licences, and does nothing else."""
+
+    def __init__(self, folder: Path, known: set[tuple[str, sources.Kind]], **options: Any) -> None:
+        super().__init__(folder, meter="none", quiet=True, **options)
+        self._known = known
+
+    def pin(self, *names: tuple[str, sources.Kind]) -> list[str]:
+        """As of any run, unless these names were looked at before."""
+        if not set(names) <= self._known:
+            super().pin(*names)
+            self._known |= set(names)
+        raise _NamesKnownError
+
+    def phase(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """The run has no names, or has them resolved by now."""
+        raise _NamesKnownError
+
+
+def require_names(
+    main: Callable[[Any, Run], None], config: Any, known: set[tuple[str, sources.Kind]], **options: Any
+) -> None:
+    """Refuse a run whose models or data sets do not exist, cannot be had, or may not be used. Nothing is fetched.
+
+    Args:
+        main: Of a recipe.
+        config: Of the recipe.
+        known: Names that were looked at before; those of this run are added.
+        options: Of `Run`.
+
+    Raises: InputError or PolicyError, as the run would.
+    """
+    with tempfile.TemporaryDirectory(prefix="smallmodels-check-") as folder, contextlib.suppress(_NamesKnownError):
+        with _NamesRun(Path(folder) / "run", known, **options) as run:
+            main(config, run)
 
 
 def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path) -> Forecast:

@@ -439,6 +439,22 @@ class Run:
 
     # What is paid and what is left behind
 
+    def spent(self) -> energy.EnergyReading:
+        """What the run has paid so far, before an interruption too."""
+        return self._account.so_far()
+
+    def paid_for(self, phase: str) -> energy.EnergyReading:
+        """What a finished phase has cost; without shares of caches.
+
+        Raises: DamagedError if the journal has lost it.
+        """
+        found = self._account.totals().phases.get(phase)
+        if found is None:
+            raise DamagedError(
+                f"the energy journal should have a reading of {phase}, but has lost it: start a new run with --fork"
+            )
+        return found
+
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.
 

@@ -18,9 +18,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LOOP_S = 2.0
+LOOP_S = 3.0
 """A loop stops after so long, but not before some pieces are done."""
-_MIN_PIECES, _MAX_PIECES = 4, 64
+_MIN_PIECES, _MAX_PIECES = 4, 256
+_WARM_UP = 0.1
+"""Share of the pieces that are done first and tell nothing of the others: allocators and caches have to fill."""
 _NUM_SIZES = 1000
 """Of a range with more numbers, such as those of steps, the first ones stand for all."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -130,7 +132,8 @@ class Trial:
         in_all = sum(sizes) * len(pieces) / max(1, len(known))
         left = in_all - sum(size for size, _ in done)
         if left > 1e-6 * in_all:
-            self.leave_out(_of_size(left, done[1:] or done))
+            num_warm_up = math.ceil(_WARM_UP * len(done)) if len(done) > 1 else 0
+            self.leave_out(_of_size(left, done[num_warm_up:]))
 
     def overlay(self, folder: Path) -> Path:
         """The folder that stands for one of the cache: with the same files, and whatever is written, the cache has not.

@@ -153,7 +153,7 @@ GROUPS = (
     {"tasks"},
     {"runs"},
     {"distilling"},
-    {"usage", "verification", "preflight"},
+    {"usage", "verification", "preflight", "search"},
     {"publishing", "external"},
     {"cli"},
     {"__main__"},
@@ -164,6 +164,7 @@ HOMES = {
     "peft": "models/adapters.py",
     "tyro": "cli/flags.py",
     "lm_eval": "external.py",
+    "submitit": "cli/workers.py",
 }
 """Dependencies that one file alone imports."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from smallmodels.cli.recipes import Recipe
 from smallmodels.cli.request import read_request
-from smallmodels.cli.run import run_options
+from smallmodels.cli.run import let_threads_wait_briefly, run_options
 from smallmodels.errors import InputError
 from smallmodels.preflight import Forecast, PhaseForecast, Range, check
 from smallmodels.records import COUNTED_LABELS
@@ -20,6 +20,7 @@ def check_command(arguments: Sequence[str], recipe: Recipe | None = None) -> int
     if not words or words in (["-h"], ["--help"]):
         print(_USAGE)
         return 0 if words else 2
+    let_threads_wait_briefly()
     as_json = len(words) < len(arguments)
     request = read_request(words, recipe)
     if request.resumed is not None:

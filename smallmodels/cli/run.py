@@ -30,7 +30,7 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
-    _let_threads_wait_briefly()
+    let_threads_wait_briefly()
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_help()
         return 0 if arguments else 2
@@ -47,7 +47,7 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     return _execute(request, request.resumed)
 
 
-def _let_threads_wait_briefly() -> None:
+def let_threads_wait_briefly() -> None:
     """Let threads that wait for work give their core away after some ten microseconds.
 
     By default GNU's OpenMP keeps them busy for milliseconds, which another busy program turns into a step that takes
