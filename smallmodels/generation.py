@@ -296,7 +296,12 @@ def gsm8k_answer(text: str) -> str | None:
 
 
 def right_answers(texts: Sequence[str], completions: Sequence[str]) -> list[bool]:
-    """Whether each text has the number of its completion; a completion without one has no right answer."""
+    """Whether each text has the number of its completion; a completion without one has no right answer.
+
+    In a trial all are taken for right: they were cut short.
+    """
+    if trials.current():
+        return [True] * len(texts)
     pairs = [(gsm8k_answer(text), gsm8k_answer(right)) for text, right in zip(texts, completions, strict=True)]
     return [given is not None and given == wanted for given, wanted in pairs]
 

@@ -278,7 +278,9 @@ def require_names(
 
 def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path) -> Forecast:
     watts = run.watts
-    done = {phase.name: energy.EnergyReading(phase.duration_s, phase.cpu_s, phase.components) for phase in record.phases}
+    done = {
+        phase.name: energy.EnergyReading(phase.duration_s, phase.cpu_s, phase.components) for phase in record.phases
+    }
     phases = [run.foretell(name, reading, watts) for name, reading in done.items()]
     left = sum(run.left.values(), Cost())
     relative = _deviation(record.duration_s, left) / max(record.duration_s + left.duration_s, 1e-9)

@@ -234,7 +234,10 @@ class _Search:
 
     def halve(self) -> list[Trained]:
         """Train in rungs until one is left or the budget is spent; gives those of the last rung, the best first."""
-        alive, finalists = sorted(self.trained, key=self._step_j), list[str]()  # should the budget be small, dear ones last
+        alive, finalists = (
+            sorted(self.trained, key=self._step_j),
+            list[str](),
+        )  # should the budget be small, dear ones last
         for number, share in enumerate(SHARES):
             plan = self.run.choose(f"rung_{number}", partial(self._plan, number, share, alive))
             if not plan:
@@ -259,7 +262,9 @@ class _Search:
         if any(plan.get(name) != max(1, round(steps)) for name, steps in wanted.items()):
             shares = {plan[name] / wanted[name] for name in plan}
             told = f"{len(plan)} of {len(names)} students are trained, for {max(shares, default=0):.0%} of its steps"
-            self.run.event("budget", f"rung {number} may take {allowed_j / 3600:.3g} Wh: {told}", rung=number, plan=plan)
+            self.run.event(
+                "budget", f"rung {number} may take {allowed_j / 3600:.3g} Wh: {told}", rung=number, plan=plan
+            )
         return plan
 
     def _full_steps(self, name: str) -> int:

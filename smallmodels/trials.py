@@ -23,8 +23,6 @@ LOOP_S = 3.0
 _MIN_PIECES, _MAX_PIECES = 4, 256
 _WARM_UP = 0.1
 """Share of the pieces that are done first and tell nothing of the others: allocators and caches have to fill."""
-_NUM_SIZES = 1000
-"""Of a range with more numbers, such as those of steps, the first ones stand for all."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -70,6 +68,7 @@ class Trial:
         """Likewise, of the cache."""
         self._folder, self._loop_s = folder, loop_s
         self._left = [Cost()]
+        self._taken_over: set[Path] = set()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -111,14 +110,15 @@ class Trial:
             yield
         self.leave_out(piece.cost * (times - 1))
 
-    def part(self, pieces: Sequence[T], size: Callable[[T], float]) -> Iterator[T]:
+    def part(self, pieces: Sequence[T], size: Callable[[T], float], *, first: int | None = None) -> Iterator[T]:
         """Some of the pieces, from small to large ones, the largest first: it needs the most memory.
 
         Args:
             pieces: All of the work.
             size: What the cost of a piece goes with, such as its tokens; > 0.
+            first: Look at so many alone, where they stand for the others; at all if None.
         """
-        known = pieces[:_NUM_SIZES] if isinstance(pieces, range) else pieces  # steps: each epoch is as long
+        known = pieces if first is None else pieces[:first]
         sizes = [max(float(size(piece)), 1e-9) for piece in known]
         done: list[tuple[float, Cost]] = []
         begin = time.perf_counter()
@@ -144,12 +144,14 @@ class Trial:
         stand_in = self._folder / folder.parent.name / folder.name
         if folder.is_dir() and not stand_in.exists():
             shutil.copytree(folder, stand_in, copy_function=_link)
+            self._taken_over |= set(stand_in.rglob("*"))
         return stand_in
 
     @property
     def written_bytes(self) -> int:
         """Of the files that the cache would have more."""
-        return sum(path.stat().st_size for path in self._folder.rglob("*") if _is_new(path))
+        new = set(self._folder.rglob("*")) - self._taken_over
+        return sum(path.stat().st_size for path in new if path.is_file())
 
 
 _CURRENT: ContextVar[Trial | None] = ContextVar("trial", default=None)
@@ -195,7 +197,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _is_new(path: Path) -> bool:
-    return path.is_file() and path.stat().st_nlink == 1

@@ -128,7 +128,20 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text", "trials"},
+    {
+        "errors",
+        "files",
+        "records",
+        "floors",
+        "folders",
+        "licenses",
+        "memory",
+        "privacy",
+        "stopping",
+        "sweeps",
+        "text",
+        "trials",
+    },
     {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
     {"phases"},
     {"entries", "arrays", "static"},

@@ -1,12 +1,16 @@
 """Trials and forecasts: what loops leave out is what they would have taken, and a check leaves no trace."""
 
+import csv
+import functools
 import json
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import small_data
 
-from smallmodels import cli, preflight, trials
+from smallmodels import cli, evaluation, preflight, records, trials
 from smallmodels.trials import Cost, Trial
 
 
@@ -33,9 +37,9 @@ def test_part_of_a_loop_does_the_largest_piece_first_and_leaves_out_what_the_oth
 def test_every_beginning_of_a_loop_in_part_has_small_and_large_pieces(tmp_path):
     trial = Trial(tmp_path, loop_s=60.0)
     done = list(trial.part(range(1, 1001), float))
-    assert len(done) == len(set(done)) == 64
+    assert len(done) == len(set(done)) == 256
     assert done[0] == 1000
-    for number in (5, 16, 64):
+    for number in (5, 16, 64, 256):
         assert 350 < sum(done[1:number]) / (number - 1) < 650
 
 
@@ -73,35 +77,168 @@ def test_stand_in_for_a_folder_of_the_cache_is_written_without_a_change_there(tm
     assert trial.written_bytes == 5
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """Files of somebody's own, for every recipe that can read one."""
+    folder, texts = tmp_path_factory.mktemp("own"), small_data.texts(160)
+    labels = [small_data.LABELS[i % 3] for i in range(160)]
+    others = [texts[(5 * i + 1) % 160] for i in range(160)]
+    sums = [(f"{a}+{b}=", f"{a + b}\n#### {a + b}") for a in range(12) for b in range(12)]
+    tables = {
+        "classes.csv": [("text", "label"), *zip(texts, labels, strict=True)],
+        "labels.csv": [("text", "labels"), *((text, f"{text.split()[0]};{text.split()[-1]}") for text in texts)],
+        "pairs.csv": [("premise", "hypothesis", "label"), *zip(texts, others, labels, strict=True)],
+        "scores.csv": [
+            ("sentence1", "sentence2", "score"),
+            *((a, b, len(a) % 6) for a, b in zip(texts, others, strict=True)),
+        ],
+        "questions.csv": [
+            ("question", "context", "final_decision"),
+            *zip(texts, others, ["yes", "no"] * 80, strict=True),
+        ],
+        "sums.csv": [("question", "answer"), *sums],
+        **{f"in/{language}.csv": [("text", "category"), *zip(texts, labels, strict=True)] for language in ("en", "sw")},
+    }
+    (folder / "in").mkdir()
+    for name, rows in tables.items():
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    words = [
+        "\n".join([*(f"{word} {'B-x' if word == 'card' else 'O'}" for word in text.split()), ""]) for text in texts
+    ]
+    (folder / "tags.conll").write_text("-DOCSTART- O\n\n" + "\n".join(words) + "\n", encoding="utf-8")
+    return folder
+
+
+TINY = ("--max-length", "32", "--num-layers", "2")
+LANGUAGE = ("--dataset", "{own}/sums.csv", "--max-length", "32")
+ANSWERS = (*LANGUAGE, "--template", "plain", "--max-new-tokens", "12", "--max-test", "8")
+RECIPES = {
+    "biomedical_questions": ("--dataset", "{own}/questions.csv", "--teacher", "{bert}", *TINY),
+    "distill_embedder": (
+        *("--dataset", "{own}/scores.csv", "--dataset-config", "none", "--similarity-dataset", "{own}/scores.csv"),
+        *("--similarity-config", "none", "--teacher", "{bert}", *TINY),
+    ),
+    "distill_language_model": (*LANGUAGE, "--text-columns", "question", "--teacher", "{llama}"),
+    "distill_multilabel_classifier": ("--dataset", "{own}/labels.csv", "--teacher", "{bert}", *TINY),
+    "distill_on_policy": (*ANSWERS, "--teacher", "{llama}", "--num-rounds", "2", "--k", "8"),
+    "distill_sentence_pairs": ("--dataset", "{own}/pairs.csv", "--teacher", "{bert}", *TINY),
+    "distill_sequence_level": (*ANSWERS, "--teacher", "{llama}"),
+    "distill_static_embedder": ("--dataset", "{own}/classes.csv", "--teacher", "{bert}", "--dimensions", "8"),
+    "distill_static_search": ("--teacher", "{bert}", "--dimensions", "8"),
+    "distill_text_classifier": ("--dataset", "{own}/classes.csv", "--teacher", "{bert}", *TINY),
+    "distill_token_classifier": ("--dataset", "{own}/tags.conll", "--teacher", "{bert}", *TINY),
+    "few_shot_classifier": ("--dataset", "{own}/classes.csv", "--teacher", "{bert}", *TINY),
+    "finetune_language_model": (*ANSWERS, "--base-model", "{llama}", "--lora-rank", "2"),
+    "finetune_text_classifier": ("--dataset", "{own}/classes.csv", "--base-model", "{bert}", *TINY),
+    "multilingual_topics": (
+        "--dataset",
+        "{own}/in/{language}.csv",
+        "--languages",
+        "en",
+        "sw",
+        "--teacher",
+        "{bert}",
+        *TINY,
+    ),
+    "pretrain_language_model": (*LANGUAGE, "--text-columns", "question"),
+    "quickstart": ("--teacher", "{bert}", *TINY),
+    "reading_level": ("--dataset", "{own}/classes.csv", "--label-column", "label", "--teacher", "{bert}", *TINY),
+    "shrink_text_classifier": ("--dataset", "{own}/classes.csv", "--teacher", "{bert}", "--max-length", "32"),
+}
+
+
+def foretold(capfd, *words: str) -> dict:
+    """What a check says as JSON."""
+    assert cli.main(["check", *words, "--json"]) == 0, capfd.readouterr().err
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
 @pytest.fixture
-def tickets(tmp_path) -> list[str]:
-    """Flags that name a small file of somebody's own."""
-    import small_data
+def short_loops(monkeypatch):
+    """Half a second of each loop."""
+    from smallmodels.cli import check
 
-    path = tmp_path / "tickets.csv"
-    rows = [f"{text},{small_data.LABELS[i % 3]}" for i, text in enumerate(small_data.texts(400))]
-    path.write_text("\n".join(["text,label", *rows]) + "\n")
-    return ["--dataset", str(path)]
+    monkeypatch.setattr(check, "check", functools.partial(preflight.check, loop_s=0.3))
 
 
-def listing(folder: Path) -> list[str]:
-    return sorted(str(path) for path in folder.rglob("*"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(cli.shipped_recipes()))
+def test_every_recipe_can_be_checked(name, own, tiny_model_folder, tiny_language_model_folder, short_loops, capfd):
+    if name not in RECIPES:
+        pytest.skip("its data are on the hub")
+    places = {"{own}": own, "{bert}": tiny_model_folder, "{llama}": tiny_language_model_folder}
+    words = [
+        functools.reduce(lambda word, place: word.replace(place, str(places[place])), places, w) for w in RECIPES[name]
+    ]
+    found = foretold(capfd, name, "--smoke", *words)
+    assert found["duration_s"]["low"] < found["duration_s"]["value"] < found["duration_s"]["high"]
+    assert found["trial_duration_s"] < 1.01 * found["duration_s"]["value"]
+    assert {"data", "train"} & {phase["name"].split("_")[0] for phase in found["phases"]}
+    assert found["run_bytes"] > 0
 
 
-def test_check_foretells_a_run_and_leaves_no_trace(tmp_path, tickets, tiny_model_folder, capfd, monkeypatch):
-    cache = tmp_path / "own-cache"
-    monkeypatch.setenv("SMALLMODELS_CACHE", str(cache))
+def test_check_foretells_a_run_reads_the_cache_and_leaves_no_trace(
+    own, tmp_path, tiny_model_folder, short_loops, capfd, monkeypatch
+):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "LOOP_S", 0.1)
-    words = ["distill_text_classifier", "--teacher", str(tiny_model_folder), *tickets, "--num-layers", "2"]
-    before = listing(tmp_path)
-    assert cli.main(["check", *words]) == 0
+    epochs = ["--num-epochs", "30", "--teacher-train.num-epochs", "20"]
+    words = [
+        "distill_text_classifier",
+        "--teacher",
+        str(tiny_model_folder),
+        "--dataset",
+        str(own / "classes.csv"),
+        *TINY,
+    ]
+    assert cli.main(["check", *words, *epochs]) == 0
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "smallmodels-energy.lock"] == []
     out, err = capfd.readouterr()
-    assert listing(tmp_path) == before
     assert "label_only_full_cost" in err
-    assert "dataset: tickets.csv" in out
+    assert "dataset: classes.csv, " in out
     assert "licence user-provided, not checked" in out
-    assert "Time: " in out
-    assert cli.main(["check", *words, "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    print(json.dumps(found, indent=1))
+    found = foretold(capfd, *words, *epochs)
+    phases = {phase["name"]: phase for phase in found["phases"]}
+    assert found["sources"][0]["splits"].keys() == {"train", "validation", "test"}
+    assert found["sources"][0]["size_bytes"] == (own / "classes.csv").stat().st_size
+    assert phases["train"]["tried_s"] < 0.8 * phases["train"]["duration_s"]
+    assert phases["inference"]["duration_s"] > 7 * 3  # seven models, three windows of a second each
+    assert found["cache_bytes"] > 0
+    assert not phases["teacher"]["from_cache"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.02))
+        assert cli.main(["run", *words, *epochs, "--out", str(tmp_path / "runs")]) == 0
+    capfd.readouterr()
+    (run,) = (tmp_path / "runs" / "distill_text_classifier").iterdir()
+    record = records.read_record(run)
+    took = {phase.name: phase.duration_s for phase in record.phases}
+    for name in ("teacher", "train"):
+        assert took[name] / 2.5 < phases[name]["duration_s"] < 2.5 * took[name]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    again = foretold(capfd, *words, *epochs)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
+    phases = {phase["name"]: phase for phase in again["phases"]}
+    assert phases["teacher"]["from_cache"]
+    assert phases["cache"]["from_cache"]
+    assert phases["teacher"]["duration_s"] < 0.5 * took["teacher"]
+    assert again["cache_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["distill_text_classifier", "--dataset", "nowhere.csv"], 2, "nowhere.csv"),
+        (["quickstrat"], 2, "did you mean quickstart?"),
+        (["quickstart", "--max-entries", "0"], 2, "max_entries must be > 0"),
+    ],
+)
+def test_check_refuses_what_the_run_would_refuse_in_the_same_sentence(words, code, sentence, capfd):
+    assert cli.main(["check", *words]) == code
+    refusal = [line for line in capfd.readouterr().err.splitlines() if line.startswith("smallmodels: ")]
+    assert sentence in refusal[0]
+    assert cli.main(["run", *words]) == code
+    assert refusal == [line for line in capfd.readouterr().err.splitlines() if line.startswith("smallmodels: ")]

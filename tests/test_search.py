@@ -58,7 +58,9 @@ def test_search_halves_its_candidates_and_pays_for_all_of_them(found):
     student = record.result("student")
     assert {*sum(rungs, []), "uses", "cache", "layers_2_narrow_importance"} <= set(student.built_by)
     assert set(student.built_by) <= {phase.name for phase in record.phases}
-    assert record.payback.build == pytest.approx(sum(phase.cpu_s for phase in record.phases if phase.name != "tfidf"), 0.2)
+    assert record.payback.build == pytest.approx(
+        sum(phase.cpu_s for phase in record.phases if phase.name != "tfidf"), 0.2
+    )
 
 
 def test_search_recommends_the_cheapest_that_is_good_enough_and_names_the_front(found):

@@ -278,7 +278,9 @@ def test_only_takes_sweeps_by_name(bench, capfd):
 
 
 def test_cell_whose_data_cannot_be_had_is_refused_before_the_first_runs(bench, capfd):
-    recipe = textwrap.dedent(RECIPE).replace("    run.phase(", "    run.pin((config.name or '.', 'dataset'))\n    run.phase(", 1)
+    recipe = textwrap.dedent(RECIPE).replace(
+        "    run.phase(", "    run.pin((config.name or '.', 'dataset'))\n    run.phase(", 1
+    )
     (bench / "recipes" / "a.py").write_text(recipe)
     write_sweep(bench, recipes=("recipes/a.py",), axes={"name": (None, "nobody/nothing"), "seed": (0,)})
     assert refuse(capfd).startswith("a cannot run with name nobody/nothing, seed 0: HF_HUB_OFFLINE is set")
@@ -334,6 +336,29 @@ def test_flags_of_a_sweep_that_would_be_ignored_are_refused(bench, capfd, words,
 # What runs cost that left no record
 
 
+def test_runs_without_a_record_are_in_the_account_of_their_sweep(bench):
+    (bench / "fail-a0").touch()
+    failed = run_cell(bench, "a,seed=0")
+    run_cell(bench, "a,seed=1", seed=1)
+    jobs = list(runner(bench, "")._jobs)
+    for job in jobs:
+        job.folder, job.state = bench / "runs/sweeps/pair", "failed, exit 1"
+    sweep._account_for(jobs)
+    (line,) = sweeps.read_unfinished(bench / "runs")
+    assert (line.cell, line.run, line.recipe, line.state) == ("a,seed=0", failed.name, "a", "failed, exit 1")
+    assert line.duration_s > 0
+    assert line.cpu_s > 0
+    assert (line.energy_j, line.label) == (None, "missing")
+    (failed / "journal.jsonl").unlink()
+    sweep._account_for(jobs)
+    assert sweeps.read_unfinished(bench / "runs")[0].cpu_s is None  # not 0: it is not known
+    (bench / "fail-a0").unlink()
+    assert cli.main(["run", "--resume", str(failed)]) == 0
+    sweep._account_for(jobs)
+    assert sweeps.read_unfinished(bench / "runs") == []
+
+
+@pytest.mark.slow
 def test_failed_run_stays_in_the_account_until_it_is_complete(bench, capfd):
     write_sweep(bench, recipes=("recipes/a.py",))
     (bench / "fail-a0").touch()
@@ -376,7 +401,12 @@ def stay(cell: str, node: str, start: str, end: str | None) -> sweeps.Stay:
 
 
 def test_cells_shared_a_machine_where_their_times_overlap_on_it():
-    stays = [stay("a", "n", "10", "20"), stay("b", "n", "19", "30"), stay("c", "n", "30", "40"), stay("d", "m", "10", None)]
+    stays = [
+        stay("a", "n", "10", "20"),
+        stay("b", "n", "19", "30"),
+        stay("c", "n", "30", "40"),
+        stay("d", "m", "10", None),
+    ]
     assert sweeps.shared_nodes(stays) == {"a": ["b"], "b": ["a"]}
     killed = stay("e", "n", "05", None)
     assert sweeps.shared_nodes([*stays, killed])["c"] == ["e"]

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
+from smallmodels import processes
 from smallmodels.cli.recipes import Recipe
 from smallmodels.cli.request import read_request
 from smallmodels.cli.run import let_threads_wait_briefly, run_options
@@ -25,6 +26,8 @@ def check_command(arguments: Sequence[str], recipe: Recipe | None = None) -> int
     request = read_request(words, recipe)
     if request.resumed is not None:
         raise InputError("check looks at a run that has not begun: leave --resume out, or add --fork")
+    if processes.launched()[1] > 1:
+        raise InputError("check tries a run in one process: start it without torchrun or accelerate launch")
     told = _Progress(quiet=as_json)
     try:
         forecast = check(
@@ -82,7 +85,9 @@ def _source_lines(forecast: Forecast) -> list[str]:
     for source in forecast.sources:
         size = "" if source.size_bytes is None else f", {formats.size(source.size_bytes)}"
         commit = f", commit {source.revision[:12]}" if source.revision else ""
-        found.append(f"{source.role}: {printable(source.name)}{commit}{size}, licence {source.license or 'none declared'}")
+        found.append(
+            f"{source.role}: {printable(source.name)}{commit}{size}, licence {source.license or 'none declared'}"
+        )
         if source.splits:
             found.append("  " + ", ".join(f"{count:,} rows {name}" for name, count in source.splits.items()))
     return found

@@ -32,7 +32,9 @@ class CellForecast:
 
 def config_key(recipe: Path, config: Any) -> str:
     """Equal for cells that differ in their seed alone."""
-    rest = {name: value for name, value in config.items() if name != sweeps.SEED} if isinstance(config, dict) else config
+    rest = (
+        {name: value for name, value in config.items() if name != sweeps.SEED} if isinstance(config, dict) else config
+    )
     return files.sha256_json([str(recipe), rest])
 
 

@@ -347,9 +347,7 @@ def distil_layers(
             "soft_targets"
         )
     noun = f"{config.num_layers}-layer {noun}"
-    return distil_classifier(
-        run, config, task, splits, layers_maker(run, config), teacher_name=teacher_name, noun=noun
-    )
+    return distil_classifier(run, config, task, splits, layers_maker(run, config), teacher_name=teacher_name, noun=noun)
 
 
 def layers_maker(run: Run, config: LayersConfig) -> Maker:

@@ -184,7 +184,8 @@ def _left_out(
     """
     single_s = float(np.mean(latencies))
     singles_s = [
-        max(_LEAST_LATENCIES * single_s, min(length_s / 2, _MOST_LATENCIES * single_s)) for length_s in (wanted_s, window_s)
+        max(_LEAST_LATENCIES * single_s, min(length_s / 2, _MOST_LATENCIES * single_s))
+        for length_s in (wanted_s, window_s)
     ]
     call_s = window.duration_s / max(1, round(window.num_examples / batch_size))
     whole_s = max(call_s, wanted_s + call_s / 2)  # a window ends with a call

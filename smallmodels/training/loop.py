@@ -29,6 +29,9 @@ from smallmodels.training.micro_batches import MicroBatches
 from smallmodels.training.outcome import StepOutcome
 from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
 
+_KNOWN_STEPS = 1000
+"""In a trial the first steps stand for all: each epoch draws them anew from the same examples."""
+
 Validate = Callable[[TextModel], Mapping[str, float]]
 """Metrics on validation; training keeps the weights with the highest first one."""
 
@@ -212,7 +215,8 @@ class Loop:
     def run_in_part(self, trial: trials.Trial, validate: Validate | None) -> None:
         """Take a few steps, with one validation and one checkpoint, and note what all others would take."""
         steps, left = Steps(self.train, self.plan), range(self.progress.step, self.num_steps)
-        for step in trial.part(left, lambda step: self.train.require_tokens().lengths[self.plan.indices(step)].sum()):
+        lengths = self.train.require_tokens().lengths
+        for step in trial.part(left, lambda step: lengths[self.plan.indices(step)].sum(), first=_KNOWN_STEPS):
             self.progress.step = step
             self.train_step(steps[step])
             self.require_not_stopped()
