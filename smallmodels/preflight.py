@@ -8,7 +8,7 @@ and nothing is written to it.
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -271,9 +271,12 @@ def require_names(
 
     Raises: InputError or PolicyError, as the run would.
     """
-    with tempfile.TemporaryDirectory(prefix="smallmodels-check-") as folder, contextlib.suppress(_NamesKnownError):
-        with _NamesRun(Path(folder) / "run", known, **options) as run:
-            main(config, run)
+    with (
+        tempfile.TemporaryDirectory(prefix="smallmodels-check-") as folder,
+        contextlib.suppress(_NamesKnownError),
+        _NamesRun(Path(folder) / "run", known, **options) as run,
+    ):
+        main(config, run)
 
 
 def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path) -> Forecast:

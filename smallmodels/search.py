@@ -68,8 +68,10 @@ class Trained:
 
 
 def candidates(run: Run, config: distilling.Config, lesson: Lesson) -> list[Candidate]:
-    """Students of half, a third and a sixth of the layers with the tokens that they need; the deepest with all tokens
-    too, and at half the width; and one vector per token.
+    """What is worth trying: fewer layers, at half the width, with all tokens or those that are needed, and static.
+
+    Half, a third and a sixth of the layers have the tokens that they need; the deepest of them is tried with all tokens
+    too, and at half the width. The last candidate has one vector per token.
 
     Args:
         run: Gets the phases in which students are made.
@@ -135,8 +137,8 @@ def shrink(
         max_drop: What the student may lose against the teacher, as a difference of the metric; ≥ 0.
         budget_wh: Of the whole run, teacher and comparison included; > 0.
 
-    Returns: The recommended student. Where a baseline without a network does the job at less cost, an event says so, and
-        it is kept beside the student.
+    Returns: The recommended student. Where a baseline without a network does the job at less cost, an event says so,
+        and it is kept beside the student.
 
     Raises: InputError if energy is not measured here.
     """
@@ -299,8 +301,8 @@ class _Search:
         """Recommend one by validation, and read the test split once for all that are left."""
         if not finalists:
             raise InputError(
-                f"the budget of {self.budget_j / 3600:.3g} Wh should suffice to train one student, but is spent before: "
-                "give more with --budget-wh"
+                f"the budget of {self.budget_j / 3600:.3g} Wh should suffice to train one student, but is spent "
+                "before: give more with --budget-wh"
             )
         best = self._recommended(finalists)
         self._tell(best, finalists)
@@ -378,8 +380,10 @@ class _Search:
 
 
 def affordable(wanted: Mapping[str, float], step_j: Mapping[str, float], allowed_j: float) -> dict[str, int]:
-    """Steps of each candidate that joules suffice for: all that are wanted, else the same share for all; where that
-    would be less than `LEAST_SHARE`, the last candidates get none.
+    """Steps of each candidate that joules suffice for.
+
+    All that are wanted, else the same share for all; where that would be less than `LEAST_SHARE`, the last candidates
+    get none.
 
     Args:
         wanted: Steps by name, the most promising first.

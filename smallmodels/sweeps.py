@@ -82,9 +82,9 @@ class Sweep:
     margin: float
     """Difference in it below which two models count as equal; >= 0. It takes the place of the recipes' own."""
     order: Order = "alternate"
-    """`alternate`: all recipes at each place on the axes, every other time in reverse (A B, B A, …), and all places with
-    one seed before the next seed, so that a machine that warms up or slows down does so to all alike; `blocks`: one
-    recipe after the other. But for the seed, the last axis changes first."""
+    """`alternate`: all recipes at each place on the axes, every other time in reverse (A B, B A, …), and all places
+    with one seed before the next seed, so that a machine that warms up or slows down does so to all alike; `blocks`:
+    one recipe after the other. But for the seed, the last axis changes first."""
 
     def __post_init__(self) -> None:
         for name, found in (("recipes", self.recipes), *((f"axis {axis}", v) for axis, v in self.axes.items())):

@@ -1,4 +1,4 @@
-"""What the cells of a sweep would take: foretold by `smallmodels check`, or known from cells that differ in the seed."""
+"""What the cells of a sweep would take: as `smallmodels check` foretells, or as cells did that differ in the seed."""
 
 import json
 import subprocess
