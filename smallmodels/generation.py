@@ -155,6 +155,8 @@ def answer(
             token_ids[place] = ids
         context.progress(sum(map(bool, token_ids)), len(rows))
     texts = [str(model.tokenizer.decode(ids, skip_special_tokens=True)) for ids in token_ids]
+    if trial is not None:  # a beginning may be blank, and blank answers are left out by some
+        texts = [text if text.strip() else prompt for text, prompt in zip(texts, prompts, strict=True)]
     return Answers(texts, token_ids, [len(row) for row in rows], prefill, decode)
 
 

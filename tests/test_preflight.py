@@ -165,10 +165,17 @@ def foretold(capfd, *words: str) -> dict:
 
 @pytest.fixture
 def short_loops(monkeypatch):
-    """Half a second of each loop."""
+    """Makes loops of a trial shorter; gives a list of the forecasts."""
     from smallmodels.cli import check
 
-    monkeypatch.setattr(check, "check", functools.partial(preflight.check, loop_s=0.3))
+    found = []
+
+    def shorter(*arguments, **options):
+        found.append(preflight.check(*arguments, loop_s=0.1, **options))
+        return found[-1]
+
+    monkeypatch.setattr(check, "check", shorter)
+    return found
 
 
 @pytest.mark.slow
@@ -187,53 +194,61 @@ def test_every_recipe_can_be_checked(name, own, tiny_model_folder, tiny_language
     assert found["run_bytes"] > 0
 
 
-def test_check_foretells_a_run_reads_the_cache_and_leaves_no_trace(
-    own, tmp_path, tiny_model_folder, short_loops, capfd, monkeypatch
-):
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A working folder with a cache of its own; temporary files are made in it too."""
     monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.chdir(tmp_path)
-    epochs = ["--num-epochs", "30", "--teacher-train.num-epochs", "20"]
-    words = [
-        "distill_text_classifier",
-        "--teacher",
-        str(tiny_model_folder),
-        "--dataset",
-        str(own / "classes.csv"),
-        *TINY,
-    ]
-    assert cli.main(["check", *words, *epochs]) == 0
-    assert [path.name for path in tmp_path.rglob("*") if path.name != "smallmodels-energy.lock"] == []
+    return tmp_path
+
+
+def words_of(own: Path, model: Path) -> list[str]:
+    data = ["--dataset", str(own / "classes.csv"), "--teacher", str(model), *TINY]
+    return ["distill_text_classifier", *data, "--num-epochs", "30", "--teacher-train.num-epochs", "20"]
+
+
+def test_check_says_what_a_run_takes_and_leaves_no_trace(own, place, tiny_model_folder, short_loops, capfd):
+    assert cli.main(["check", *words_of(own, tiny_model_folder)]) == 0
+    assert [path.name for path in place.rglob("*") if path.name != "smallmodels-energy.lock"] == []
     out, err = capfd.readouterr()
     assert "label_only_full_cost" in err
     assert "dataset: classes.csv, " in out
     assert "licence user-provided, not checked" in out
-    found = foretold(capfd, *words, *epochs)
-    phases = {phase["name"]: phase for phase in found["phases"]}
-    assert found["sources"][0]["splits"].keys() == {"train", "validation", "test"}
-    assert found["sources"][0]["size_bytes"] == (own / "classes.csv").stat().st_size
-    assert phases["train"]["tried_s"] < 0.8 * phases["train"]["duration_s"]
-    assert phases["inference"]["duration_s"] > 4 * 3  # four shapes of models, three windows of a second each
-    assert found["cache_bytes"] > 0
-    assert not phases["teacher"]["from_cache"]
+    assert max(map(len, out.splitlines())) <= 120
+    (found,) = short_loops
+    phases = {phase.name: phase for phase in found.phases}
+    data = next(source for source in found.sources if source.kind == "dataset")
+    assert data.splits.keys() == {"train", "validation", "test"}
+    assert data.size_bytes == (own / "classes.csv").stat().st_size
+    assert phases["train"].tried_s < 0.8 * phases["train"].duration_s
+    assert phases["inference"].duration_s > 4 * 3  # four shapes of models, three windows of a second each
+    assert found.duration_s.value == pytest.approx(sum(phase.duration_s for phase in found.phases), rel=0.01)
+    assert found.duration_s.low < found.duration_s.value < found.duration_s.high
+    assert found.cache_bytes > 0
+    assert not phases["teacher"].from_cache
 
+
+@pytest.mark.slow
+def test_check_foretells_a_run_and_what_is_in_the_cache_costs_nothing(own, place, tiny_model_folder, short_loops, capfd):
+    words = words_of(own, tiny_model_folder)
+    before = {phase["name"]: phase for phase in foretold(capfd, *words)["phases"]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "measure_inference", functools.partial(evaluation.measure_inference, window_s=0.02))
-        assert cli.main(["run", *words, *epochs, "--out", str(tmp_path / "runs")]) == 0
+        assert cli.main(["run", *words, "--out", str(place / "runs")]) == 0
     capfd.readouterr()
-    (run,) = (tmp_path / "runs" / "distill_text_classifier").iterdir()
-    record = records.read_record(run)
-    took = {phase.name: phase.duration_s for phase in record.phases}
+    (run,) = (place / "runs" / "distill_text_classifier").iterdir()
+    took = {phase.name: phase.duration_s for phase in records.read_record(run).phases}
     for name in ("teacher", "train"):
-        assert took[name] / 2.5 < phases[name]["duration_s"] < 2.5 * took[name]
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
-    again = foretold(capfd, *words, *epochs)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
-    phases = {phase["name"]: phase for phase in again["phases"]}
-    assert phases["teacher"]["from_cache"]
-    assert phases["cache"]["from_cache"]
-    assert phases["teacher"]["duration_s"] < 0.5 * took["teacher"]
+        assert took[name] / 2.5 < before[name]["duration_s"] < 2.5 * took[name]
+    kept = {path: path.stat().st_mtime_ns for path in (place / "cache").rglob("*")}
+    again = foretold(capfd, *words)
+    assert {path: path.stat().st_mtime_ns for path in (place / "cache").rglob("*")} == kept
+    after = {phase["name"]: phase for phase in again["phases"]}
+    assert after["teacher"]["from_cache"]
+    assert after["cache"]["from_cache"]
+    assert after["teacher"]["duration_s"] < 0.5 * took["teacher"]
     assert again["cache_bytes"] == 0
 
 

@@ -55,6 +55,7 @@ def found(words, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_search_halves_its_candidates_and_pays_for_all_of_them(found):
     record = records.read_record(found)
     rungs = [[phase.name for phase in record.phases if phase.name.startswith(f"rung_{i}_")] for i in range(3)]
@@ -62,13 +63,16 @@ def test_search_halves_its_candidates_and_pays_for_all_of_them(found):
     assert names == {"layers_2_trimmed", "layers_1_trimmed", "layers_2", "layers_2_narrow", "static"}
     assert [len(rung) for rung in rungs] == [5, 3, 2]
     student = record.result("student")
-    assert {*(name for rung in rungs for name in rung), "uses", "cache", "layers_2_narrow_importance"} <= set(student.built_by)
+    assert {*(name for rung in rungs for name in rung), "uses", "cache", "layers_2_narrow_importance"} <= set(
+        student.built_by
+    )
     assert set(student.built_by) <= {phase.name for phase in record.phases}
     assert record.payback.build == pytest.approx(
         sum(phase.cpu_s for phase in record.phases if phase.name != "tfidf"), 0.2
     )
 
 
+@pytest.mark.slow
 def test_search_recommends_the_cheapest_that_is_good_enough_and_names_the_front(found):
     record = records.read_record(found)
     event = next(event for event in record.events if event.kind == "recommended")
@@ -82,6 +86,7 @@ def test_search_recommends_the_cheapest_that_is_good_enough_and_names_the_front(
     verification.verify(found)
 
 
+@pytest.mark.slow
 def test_search_without_a_budget_for_one_student_says_so(words, found, tmp_path, capsys):
     assert cli.main([*words, "--budget-wh", "1e-9", "--out", str(tmp_path)]) == 2  # the teacher is in the cache
     assert "should suffice to train one student, but is spent before" in capsys.readouterr().err

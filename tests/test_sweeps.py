@@ -353,7 +353,9 @@ def test_runs_without_a_record_are_in_the_account_of_their_sweep(bench):
     sweep._account_for(jobs)
     assert sweeps.read_unfinished(bench / "runs")[0].cpu_s is None  # not 0: it is not known
     (bench / "fail-a0").unlink()
-    assert cli.main(["run", "--resume", str(failed)]) == 0
+    recipe = cli.load_recipe("recipes/a.py")
+    with Run(failed, meter="none", resume=True) as run:
+        recipe.main(recipe.Config(), run)
     sweep._account_for(jobs)
     assert sweeps.read_unfinished(bench / "runs") == []
 
@@ -443,7 +445,7 @@ def test_workers_run_cells_at_once_and_mark_that_they_shared_a_machine(bench, ca
     rows = [" ".join(line.split()) for line in out.splitlines() if " seed=" in line]
     assert rows[0].startswith("a seed=0 ran ")
     assert rows[1] == "b seed=0 failed, exit 1 –"
-    assert "2 cells shared a machine with others" in out
+    assert "2 cells shared a machine with others" in out, sweeps.read_stays(bench / "runs/sweeps/pair")
     stays = sweeps.read_stays(bench / "runs/sweeps/pair")
     assert sorted(found.owns_energy for found in stays) == [False, True]
 

@@ -505,12 +505,11 @@ def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
     found = sweeps.read_unfinished(*{job.folder for job in jobs if job.folder.is_dir()})
     if not found:
         return []
-    cpu_s = sum(line.cpu_s or 0.0 for line in found)
-    joules = sum(line.energy_j or 0.0 for line in found)
-    return [
-        f"Runs without a record: {len(found)}, with {formats.cpu_seconds(cpu_s)} and {formats.energy(joules)} that "
-        f"belong to the account ({sweeps.UNFINISHED_NAME})."
-    ]
+    cpu_s = [line.cpu_s for line in found if line.cpu_s is not None]
+    joules = [line.energy_j for line in found if line.energy_j is not None]
+    costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
+    known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
+    return [f"Runs without a record: {len(found)}, {known} to the account ({sweeps.UNFINISHED_NAME})."]
 
 
 def _shared_lines(jobs: Sequence[Job]) -> list[str]:

@@ -19,7 +19,6 @@ from smallmodels.students import Student
 from smallmodels.tasks import Task
 from smallmodels.training import TrainConfig
 
-
 STATIC_DIMENSIONS = 256
 STATIC_TEMPERATURE, STATIC_SOFT_WEIGHT = 1.0, 0.5
 STATIC_TRAIN = TrainConfig(learning_rate=1e-2, num_epochs=10, batch_size=64, weight_decay=0.0, dropout=True)

@@ -16,7 +16,6 @@ from smallmodels.evaluation.vectors import pair_similarities
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
-
 _TRIED_WINDOW_S = 0.1
 """In a trial: a window is as long as it is told to be, so its cost is known without it."""
 _LEAST_LATENCIES, _MOST_LATENCIES, _WARM_UP = 8, 400, 3
