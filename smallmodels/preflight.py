@@ -172,7 +172,9 @@ class _TrialRun(Run):
     def foretell(self, name: str, done: energy.EnergyReading, watts: float | None) -> PhaseForecast:
         """What a phase would take, given what its trial did."""
         left = self.left.get(name, Cost())
-        joules = None if done.energy_j is None or watts is None else done.energy_j + watts * left.duration_s
+        joules = done.energy_j
+        if joules is not None and left.duration_s:
+            joules = None if watts is None else joules + watts * left.duration_s
         return PhaseForecast(
             name=name,
             duration_s=done.duration_s + left.duration_s,

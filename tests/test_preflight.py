@@ -95,6 +95,10 @@ def own(tmp_path_factory) -> Path:
     sums = [(f"{a}+{b}=", f"{a + b}\n#### {a + b}") for a in range(12) for b in range(12)]
     tables = {
         "classes.csv": [("text", "label"), *zip(texts, labels, strict=True)],
+        "levels.csv": [
+            ("text", "level"),
+            *((f"Intermediate\n{text} {' '.join(f'w{i}x{j}' for j in range(9))}", labels[i]) for i, text in enumerate(texts)),
+        ],
         "labels.csv": [("text", "labels"), *((text, f"{text.split()[0]};{text.split()[-1]}") for text in texts)],
         "pairs.csv": [("premise", "hypothesis", "label"), *zip(texts, others, labels, strict=True)],
         "scores.csv": [
@@ -152,7 +156,7 @@ RECIPES = {
     ),
     "pretrain_language_model": (*LANGUAGE, "--text-columns", "question"),
     "quickstart": ("--teacher", "{bert}", *TINY),
-    "reading_level": ("--dataset", "{own}/classes.csv", "--label-column", "label", "--teacher", "{bert}", *TINY),
+    "reading_level": ("--dataset", "{own}/levels.csv", "--label-column", "level", "--teacher", "{bert}", *TINY),
     "shrink_text_classifier": ("--dataset", "{own}/classes.csv", "--teacher", "{bert}", "--max-length", "32"),
 }
 
@@ -231,7 +235,9 @@ def test_check_says_what_a_run_takes_and_leaves_no_trace(own, place, tiny_model_
 
 
 @pytest.mark.slow
-def test_check_foretells_a_run_and_what_is_in_the_cache_costs_nothing(own, place, tiny_model_folder, short_loops, capfd):
+def test_check_foretells_a_run_and_what_is_in_the_cache_costs_nothing(
+    own, place, tiny_model_folder, short_loops, capfd
+):
     words = words_of(own, tiny_model_folder)
     before = {phase["name"]: phase for phase in foretold(capfd, *words)["phases"]}
     with pytest.MonkeyPatch.context() as patch:

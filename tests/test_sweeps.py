@@ -436,11 +436,20 @@ def test_worker_passes_the_exit_code_and_the_second_on_a_machine_measures_nothin
 def test_workers_run_cells_at_once_and_mark_that_they_shared_a_machine(bench, capfd):
     pytest.importorskip("submitit")
     write_sweep(bench, axes={"seed": (0,)})
-    (bench / "fail-b0").touch()
-    hold = threading.Timer(8.0, lambda: (bench / "hold-a0").unlink())
-    (bench / "hold-a0").touch()
-    hold.start()
+    names = ("a0", "b0")
+    for name in ("fail-b0", *(f"hold-{name}" for name in names)):
+        (bench / name).touch()
+
+    def let_go_once_both_have_begun():
+        for name in names:
+            wait_for(bench / f"began-{name}")
+        for name in names:
+            (bench / f"hold-{name}").unlink()
+
+    thread = threading.Thread(target=let_go_once_both_have_begun)
+    thread.start()
     assert cli.main(["sweep", "benchmarks/pair.py", "--workers", "submitit-local"]) == 1
+    thread.join()
     out = capfd.readouterr().out
     rows = [" ".join(line.split()) for line in out.splitlines() if " seed=" in line]
     assert rows[0].startswith("a seed=0 ran ")

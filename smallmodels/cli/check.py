@@ -68,7 +68,7 @@ class _Progress:
 
 
 def lines(forecast: Forecast) -> list[str]:
-    """A forecast for people, in 80 columns."""
+    """A forecast for people."""
     return [
         "",
         *_source_lines(forecast),
