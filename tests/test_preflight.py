@@ -97,7 +97,10 @@ def own(tmp_path_factory) -> Path:
         "classes.csv": [("text", "label"), *zip(texts, labels, strict=True)],
         "levels.csv": [
             ("text", "level"),
-            *((f"Intermediate\n{text} {' '.join(f'w{i}x{j}' for j in range(9))}", labels[i]) for i, text in enumerate(texts)),
+            *(
+                (f"Intermediate\n{text} {' '.join(f'w{i}x{j}' for j in range(9))}", labels[i])
+                for i, text in enumerate(texts)
+            ),
         ],
         "labels.csv": [("text", "labels"), *((text, f"{text.split()[0]};{text.split()[-1]}") for text in texts)],
         "pairs.csv": [("premise", "hypothesis", "label"), *zip(texts, others, labels, strict=True)],
@@ -235,9 +238,7 @@ def test_check_says_what_a_run_takes_and_leaves_no_trace(own, place, tiny_model_
 
 
 @pytest.mark.slow
-def test_check_foretells_a_run_and_what_is_in_the_cache_costs_nothing(
-    own, place, tiny_model_folder, short_loops, capfd
-):
+def test_check_foretells_a_run_and_the_cache_costs_nothing(own, place, tiny_model_folder, short_loops, capfd):
     words = words_of(own, tiny_model_folder)
     before = {phase["name"]: phase for phase in foretold(capfd, *words)["phases"]}
     with pytest.MonkeyPatch.context() as patch:
