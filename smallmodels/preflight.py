@@ -30,8 +30,8 @@ LEFT_DEVIATION = 0.12
 """Of the part that was left out: a machine does not keep its pace for minutes."""
 POWER_DEVIATION = 0.1
 """Of watts."""
-_MEMORY_BELOW, _MEMORY_ABOVE = 0.9, 1.3
-"""Of the peak of the trial: allocators keep more the longer they work."""
+_MEMORY_LOW, _MEMORY_USUAL, _MEMORY_HIGH = 0.95, 1.15, 1.6
+"""Peak of a run over that of its trial: allocators keep more the longer they work."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path
         cpu_s=_range(record.cpu_s + left.cpu_s, relative),
         energy_j=None if energy_j is None else _range(energy_j, math.hypot(relative, POWER_DEVIATION)),
         energy_label=record.energy_label,
-        peak_memory_mb=Range(max(peaks), _MEMORY_BELOW * max(peaks), _MEMORY_ABOVE * max(peaks)) if peaks else None,
+        peak_memory_mb=_memory(max(peaks)) if peaks else None,
         memory_mb=record.environment.memory_mb,
         run_bytes=files.num_bytes(run.folder),
         peak_bytes=run.peak_bytes,
@@ -323,6 +323,11 @@ def _range(value: float, relative: float) -> Range:
     """Symmetric in the logarithm: a run takes twice as long as often as half."""
     factor = math.exp(Z * relative)
     return Range(value, value / factor, value * factor)
+
+
+def _memory(peak_mb: float) -> Range:
+    """Of a run, given the peak of its trial."""
+    return Range(_MEMORY_USUAL * peak_mb, _MEMORY_LOW * peak_mb, _MEMORY_HIGH * peak_mb)
 
 
 def _found(source: records.Source, size_bytes: int | None) -> SourceFound:
