@@ -22,10 +22,11 @@ class RunLog:
         folder: Of the run, for `metrics.jsonl`.
         account: What was paid until any moment; its meter has the journal.
         leads: False in another process than the first, which neither writes nor speaks.
+        quiet: Write, and say nothing.
     """
 
-    def __init__(self, folder: Path, account: Account, *, leads: bool) -> None:
-        self.display = Display(account.so_far, quiet=not leads)
+    def __init__(self, folder: Path, account: Account, *, leads: bool, quiet: bool = False) -> None:
+        self.display = Display(account.so_far, quiet=quiet or not leads)
         self.events: list[records.Event] = list(account.past.events) if account.past else []
         """For the record; those before an interruption come first."""
         self._path = folder / METRICS_NAME

@@ -84,6 +84,7 @@ class Run:
         sweep: What was declared by the sweep that the run belongs to; None is none, or that of the run that is resumed.
         limits: A budget and a rule on gains; a resumed run has those that are given now and not those of before.
         log_with: A tracker that gets every line of metrics too, with joules and CPU-seconds; likewise.
+        quiet: Say nothing on the terminal.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -110,6 +111,7 @@ class Run:
         sweep: records.Declaration | None = None,
         limits: Limits = NO_LIMITS,
         log_with: trackers.Name | None = None,
+        quiet: bool = False,
     ) -> None:
         if log_with is not None:
             trackers.require_installed(log_with)
@@ -146,6 +148,7 @@ class Run:
         self._goes_past_a_stop = False
         self._kept: set[str] = set()
         self._announced = False
+        self._quiet = quiet
 
     @property
     def meter(self) -> energy.Meter:
@@ -190,7 +193,7 @@ class Run:
             raise
         self._account = Account(self.meter, journal, past)
         self._watch = Watch(self._settings.limits if self._leads else NO_LIMITS, self._account.so_far)
-        self._log = RunLog(self.folder, self._account, leads=self._leads)
+        self._log = RunLog(self.folder, self._account, leads=self._leads, quiet=self._quiet)
         self._stop_signals.take()
         if self._leads and (loss := self._account.loss(kept.names(self.folder / "phases"))):
             self.event(energy.LOSS, loss[0], **loss[1])
@@ -611,6 +614,22 @@ class Run:
         licenses.require_accepted(self._licensed, self._settings.accepted_licenses)
 
     # What is paid and what is left behind
+
+    def spent(self) -> energy.EnergyReading:
+        """What the run has paid so far, before an interruption too."""
+        return self._account.so_far()
+
+    def paid_for(self, phase: str) -> energy.EnergyReading:
+        """What a finished phase has cost; without shares of caches.
+
+        Raises: DamagedError if the journal has lost it.
+        """
+        found = self._account.totals().phases.get(phase)
+        if found is None:
+            raise DamagedError(
+                f"the energy journal should have a reading of {phase}, but has lost it: start a new run with --fork"
+            )
+        return found
 
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.

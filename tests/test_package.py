@@ -128,7 +128,20 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
+    {
+        "errors",
+        "files",
+        "records",
+        "floors",
+        "folders",
+        "licenses",
+        "memory",
+        "privacy",
+        "stopping",
+        "sweeps",
+        "text",
+        "trials",
+    },
     {
         "losses",
         "metrics",
@@ -166,7 +179,7 @@ GROUPS = (
     {"tasks"},
     {"runs"},
     {"distilling"},
-    {"usage", "verification"},
+    {"usage", "verification", "preflight", "search"},
     {"publishing", "external", "wall"},
     {"cli"},
     {"__main__"},
@@ -177,6 +190,7 @@ HOMES = {
     "peft": "models/adapters.py",
     "tyro": "cli/flags.py",
     "lm_eval": "external.py",
+    "submitit": "cli/workers.py",
 }
 """Dependencies that one file alone imports."""
 

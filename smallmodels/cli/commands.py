@@ -15,6 +15,8 @@ from smallmodels.errors import InputError
 COMMANDS = {
     "list": ("", "the shipped recipes, one line each"),
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "check": ("NAME_OR_FILE [flags]", "what a run would take, before it"),
+    "shrink": ("--teacher T --dataset D …", "the smallest model that does the job"),
     "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
     "compare": ("RUN RUN…", "compare runs in the terminal"),
@@ -60,6 +62,18 @@ def _list_command(arguments: list[str]) -> int:
     return 0
 
 
+def _check_command(arguments: list[str]) -> int:
+    from smallmodels.cli import check  # it imports torch
+
+    return check.check_command(arguments)
+
+
+def _shrink_command(arguments: list[str]) -> int:
+    from smallmodels.cli import shrink
+
+    return shrink.shrink_command(arguments)
+
+
 def _sweep_command(arguments: list[str]) -> int:
     parser = _Parser(
         "sweep",
@@ -70,14 +84,45 @@ def _sweep_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for all runs (default: runs/sweeps/ and the file's name)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check and list the cells, and run none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the cells, foretell what each takes, and run none of them"
+    )
+    parser.add_argument("--no-forecast", action="store_true", help="with --dry-run: list the cells alone, at once")
     parser.add_argument(
         "--only", metavar="NAME", nargs="+", action="extend", default=[], help="of SWEEPS, take these alone"
     )
+    parser.add_argument(
+        "--workers",
+        choices=("submitit", "submitit-local"),
+        help="run the cells all at once: on Slurm, or here to try it (pip install 'smallmodels[slurm]')",
+    )
+    parser.add_argument(
+        "--worker-options",
+        metavar="NAME=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="of submitit's executor, such as slurm_partition=cpu timeout_min=600",
+    )
     options = parser.parse(arguments)
-    from smallmodels.cli import sweep
+    if options.no_forecast and not options.dry_run:
+        raise InputError("--no-forecast is about what --dry-run says: add that, or leave it out")
+    if options.worker_options and not options.workers:
+        raise InputError("--worker-options are for workers: add --workers submitit, or leave them out")
+    if options.workers and options.dry_run:
+        raise InputError("--dry-run runs nothing, so it needs no --workers: leave one of them out")
+    from smallmodels.cli import sweep, workers
 
-    return sweep.run_sweeps(options.file, options.out, only=options.only, dry_run=options.dry_run, debug=options.debug)
+    send = workers.sender(options.workers, options.worker_options) if options.workers else None
+    return sweep.run_sweeps(
+        options.file,
+        options.out,
+        only=options.only,
+        dry_run=options.dry_run,
+        debug=options.debug,
+        forecast=options.dry_run and not options.no_forecast,
+        send=send,
+    )
 
 
 def _show_command(arguments: list[str]) -> int:
@@ -316,6 +361,8 @@ class _Parser(argparse.ArgumentParser):
 _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "list": _list_command,
     "run": run_command,
+    "check": _check_command,
+    "shrink": _shrink_command,
     "sweep": _sweep_command,
     "show": _show_command,
     "compare": _compare_command,

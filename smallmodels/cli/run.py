@@ -30,7 +30,7 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
-    _prepare_libraries()
+    prepare_libraries()
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_help()
         return 0 if arguments else 2
@@ -47,7 +47,7 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     return _execute(request, request.resumed)
 
 
-def _prepare_libraries() -> None:
+def prepare_libraries() -> None:
     """Settings of the libraries below torch, which read them once, when it is loaded; what you have set stands.
 
     Threads that wait for work give their core away after some ten microseconds. By default GNU's OpenMP keeps them busy
@@ -116,28 +116,32 @@ def _open_run(request: Request, folder: Path) -> "Run":
     from smallmodels import runs
 
     _quiet_other_bars()
-    options, going_on = request.options, request.resumed is not None
+    going_on = request.resumed is not None
     if going_on and request.past is not None:
         runs.require_same_config(folder, request.past, request.recipe.name, request.config)
         settings.require_same_recipe_file(
             request.past, None if is_shipped(request.recipe.path) else request.recipe.path
         )
-    return runs.Run(
-        folder,
-        command=privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
-        resume=going_on,
-        smoke=options.smoke,
-        device=options.device,
-        number_format=options.number_format,
-        num_threads=options.num_threads,
-        country=options.country,
-        carbon_intensity=options.carbon_intensity,
-        choices=request.choices,
-        accept_licenses=options.accept_license,
-        sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
-        limits=options.limits,
-        log_with=options.log_with,
-    )
+    return runs.Run(folder, resume=going_on, **run_options(request))
+
+
+def run_options(request: Request) -> dict[str, Any]:
+    """What a `Run` is told of a request, beside its folder and whether it goes on."""
+    options = request.options
+    return {
+        "command": privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
+        "smoke": options.smoke,
+        "device": options.device,
+        "number_format": options.number_format,
+        "num_threads": options.num_threads,
+        "country": options.country,
+        "carbon_intensity": options.carbon_intensity,
+        "choices": request.choices,
+        "accept_licenses": options.accept_license,
+        "sweep": sweeps.read_declaration(options.sweep) if options.sweep else None,
+        "limits": options.limits,
+        "log_with": options.log_with,
+    }
 
 
 def _how_to_go_on(folder: Path, error: BaseException, limits: Sequence[str]) -> str:

@@ -11,10 +11,11 @@ step fit into the memory, `spikes` judges a loss, `checks` what a loss function 
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
 from smallmodels.training.loop import MakePlan, Validate, fit, fit_with_adapter
-from smallmodels.training.probing import probe
+from smallmodels.training.probing import PROBE_STEPS, probe
 from smallmodels.training.state import curve
 
 __all__ = [
+    "PROBE_STEPS",
     "LossFn",
     "MakePlan",
     "TrainConfig",

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
-from smallmodels import checkpoints, files, memory, models, processes
+from smallmodels import checkpoints, files, memory, models, processes, trials
 from smallmodels.data.batches import Batch, Indices, Plan, StepPlan, Steps
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError, WorkerError
@@ -30,6 +30,9 @@ from smallmodels.training.micro_batches import MicroBatches
 from smallmodels.training.outcome import StepOutcome
 from smallmodels.training.rules import Cut, cut_of
 from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
+
+_KNOWN_STEPS = 1000
+"""In a trial the first steps stand for all: each epoch draws them anew from the same examples."""
 
 Validate = Callable[[TextModel], Mapping[str, float]]
 """Metrics on validation; training keeps the weights with the highest first one."""
@@ -195,7 +198,10 @@ class Loop:
         return self.state.progress
 
     def run(self, validate: Validate | None) -> None:
-        """Take the steps that are left, with validations and checkpoints between them."""
+        """Take the steps that are left, with validations and checkpoints between them; in a trial a part of them."""
+        if trial := trials.current():
+            self.run_in_part(trial, validate)
+            return
         stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
         cut = self.cut(at_start=True)
         if cut is None:
@@ -254,6 +260,31 @@ class Loop:
         """Tell the run how far the training came."""
         told = dataclasses.asdict(cut) if cut else {}
         processes.share(lambda: self.context.rules.trained(self.progress.step, self.num_steps, **told))
+
+    def run_in_part(self, trial: trials.Trial, validate: Validate | None) -> None:
+        """Take a few steps, with one validation and one checkpoint, and note what all others would take."""
+        steps, left = Steps(self.train, self.plan), range(self.progress.step, self.num_steps)
+        lengths = self.train.require_tokens().lengths
+        for step in trial.part(left, lambda step: lengths[self.plan.indices(step)].sum(), first=_KNOWN_STEPS):
+            self.progress.step = step
+            self.train_step(steps[step])
+            self.require_not_stopped()
+        self.settle()
+        self.progress.step = self.num_steps
+        if validate:
+            with trial.repeated(len(evaluation_steps(self.num_steps, self.config.num_evaluations))):
+                self.evaluate(validate)
+        num_checkpoints = (self.num_steps - 1) // self.config.checkpoint_steps
+        if num_checkpoints and self.context.folder is not None:
+            with trial.repeated(num_checkpoints):
+                self.checkpointer.save()
+            if num_checkpoints > 1:
+                trial.late_bytes += files.num_bytes(checkpoints.find(self.context.folder)[-1])  # two are kept
+
+    def require_not_stopped(self) -> None:
+        """Raises: RunInterruptedError if the user asked to stop; nothing is saved."""
+        if self.should_stop():
+            raise RunInterruptedError("training stopped")
 
     @contextlib.contextmanager
     def _having_workers(self, steps: Steps) -> Iterator[None]:
