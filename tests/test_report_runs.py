@@ -244,7 +244,9 @@ def test_another_fingerprint_label_or_thread_count_is_shown_and_never_ranked() -
     assert page.title == "12 runs in 4 groups"
     assert table_of(page, "What differs").head == ["Group", "runs", *others]
     assert len(table_of(page, "Runs").rows) == 12
-    seen = [len(t.rows) for s in page.sections for b in s.blocks for t in tables_of(b) if t.caption == "Mean over seeds"]
+    seen = [
+        len(t.rows) for s in page.sections for b in s.blocks for t in tables_of(b) if t.caption == "Mean over seeds"
+    ]
     assert seen == [4] * 8  # four groups with two costs each, none with a model of another
 
 
