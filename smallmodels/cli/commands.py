@@ -16,7 +16,7 @@ COMMANDS = {
     "list": ("", "the shipped recipes, one line each"),
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
     "check": ("NAME_OR_FILE [flags]", "what a run would take, before it"),
-    "shrink": ("[flags]", "the smallest model that does it"),
+    "shrink": ("[flags]", "the smallest model that does the job"),
     "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
