@@ -20,7 +20,10 @@ from smallmodels.report.words import summary
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["run_page", "summary", "terminal_table", "write_report", "writer"]
+__all__ = ["PAGE_NAME", "run_page", "summary", "terminal_table", "write_report", "writer"]
+
+PAGE_NAME = "index.html"
+"""What a browser, and a server of files, opens in a folder."""
 
 _CSV_HEAD = (
     "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "
@@ -31,7 +34,7 @@ _CSV_HEAD = (
 
 
 def run_page(record: RunRecord) -> str:
-    """The page of one run as self-contained HTML: no script, no network, readable from a file."""
+    """The page of one run as self-contained HTML: no network, readable from a file, and whole without its script."""
     return to_html(single.page(record))
 
 
@@ -41,7 +44,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, name: str = "rep
     Args:
         records: At least one.
         folder: Where to write; made if it is absent.
-        name: Start of every file's name.
+        name: Start of the name of every file but the page, which is `index.html`.
 
     Returns: The files: HTML, Markdown, CSV, and each picture as SVG and PNG.
     Raises: InputError if there is no record.
@@ -50,7 +53,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, name: str = "rep
         raise InputError("a report needs at least one record, got none: name a run folder that holds a record.json")
     folder.mkdir(parents=True, exist_ok=True)
     page = single.page(records[0]) if len(records) == 1 else several.page(records)
-    written = [folder / f"{name}.html", folder / f"{name}.md", folder / f"{name}.csv"]
+    written = [folder / PAGE_NAME, folder / f"{name}.md", folder / f"{name}.csv"]
     pictures = {panel.name: f"{name}-{panel.name}.svg" for panel in page.panels()}
     files.write_text(written[0], to_html(page))
     files.write_text(written[1], to_markdown(page, pictures))

@@ -9,16 +9,16 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smallmodels import __version__
 from smallmodels.records import RunRecord
-from smallmodels.report import formats, fronts, single, words
+from smallmodels.report import formats, fronts, origins, pictures, single, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Bullets, Page, Panel, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.pictures.names import kinds
 from smallmodels.report.words import Unit
 
 MIN_SEEDS = 3
@@ -107,12 +107,12 @@ class System:
 def page(records: Sequence[RunRecord]) -> Page:
     """What the page of several runs shows."""
     groups = _groups(records)
-    sections = [_runs_section(records)]
-    if len(groups) > 1:
-        sections.append(_apart_section(groups))
+    sections = [_apart_section(groups)] if len(groups) > 1 else []
     for i, group in enumerate(groups):
         title = f"Group {i + 1}: " if len(groups) > 1 else ""
         sections += _group_sections(group, title, f"group{i + 1}")
+        sections += pictures.of_group(group, title, f"group{i + 1}")
+    sections += [_runs_section(records), *origins.sections(records)]
     sections.append(Section("How to read these numbers", [Bullets(_method_lines(groups))]))
     return Page(
         title=f"{len(records)} runs compared" if len(groups) == 1 else f"{len(records)} runs in {len(groups)} groups",
@@ -150,45 +150,14 @@ def _groups(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 def _systems(group: Sequence[RunRecord]) -> list[System]:
     """Every role of every config in the group."""
-    configs: dict[str, list[RunRecord]] = {}
-    for record in group:
-        settings = {key: value for key, value in record.config.items() if key != "seed"}
-        key = json.dumps([record.recipe, settings], sort_keys=True, default=str)
-        configs.setdefault(key, []).append(record)
-    varying = _varying(group)
     systems = []
-    for runs in configs.values():
-        roles = dict.fromkeys(r.role for record in runs for r in words.test_results(record))
+    for kind in kinds(group):
+        roles = dict.fromkeys(r.role for record in kind.records for r in words.test_results(record))
         for role in roles:
-            having = [r for r in runs if r.result(role) is not None]
-            name = words.role_name(role) + _setting_words(runs[0], varying)
+            having = [r for r in kind.records if r.result(role) is not None]
+            name = words.role_name(role) + (f" ({kind.difference})" if kind.difference else "")
             systems.append(System(name, role, having))
     return systems
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _varying(group: Sequence[RunRecord]) -> list[str]:
-    """Settings, but for the seed, that are not the same in all runs of the group; `recipe` among them."""
-    flats = [{"recipe": r.recipe, **_flat(r.config)} for r in group]
-    keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
-    return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
-
-
-def _setting_words(record: RunRecord, varying: Sequence[str]) -> str:
-    values = {"recipe": record.recipe, **_flat(record.config)}
-    said = [
-        f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in varying if key in values
-    ]
-    return f" ({', '.join(said)})" if said else ""
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -329,7 +298,7 @@ def _short_names(points: Sequence[Point], systems: Sequence[System]) -> list[Poi
     names = [system.label for system in systems]
     if len(names) <= _MAX_NAMED:
         return list(points)
-    return [dataclasses.replace(p, label=str(names.index(p.label) + 1)) for p in points]
+    return [dataclasses.replace(p, label=str(names.index(p.label) + 1), name=p.label) for p in points]
 
 
 def _systems_table(
