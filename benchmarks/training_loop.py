@@ -7,7 +7,7 @@ Reads:     `share`, operations per second over the matmul rate measured in the s
            time of `fit`, alone and in a run with energy, metrics and journal, over that of the same steps in plain
            torch; in turn, in one process. `linear`, time per token and resident memory of the first thousand of ten
            thousand steps, and of the last. `profile`, the milliseconds of a step by operation; `teacher_pass`, those of
-           a pass without gradients. Results go to benchmarks/results/training_loop.json.
+           a pass without gradients. Results go to benchmarks/results/training_loop_<number format>.json.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
-RESULTS = Path(__file__).parent / "results" / "training_loop.json"
+RESULTS = Path(__file__).parent / "results"
 NUM_CLASSES = 77
 CONFIG = TrainConfig(learning_rate=1e-4, batch_size=32, train_embeddings=False)
 
@@ -280,7 +280,8 @@ def main() -> None:
     """Measure what was asked for, print it, and put it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    path = RESULTS / f"training_loop_{models.choose_compute().number_format}.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in parser.parse_args().only:
         results[name] = MEASUREMENTS[name]()
         print(json.dumps({name: results[name]}, indent=1))
@@ -291,7 +292,7 @@ def main() -> None:
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
     }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

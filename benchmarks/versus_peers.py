@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from smallmodels import files, records, sweeps
 from smallmodels.errors import InputError
@@ -36,7 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE = "benchmarks/results/versus_peers", "benchmarks/results/versus_peers.md"
 COUNTED, ALSO_OURS = ("cache", "train"), "setup"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed:begin -->", "<!-- speed:end -->"
-OTHER_RESULTS = ("training_loop.json", "large_data.json", "signal_cache.json")
+OTHER_RESULTS = ("large_data.json", "signal_cache.json")
+LOOP_RESULTS = "training_loop_*.json"
+"""One file for each number format."""
 MIN_PAIRS = 3
 QUALITY_MARGIN = 0.005
 """By how much ours may be below the peer's quality: half a point."""
@@ -546,27 +549,8 @@ def run_rows(found: Sequence[RunRecord]) -> list[list[str]]:
 
 def other_rows(results: Path) -> list[list[str]]:
     """What training_loop.py, large_data.py and signal_cache.py have measured, where they were run."""
-    rows = []
-    loop, large, cache = (files.read_json(p) if (p := results / name).is_file() else {} for name in OTHER_RESULTS)
-    for name, student in (("share", "a classifier of 3 layers"), ("language_share", "a language model of 6 layers")):
-        if share := loop.get(name):
-            where = f"{share['device']}'s matmul rate in {share['number_format']}"
-            what = f"Share of the {where}, {student}, {TOKENS_PER_STEP:,} real tokens a step or more"
-            rows.append([what, "≥ 50 % in bf16 or 45 % on a GPU", _of_three(share["utilisation"])])
-            rows.append(
-                ["Real tokens over processed tokens, in these steps", "≥ 0.95", _of_three(share["real_token_fraction"])]
-            )
-    if overhead := loop.get("overhead"):
-        for name, value in overhead.items():
-            rows.append(
-                [f"CPU time of {name} over that of a bare loop", "≤ 1.01 by energy, metrics, journal", _of_three(value)]
-            )
-    if linear := loop.get("linear"):
-        rows.append(
-            ["CPU time per token, last of 10,000 steps over first", "0.97 to 1.03", formats.number(linear["ratio"])]
-        )
-        memory = " and ".join(formats.number(linear[part]["resident_mb"], 4) for part in ("first", "last"))
-        rows.append(["Resident MB in the first and the last thousand of them", "flat", memory])
+    rows = [row for path in sorted(results.glob(LOOP_RESULTS)) for row in _loop_rows(files.read_json(path))]
+    large, cache = (files.read_json(p) if (p := results / name).is_file() else {} for name in OTHER_RESULTS)
     if large:
         size = large["sizes"][-1]
         steps = {step["step"]: step for step in size["steps"]}
@@ -588,6 +572,31 @@ def other_rows(results: Path) -> list[list[str]]:
             reads = {key: value / 1e6 for key, value in cache.get(name, {}).items()}
             shown = _of_three(reads) if reads else formats.MISSING
             rows.append([f"{what} million tokens per second, read {words}", "≥ 1", shown])
+    return rows
+
+
+def _loop_rows(loop: dict[str, Any]) -> list[list[str]]:
+    """What training_loop.py has measured in one number format."""
+    rows = []
+    for name, student in (("share", "a classifier of 3 layers"), ("language_share", "a language model of 6 layers")):
+        if share := loop.get(name):
+            where = f"{share['device']}'s matmul rate in {share['number_format']}"
+            what = f"Share of the {where}, {student}, {TOKENS_PER_STEP:,} real tokens a step or more"
+            rows.append([what, "≥ 50 % in bf16 or 45 % on a GPU", _of_three(share["utilisation"])])
+            rows.append(
+                ["Real tokens over processed tokens, in these steps", "≥ 0.95", _of_three(share["real_token_fraction"])]
+            )
+    if overhead := loop.get("overhead"):
+        for name, value in overhead.items():
+            rows.append(
+                [f"CPU time of {name} over that of a bare loop", "≤ 1.01 by energy, metrics, journal", _of_three(value)]
+            )
+    if linear := loop.get("linear"):
+        rows.append(
+            ["CPU time per token, last of 10,000 steps over first", "0.97 to 1.03", formats.number(linear["ratio"])]
+        )
+        memory = " and ".join(formats.number(linear[part]["resident_mb"], 4) for part in ("first", "last"))
+        rows.append(["Resident MB in the first and the last thousand of them", "flat", memory])
     return rows
 
 
@@ -616,7 +625,7 @@ def page(found: Sequence[RunRecord], others: Sequence[Sequence[str]] = ()) -> st
     parts.append(formats.markdown_table(["", "reach", "measured", "runs", "verdict"], own_rows(found), (4,)))
     parts.append(_memory_words())
     if others:
-        parts.append("From training_loop.json, signal_cache.json and large_data.json (the last of a busy machine):")
+        parts.append("From training_loop_*.json, signal_cache.json and large_data.json (the last of a busy machine):")
         parts.append(formats.markdown_table(["", "reach", "measured"], others))
     parts.append("## Each run")
     head = ["record", "learning rate", "s", "CPU-s", "J", "MB", "real tokens", "utilisation"]

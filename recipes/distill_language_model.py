@@ -247,32 +247,27 @@ def main(config: Config, run: Run) -> None:
         compute=compute,
     )
 
-    for name, loss_fn in (("probe_soft", soft_loss), ("probe_label_only", hard_loss)):  # a step of each costs its own
-        probed = told_rows if loss_fn is soft_loss else rows
-        run.phase(name, training.probe, untrained, probed, loss_fn, config.train, seed=config.seed, compute=compute)
-
     def steps_at_equal_cost() -> int:
         ratio = run.cost_ratio(paid, to=["train"]) * run.cost_ratio(["probe_soft"], to=["probe_label_only"])
-        return training.steps_at_cost(rows, config.train, ratio=ratio)
+        return training.steps_at_cost(student, ratio=ratio)
 
-    control = run.phase(
-        "label_only",
-        training.fit,
-        untrained.copy(),
-        rows,
-        hard_loss,
-        replace(config.train, max_steps=run.choose("label_only_steps", partial(steps_at_equal_cost))),
-        seed=config.seed,
-        validate=validate,
-        compute=compute,
-    )
+    controls = {}
+    if run.affords("label_only"):
+        how: dict[str, Any] = {"seed": config.seed, "compute": compute}
+        for name, probed, loss_fn in (("probe_soft", told_rows, soft_loss), ("probe_label_only", rows, hard_loss)):
+            run.phase(name, training.probe, untrained, probed, loss_fn, config.train, **how)  # a step costs its own
+        plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
+        how["validate"] = validate
+        control = run.control("label_only", training.fit, untrained.copy(), rows, hard_loss, plan, **how)
+        if control is not None:
+            controls["label_only"] = control
 
     # 4. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=tuple(paid)),
         "untrained_student": Contender(untrained),
-        "label_only": Contender(control, built_by=("label_only",)),
+        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         "unigrams": Contender(unigrams),
     }
     result = run.phase("evaluate", perplexity.evaluate_language_models, contenders, splits.test, compute=compute)

@@ -184,6 +184,8 @@ def main(config: Config, run: Run) -> None:
     student, earlier, phases = untrained.copy(), None, ["cache"]
     totals = dict.fromkeys(("num_generated_tokens", "num_used_tokens", "num_replayed_tokens"), 0)
     for number in range(config.num_rounds):
+        if number and not run.affords(f"generate_{number}"):
+            break
         seed = rounds.seed_of(config.seed, number)
         written = run.phase(
             f"generate_{number}",
@@ -242,21 +244,24 @@ def main(config: Config, run: Run) -> None:
         return {"minus_perplexity": -found.value}
 
     how: dict[str, Any] = {"seed": config.seed, "compute": compute}
-    num_probed = run.phase("probe_label_only", training.probe, untrained, own, hard_loss, config.train, **how)
+    controls = {}
+    if run.affords("label_only"):
+        num_probed = run.phase("probe_label_only", training.probe, untrained, own, hard_loss, config.train, **how)
 
-    def steps_at_equal_cost() -> int:
-        return max(1, round(num_probed * run.cost_ratio(phases, to=["probe_label_only"])))
+        def steps_at_equal_cost() -> int:
+            return max(1, round(num_probed * run.cost_ratio(phases, to=["probe_label_only"])))
 
-    plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
-    control = run.phase(
-        "label_only", training.fit, untrained.copy(), own, hard_loss, plan, validate=validate_answers, **how
-    )
+        plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
+        how["validate"] = validate_answers
+        control = run.control("label_only", training.fit, untrained.copy(), own, hard_loss, plan, **how)
+        if control is not None:
+            controls["label_only"] = control
 
     # 5. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=tuple(phases)),
-        "label_only": Contender(control, built_by=("label_only",)),
+        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         "untrained_student": Contender(untrained),
     }
     predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)

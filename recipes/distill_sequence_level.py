@@ -7,6 +7,7 @@ Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -191,25 +192,21 @@ def main(config: Config, run: Run) -> None:
     def steps_at_equal_cost() -> int:
         length, own_length = (float(part.require_tokens().lengths.mean()) for part in (rows, rightful))
         ratio = run.cost_ratio(["write", "train"], to=["train"]) * length / own_length  # a longer row costs more
-        return training.steps_at_cost(rows, config.train, ratio=ratio)
+        return training.steps_at_cost(student, ratio=ratio)
 
-    control = run.phase(
-        "label_only",
-        training.fit,
-        untrained.copy(),
-        rightful,
-        loss_fn,
-        replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost)),
-        seed=config.seed,
-        validate=validate,
-        compute=compute,
-    )
+    controls = {}
+    if run.affords("label_only"):
+        plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
+        how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
+        control = run.control("label_only", training.fit, untrained.copy(), rightful, loss_fn, plan, **how)
+        if control is not None:
+            controls["label_only"] = control
 
     # 4. The test split is read here, once
     contenders = {
         "teacher": Contender(teacher),
         "student": Contender(student, built_by=("write", "train")),
-        "label_only": Contender(control, built_by=("label_only",)),
+        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         "untrained_student": Contender(untrained),
     }
     readers = dict(contenders)

@@ -9,14 +9,9 @@ Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a 
 
 from dataclasses import dataclass
 
-from smallmodels import cli, data, distilling, models, students, tasks
-from smallmodels.data import Split
-from smallmodels.distilling import Maker
+from smallmodels import cli, data, distilling, tasks
 from smallmodels.errors import require
-from smallmodels.models import Compute, TextModel
 from smallmodels.runs import Run
-from smallmodels.static import StaticModel
-from smallmodels.students import Student
 from smallmodels.training import TrainConfig
 
 
@@ -29,16 +24,16 @@ class Config(distilling.Config):
     """Column with the texts; without it, the first of the usual names."""
     label_column: str | None = None
     """Column with the labels: strings, integers or named classes; without it, the first of the usual names."""
-    dimensions: int = 256
+    dimensions: int = distilling.STATIC_DIMENSIONS
     """Of a token's vector; at most the teacher's width."""
     head_size: int | None = None
     """Width of a hidden layer between embedding and labels; without it, one linear layer."""
     trim_vocabulary: bool = True
     """Keep only the tokens that the training texts need, and those that other texts fall back on."""
-    temperature: float = 1.0
+    temperature: float = distilling.STATIC_TEMPERATURE
     """Softens both distributions; > 0, and 1, which leaves them as they are, suits so simple a student best."""
-    soft_weight: float = 0.5
-    train: TrainConfig = TrainConfig(learning_rate=1e-2, num_epochs=10, batch_size=64, weight_decay=0.0, dropout=True)
+    soft_weight: float = distilling.STATIC_SOFT_WEIGHT
+    train: TrainConfig = distilling.STATIC_TRAIN
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,23 +57,20 @@ def main(config: Config, run: Run) -> None:
     )
 
     # The student: the teacher's vector of each token alone, its main directions, rare tokens weighing more, and a head
-    def make(model: TextModel, train: Split, compute: Compute, prefix: str) -> Student:
-        small = students.trim_vocabulary(model, train.whole_texts) if config.trim_vocabulary else model
-        vectors = run.phase(f"{prefix}vectors", students.token_vectors, small, compute=compute)
-        centred = vectors - vectors.mean(0)
-        vectors = centred @ students.principal_axes(centred, config.dimensions)
-        embedder = students.static_embedder(small, vectors, texts=train.whole_texts)
-        return students.add_classifier(embedder, splits.label_names, hidden_size=config.head_size, seed=config.seed)
-
-    def as_used(student: Student) -> StaticModel:
-        return models.to_numpy(student).in_fp16()
-
+    maker = distilling.static_maker(
+        run,
+        splits.label_names,
+        dimensions=config.dimensions,
+        head_size=config.head_size,
+        trim_vocabulary=config.trim_vocabulary,
+        seed=config.seed,
+    )
     done = distilling.distil_classifier(
         run,
         config,
         tasks.CLASSES,
         splits,
-        Maker(make, phases=("vectors",), as_used=as_used),
+        maker,
         teacher_name=teacher_name,
         noun="Static text classifier",
     )

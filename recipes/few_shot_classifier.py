@@ -149,19 +149,23 @@ def main(config: Config, run: Run) -> None:
     student = run.phase("train", training.fit, untrained.copy(), everything, soft_loss, config.train, **of_training)
 
     # A step on the labels has other texts, and fewer where the classes are few
-    run.phase("probe_soft", training.probe, untrained, everything, soft_loss, config.train, **of_training)
-    run.phase("probe_label_only", training.probe, small_base, shots, hard_loss, config.train, **of_training)
+    if run.affords("label_only"):
+        run.phase("probe_soft", training.probe, untrained, everything, soft_loss, config.train, **of_training)
+        run.phase("probe_label_only", training.probe, small_base, shots, hard_loss, config.train, **of_training)
 
     def steps_at_cost_of(phases: list[str]) -> int:
         of_steps = run.cost_ratio(["probe_soft"], to=["probe_label_only"])
         ratio = run.cost_ratio(phases, to=["train"]) * of_steps
-        return training.steps_at_cost(everything, config.train, ratio=ratio)
+        return training.steps_at_cost(student, ratio=ratio)
 
     controls = {}
     paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "head", "cache", "train"]}
     for role, phases in paid_for.items():
-        as_long = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
-        controls[role] = run.phase(role, training.fit, small_base.copy(), shots, hard_loss, as_long, **of_training)
+        if run.affords(role):
+            as_long = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
+            control = run.control(role, training.fit, small_base.copy(), shots, hard_loss, as_long, **of_training)
+            if control is not None:
+                controls[role] = control
 
     # 4. The test split is read here, once
     of_teacher = ("teacher", "head")
@@ -198,7 +202,7 @@ def main(config: Config, run: Run) -> None:
             f"Tested on {splits.source.name} only; texts of another kind or language were not tried.",
             f"Made of {config.num_shots} labelled texts of each class, and no more: other texts would give another "
             "model, and how far it would differ was not tried.",
-            "Nothing was chosen on validation: each training took all its steps.",
+            "Nothing was chosen on validation: each model has the last weights of its training.",
         ],
         label_names=splits.label_names,
     )

@@ -34,9 +34,9 @@ class Account:
         """Note the work of a finished phase and its highest resident memory, None where that is not known."""
         self.counts[phase], self._peaks_mb[phase] = counts, peak_mb
 
-    def so_far(self) -> energy.EnergyReading:
-        """What the whole run has paid."""
-        now = self.meter.read()
+    def so_far(self, *, fresh: bool = False) -> energy.EnergyReading:
+        """What the whole run has paid; `fresh=True` reads the meter anew."""
+        now = self.meter.read(fresh=fresh)
         return self.past.total + now if self.past else now
 
     def of_phase(self, name: str) -> Callable[..., energy.EnergyReading]:

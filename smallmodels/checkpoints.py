@@ -88,12 +88,17 @@ def retire(phase_folder: Path, damaged: Iterable[Path]) -> None:
             files.remove_folder(path)
 
 
-def remove_all(phase_folder: Path) -> None:
-    """Remove every checkpoint that is ours, also half-written, and their folder where nothing else is in it."""
+def remove_all(phase_folder: Path, *, but: int = 0) -> None:
+    """Remove every checkpoint that is ours, also half-written, and their folder where nothing else is in it.
+
+    Args:
+        phase_folder: Of the training.
+        but: Keep so many of the newest.
+    """
     _remove_torn(phase_folder)
-    for path in find(phase_folder):
-        if is_ours(path):
-            files.remove_folder(path)
+    ours = [path for path in find(phase_folder) if is_ours(path)]
+    for path in ours[: max(0, len(ours) - but)]:
+        files.remove_folder(path)
     parent = phase_folder / "checkpoints"
     if parent.is_dir() and not any(parent.iterdir()):
         parent.rmdir()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from smallmodels import files, folders
+from smallmodels import files, folders, trials
 from smallmodels.energy.readings import MISSING, EnergyReading
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.phases import Context, Counts
@@ -39,8 +39,10 @@ def cache_folder() -> Path:
 
 
 def address(key: Mapping[str, Any], cache: Path | None) -> Path:
-    """The folder of the entry that these parts make."""
-    return (cache or cache_folder()) / str(key["what"]).replace(" ", "-") / files.sha256_json(key)[:40]
+    """The folder of the entry that these parts make; in a trial, one that stands for it."""
+    folder = (cache or cache_folder()) / str(key["what"]).replace(" ", "-") / files.sha256_json(key)[:40]
+    trial = trials.current()
+    return folder if trial is None else trial.overlay(folder)
 
 
 def read_or_build(folder: Path, read: Callable[[], T | None], build: Callable[[], T], context: Context) -> T:
@@ -149,6 +151,11 @@ def require_space(num_bytes: int, what: str, *places: Path) -> str:
     least = min(shutil.disk_usage(folder).free for folder in existing)
     in_all = _megabytes(num_bytes * len(places))
     return f"{what[0].upper()}{what[1:]} needs {in_all} MB of disk; {_megabytes(least)} MB are free."
+
+
+def free_bytes(place: Path) -> int:
+    """On the disk of a folder that need not exist yet."""
+    return shutil.disk_usage(next(f for f in (place, *place.absolute().parents) if f.exists())).free
 
 
 def _megabytes(num_bytes: int) -> str:

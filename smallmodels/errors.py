@@ -29,6 +29,12 @@ class WorkerError(TrainingError):
     """A process that prepares batches failed, which the same steps need not repeat."""
 
 
+class BudgetError(SmallmodelsError):
+    """The budget of a run was spent before there was a student; with a larger one the run goes on from there."""
+
+    exit_code = 1
+
+
 class InputError(SmallmodelsError, ValueError):
     """Bad input from the user, or a config that changed between a run and its resume."""
 

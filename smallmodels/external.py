@@ -23,7 +23,6 @@ from smallmodels import (
     energy,
     environment,
     finishing,
-    folders,
     models,
     privacy,
     records,
@@ -73,17 +72,9 @@ def evaluate_run(
     """
     _require_installed()
     _require_tasks(tasks, include_path)
-    verified = _verified(folder)
-    lock = folders.FolderLock(folder)
-    lock.acquire()
-    try:
-        record = records.read_run(folder)
-        if record != verified:
-            raise PolicyError(f"{folder} should be left alone while it is evaluated, but was changed: try again")
+    with verification.changing(folder) as record:
         found = _evaluate(folder, tasks, include_path, limit, num_fewshot, batch_size)
         finishing.amend(folder, record, external_evaluations=[*record.external_evaluations, found])
-    finally:
-        lock.release()
     return found
 
 
@@ -109,23 +100,6 @@ def _require_tasks(tasks: Sequence[str], include_path: Path | None) -> None:
 
 def _is_file(task: str) -> bool:
     return task.endswith((".yaml", ".yml"))
-
-
-def _verified(folder: Path) -> records.RunRecord:
-    """The record of a run that is whole; what an evaluation that was killed left undone is done first."""
-    if (folder / records.RECORD_NAME).is_file() and not folders.holder(folder):
-        lock = folders.FolderLock(folder)
-        lock.acquire()
-        try:
-            mended = finishing.mend(folder)
-        finally:
-            lock.release()
-        for name in mended:
-            print(f"{folder / name} was not what the record says, and was written again", file=sys.stderr)
-    record = verification.verify(folder)
-    if record.published_as:
-        raise InputError(f"{folder} is a copy of {record.published_as}: evaluate the run that it was made by")
-    return record
 
 
 def _evaluate(

@@ -199,6 +199,11 @@ def entries(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def num_bytes(folder: Path) -> int:
+    """Of all files below a folder; 0 if there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def _raise(error: OSError) -> None:
     raise error
 

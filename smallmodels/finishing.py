@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from smallmodels import (
     __version__,
     accounts,
+    calibration,
     checkpoints,
     energy,
     environment,
@@ -70,6 +71,7 @@ def new_record(
     """
     commit, dirty = environment.git_state()
     totals, meter = account.totals(), account.meter
+    machine = environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode)
     total = totals.total
     return records.RunRecord(
         run_id=settings.run_id,
@@ -85,7 +87,8 @@ def new_record(
         config=privacy.values(records.to_json(settings.config)),
         sources=[_published(without_loopback_commit(source), folder) for source in sources],
         accepted_licenses=[i for i in licenses.needing_acceptance(sources) if i in settings.accepted_licenses],
-        environment=environment.environment(energy_labels=meter.labels, tracking_mode=meter.tracking_mode),
+        environment=machine,
+        wall_factor=None if total.energy_j is None else calibration.factor_of(machine.fingerprint),
         phases=account.phase_lines(totals),
         duration_s=total.duration_s,
         cpu_s=total.cpu_s,
@@ -142,6 +145,8 @@ def complete(
 ) -> records.RunRecord:
     """Write card and report, remove what is no longer needed, and write the record last.
 
+    Of a phase that a rule has cut short the newest checkpoint stays, from which it can go on.
+
     Args:
         folder: Of the run.
         record: From `new_record`.
@@ -155,8 +160,9 @@ def complete(
     for name, text in _pages(record).items():
         files.write_text(folder / name, text)
     _remove_leftovers(folder, kept)
+    stopped = {stop.phase for stop in record.stops}
     for phase in (folder / "phases").glob("*"):
-        checkpoints.remove_all(phase)
+        checkpoints.remove_all(phase, but=int(phase.name in stopped))
     return records.write_record(folder, dataclasses.replace(record, files=_file_hashes(folder)))
 
 

@@ -53,7 +53,7 @@ class RunFolder:
         self._lock.acquire()
 
     def _require_unfinished(self) -> None:
-        if (self.path / records.RECORD_NAME).exists():
+        if is_finished(self.path):
             raise InputError(f"the run in {self.path} is complete, so there is nothing to resume")
         if not (self.path / CONFIG_NAME).is_file():
             raise InputError(f"{self.path} should be the folder of an unfinished run, but has no {CONFIG_NAME}")
@@ -71,6 +71,14 @@ class RunFolder:
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # others may have put something beside it
                 folder.rmdir()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder is complete, and no rule of the user stopped it before its end.
+
+    Raises: DamagedError if its record cannot be read.
+    """
+    return (folder / records.RECORD_NAME).exists() and not records.read_record(folder).stops
 
 
 class FolderLock:

@@ -7,8 +7,9 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallmodels import energy, files, metrics, models, records
+from smallmodels import energy, files, metrics, models, records, trials
 from smallmodels.data import prompt_ids
 from smallmodels.data.completions import Template
 from smallmodels.data.drawing import seed_for
@@ -29,6 +30,10 @@ from smallmodels.phases import NO_CONTEXT, Context
 
 _TOKENS_PER_BATCH = 4096
 """Of prompts and answers that are in the cache of keys and values at once, one prompt at least."""
+_TRIED_TOKENS = 8
+"""Of each answer in a trial."""
+_USUAL_SHARE, _SHARE_DEVIATION = 0.6, 0.25
+"""Of the longest answer, that the longest one of a batch has: a guess with its standard deviation, for trials alone."""
 
 
 @dataclass
@@ -129,27 +134,47 @@ def answer(
     rows = [prompt_ids(prompt, model.tokenizer, template) for prompt in prompts]
     _require_room(network, rows, max_new_tokens)
     token_ids: list[list[int]] = [[] for _ in rows]
-    prefill, decode = Work(), Work()
-    for places in _batches(rows, max_new_tokens):
+    prefill, decode, trial = Work(), Work(), trials.current()
+    for places in trials.part(_batches(rows, max_new_tokens), len):
         if context.should_stop():
             raise RunInterruptedError("the answers were stopped, and start again when the run resumes")
+        make = partial(
+            _generate,
+            network,
+            [rows[i] for i in places],
+            model,
+            temperature=temperature,
+            compute=compute,
+            context=context,
+            prefill=prefill,
+            decode=decode,
+        )
         with models.seeded(seed_for(seed, f"answers {places[0]}")):
-            written = _generate(
-                network,
-                [rows[i] for i in places],
-                model,
-                max_new_tokens,
-                temperature,
-                compute,
-                context,
-                prefill,
-                decode,
-            )
+            written = make(max_new_tokens) if trial is None else _in_part(trial, make, max_new_tokens, decode)
         for place, ids in zip(places, written, strict=True):
             token_ids[place] = ids
         context.progress(sum(map(bool, token_ids)), len(rows))
     texts = [str(model.tokenizer.decode(ids, skip_special_tokens=True)) for ids in token_ids]
+    if trial is not None:  # a beginning may be blank, and blank answers are left out by some
+        texts = [text if text.strip() else prompt for text, prompt in zip(texts, prompts, strict=True)]
     return Answers(texts, token_ids, [len(row) for row in rows], prefill, decode)
+
+
+def _in_part(
+    trial: trials.Trial, make: Callable[[int], list[list[int]]], max_new_tokens: int, decode: Work
+) -> list[list[int]]:
+    """Write the first tokens alone, note what the others would take, and repeat what is there in their place."""
+    before_s = decode.duration_s
+    with trial.measured() as first:
+        written = make(min(_TRIED_TOKENS, max_new_tokens))
+    num_steps = max(map(len, written))
+    step_s = (decode.duration_s - before_s) / max(1, num_steps - 1)
+    left_s = step_s * max(0.0, _USUAL_SHARE * max_new_tokens - num_steps)
+    cores = first.cost.cpu_s / max(first.cost.duration_s, 1e-9)
+    deviation_s = step_s * _SHARE_DEVIATION * max(0, max_new_tokens - num_steps)
+    trial.leave_out(trials.Cost(left_s, cores * left_s, deviation_s))
+    length = max(num_steps, round(_USUAL_SHARE * max_new_tokens))
+    return [(ids * length)[:length] for ids in written]
 
 
 def _generate(
@@ -157,6 +182,7 @@ def _generate(
     rows: list[list[int]],
     model: TextModel,
     max_new_tokens: int,
+    *,
     temperature: float,
     compute: Compute,
     context: Context,
@@ -272,7 +298,12 @@ def gsm8k_answer(text: str) -> str | None:
 
 
 def right_answers(texts: Sequence[str], completions: Sequence[str]) -> list[bool]:
-    """Whether each text has the number of its completion; a completion without one has no right answer."""
+    """Whether each text has the number of its completion; a completion without one has no right answer.
+
+    In a trial all are taken for right: they were cut short.
+    """
+    if trials.current():
+        return [True] * len(texts)
     pairs = [(gsm8k_answer(text), gsm8k_answer(right)) for text, right in zip(texts, completions, strict=True)]
     return [given is not None and given == wanted for given, wanted in pairs]
 

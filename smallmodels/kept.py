@@ -30,6 +30,10 @@ class Kept:
     """Highest resident memory; None where the system cannot tell."""
     sources: Sequence[records.Source]
     """Models and data sets that it noted."""
+    num_steps: int = 0
+    """Optimizer steps that it trained the run's own model for."""
+    stop: records.Stop | None = None
+    """What cut it short, or why it was left out; without that rule it is called again."""
 
 
 def save(folder: Path, phase: Kept) -> None:
@@ -47,6 +51,8 @@ def save(folder: Path, phase: Kept) -> None:
         "counts": records.to_json(phase.counts),
         "peak_memory_mb": phase.peak_mb,
         "sources": records.to_json(list(phase.sources)),
+        "num_steps": phase.num_steps,
+        "stop": records.to_json(phase.stop),
     }
     files.write_json(folder / _RESULT_NAME, {"sha256": files.sha256_json(content), **content})
 
@@ -66,14 +72,31 @@ def load(folder: Path) -> Kept | None:
             files.check_manifest(folder / _VALUE_NAME)
         value = values.decode(content["value"], folder / _VALUE_NAME)
         sources = [records.from_json(records.Source, source) for source in content["sources"]]
+        stop = records.from_json(records.Stop, content["stop"]) if content.get("stop") else None
     except (OSError, LookupError, TypeError, ValueError, ImportError) as error:
         raise DamagedError(str(error)) from error
-    return Kept(value, _counts_from_json(content["counts"]), content["peak_memory_mb"], sources)
+    counts, num_steps = _counts_from_json(content["counts"]), content.get("num_steps", 0)
+    return Kept(value, counts, content["peak_memory_mb"], sources, num_steps, stop)
+
+
+def drop(folder: Path) -> None:
+    """Forget the phase that was kept here, because one before it goes on; what else is in its folder stays."""
+    (folder / _RESULT_NAME).unlink(missing_ok=True)
+    if (folder / _VALUE_NAME).exists():
+        files.remove_folder(folder / _VALUE_NAME)
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the phases that are kept in this folder of phases."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{_RESULT_NAME}"))
+    """Names of the phases that are kept in this folder of phases and did some work."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{_RESULT_NAME}") if not _was_left_out(path))
+
+
+def _was_left_out(path: Path) -> bool:
+    try:
+        stop = files.read_json(path).get("stop")
+        return bool(stop) and records.from_json(records.Stop, stop).is_left_out
+    except (DamagedError, AttributeError):
+        return False
 
 
 def _counts_from_json(value: Mapping[str, Any]) -> Counts:

@@ -10,6 +10,7 @@ from smallmodels import energy, privacy, records
 from smallmodels.accounts import Account
 from smallmodels.errors import InputError, PolicyError
 from smallmodels.progress import Display
+from smallmodels.trackers import Tracker
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -21,15 +22,18 @@ class RunLog:
         folder: Of the run, for `metrics.jsonl`.
         account: What was paid until any moment; its meter has the journal.
         leads: False in another process than the first, which neither writes nor speaks.
+        quiet: Write, and say nothing.
     """
 
-    def __init__(self, folder: Path, account: Account, *, leads: bool) -> None:
-        self.display = Display(account.so_far, quiet=not leads)
+    def __init__(self, folder: Path, account: Account, *, leads: bool, quiet: bool = False) -> None:
+        self.display = Display(account.so_far, quiet=quiet or not leads)
         self.events: list[records.Event] = list(account.past.events) if account.past else []
         """For the record; those before an interruption come first."""
         self._path = folder / METRICS_NAME
         self._account = account
         self._leads = leads
+        self.tracker: Tracker | None = None
+        """Gets every line of metrics as well."""
         self._phase: str | None = None
         self._step: float | None = None
 
@@ -59,6 +63,20 @@ class RunLog:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(records.to_json(line), allow_nan=False) + "\n")
+        if self.tracker is not None:
+            self.tracker.log(line, self._account.so_far())
+
+    def track(self, tracker: Tracker) -> None:
+        """Send the lines that follow to a tracker too."""
+        with contextlib.suppress(OSError, ValueError):  # there are none yet, or somebody changed them
+            tracker.continue_after([json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()])
+        self.tracker = tracker
+
+    def end_tracking(self) -> None:
+        """Close the tracker, if there is one."""
+        if self.tracker is not None:
+            self.tracker.close()
+            self.tracker = None
 
     def progress(self, done: float, total: float | None = None, **fields: Any) -> None:
         """Show how far the phase is; `done` is the step of the lines that follow."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smallmodels import losses, metrics, models, records
+from smallmodels import losses, metrics, models, records, trials
 from smallmodels.data import cut_into_rows
 from smallmodels.data.splits import Split, cuts_alike, tokenizer_sha256
 from smallmodels.data.texts import text_edges
@@ -308,6 +308,21 @@ def _measure(
 
 
 def _sums_of_rows(
+    language_models: Mapping[str, TextModel], rows: Split, compute: Compute, context: Context
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Shape (5, num_rows) for each model; in a trial, those of some rows stand for all."""
+    trial = trials.current()
+    if trial is None:
+        return _sums_of_all(language_models, rows, compute, context)
+    parts = [
+        _sums_of_all(language_models, rows.take(places), compute, context)
+        for places in models.passes_in_part(trial, rows.require_tokens(), compute)
+    ]
+    of_role = {role: np.concatenate([part[role] for part in parts], 1) for role in language_models}
+    return {role: np.resize(sums.T, (len(rows), 5)).T for role, sums in of_role.items()}
+
+
+def _sums_of_all(
     language_models: Mapping[str, TextModel], rows: Split, compute: Compute, context: Context
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Shape (5, num_rows) for each model; they go through the rows side by side, so that none has to go twice."""

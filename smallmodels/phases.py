@@ -44,6 +44,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What stops a run before its end, as its phases ask and tell; nothing outside a run."""
+
+    spent: Callable[[], str] = lambda: ""
+    """Which budget of the run is spent, in words such as `0.5 Wh`; empty while none is."""
+    require_left: Callable[[], None] = _nothing
+    """Raises `BudgetError` if a budget is spent before there is a student: ask between parts of work that are kept."""
+    least_gain_per_wh: float | None = None
+    """Gain in the metric of validation for each Wh between validations, below which a training stops."""
+    trained: Callable[..., None] = _nothing
+    """`trained(num_steps, planned_steps, **cut)`: a training has ended or was cut; `cut` has the fields of
+    `records.Stop` that say by which rule. Raises `BudgetError` where that leaves the run without a student."""
+
+
+@dataclass(frozen=True)
 class Context:
     """The run, seen from inside a phase."""
 
@@ -59,6 +74,7 @@ class Context:
     """Time, CPU-seconds and joules since the phase began; None outside a run."""
     should_stop: Callable[[], bool] = lambda: False
     """True once the user asked the run to stop; save and raise `RunInterruptedError` at the next safe point."""
+    rules: Rules = field(default_factory=Rules)
     counts: Counts = field(default_factory=Counts)
 
 

@@ -5,6 +5,7 @@ never 0. A record is validated when it is written and when it is read: every key
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import types
@@ -258,6 +259,38 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stop:
+    """A phase that a rule of the user cut short or left out."""
+
+    phase: str
+    by: Literal["budget", "gain"]
+    limit: str
+    """The rule in words, such as `0.5 Wh`."""
+    num_steps: int
+    """Optimizer steps that the phase took; 0 where it was left out."""
+    planned_steps: int | None
+    """That it would have taken otherwise; None where it was left out before that was known."""
+    gain_per_wh: float | None = None
+    """Gain in the metric of validation that was too small, for each Wh; None for a budget."""
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the phase never began."""
+        return self.planned_steps is None
+
+    @property
+    def sentence(self) -> str:
+        """What happened, as the whole of a sentence without its full stop."""
+        rule = f"its budget of {self.limit}" if self.by == "budget" else f"its rule of {self.limit}"
+        if self.planned_steps is None:
+            return f"phase {self.phase} was left out, because the run had spent {rule}"
+        found = "" if self.gain_per_wh is None else f", where the gain was {self.gain_per_wh:.3g} per Wh"
+        return (
+            f"phase {self.phase} was stopped by {rule} after {self.num_steps:,} of {self.planned_steps:,} steps{found}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Carbon:
     """Grams of CO2e, only where the user named a country or an intensity."""
 
@@ -266,6 +299,26 @@ class Carbon:
     intensity_g_per_kwh: float
     year: int | None
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WallReading:
+    """What a meter at the wall socket read for the whole run; somebody typed it in after the run."""
+
+    energy_j: float
+    label: Literal["wall"] = "wall"
+    attached_utc: str
+    ratio: float | None
+    """Of it to the run's `energy_j`; None where that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WallFactor:
+    """What earlier readings at the wall socket say of this machine. An estimate, which no figure of the run holds."""
+
+    factor: float
+    """Joules at the wall for each joule that software saw."""
+    num_readings: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +400,9 @@ class RunRecord:
     margin: float | None = None
     """Difference in the metric below which two models count as equal, where declared before the run."""
     stopped_by: Literal["end", "budget", "gain"] = "end"
+    """What ended the first of `stops`; `end` where there are none."""
+    stops: list[Stop] = field(default_factory=list)
+    """Phases that a budget or a rule on gains cut short or left out, in the order of the run."""
     smoke: bool
     num_processes: int = 1
     """Processes that trained together in the last segment."""
@@ -379,6 +435,10 @@ class RunRecord:
     contended: bool
     """True when another run or foreign load shared the machine."""
     carbon: Carbon | None
+    wall: WallReading | None = None
+    """Added after the run by `smallmodels energy`; beside `energy_j`, which stays what software saw."""
+    wall_factor: WallFactor | None = None
+    """As it was when the run ended; None where no reading was known for its environment."""
     results: list[Result]
     curve: list[CurvePoint]
     inference: list[Inference]
@@ -477,6 +537,18 @@ def write_record(folder: Path, record: RunRecord) -> RunRecord:
     written = sealed(record)
     files.write_json(folder / RECORD_NAME, to_json(written))
     return written
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename the record of a run that goes on to `record-1.json`, or the next number that is free; gives the new path.
+
+    From then on the run is not complete.
+    """
+    number = next(n for n in itertools.count(1) if not (folder / f"record-{n}.json").exists())
+    path = folder / f"record-{number}.json"
+    (folder / RECORD_NAME).rename(path)
+    files.fsync_folder(folder)
+    return path
 
 
 def read_run(path: Path) -> RunRecord:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smallmodels import generation, models
+from smallmodels import generation, models, trials
 from smallmodels.data import cut_completions
 from smallmodels.data.batches import to_device
 from smallmodels.data.completions import Template
@@ -223,12 +223,14 @@ def mean_divergence(
     compute = compute or models.choose_compute()
     network = compute.place(model.model).eval()
     assert isinstance(network, LanguageModel), "targets are those of a language model"
-    total, count, device = 0.0, 0, compute.device
-    for _, batch, states, labels in models.forward_targets(network, rows, compute=compute, context=context):
-        told = batch.teacher_top_k.map(lambda values: to_device(values, device))
-        with torch.no_grad(), compute.autocast():
-            total += float(divergence(network, states, told).double().sum())
-        count += len(labels)
+    trial, total, count = trials.current(), 0.0, 0
+    parts = [rows] if trial is None else map(rows.take, models.passes_in_part(trial, rows.require_tokens(), compute))
+    for part in parts:
+        for _, batch, states, labels in models.forward_targets(network, part, compute=compute, context=context):
+            told = batch.teacher_top_k.map(lambda values: to_device(values, compute.device))
+            with torch.no_grad(), compute.autocast():
+                total += float(divergence(network, states, told).double().sum())
+            count += len(labels)
     return total / count
 
 

@@ -17,14 +17,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
-from smallmodels import energy, files, finishing, kept, licenses, privacy, processes, records, settings, sources
+from smallmodels import (
+    checkpoints,
+    energy,
+    files,
+    finishing,
+    kept,
+    licenses,
+    memory,
+    privacy,
+    processes,
+    records,
+    settings,
+    sources,
+    trackers,
+)
 from smallmodels.accounts import Account
-from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
+from smallmodels.errors import BudgetError, DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.folders import RunFolder
 from smallmodels.kept import Kept
+from smallmodels.limits import NO_LIMITS, Limits, Watch
 from smallmodels.log import METRICS_NAME, RunLog
-from smallmodels.memory import PeakMemory
-from smallmodels.phases import Context, Counts, takes_context
+from smallmodels.phases import Context, Counts, Rules, takes_context
 from smallmodels.processes import LostProcessError
 from smallmodels.settings import Settings, differences, require_same_config
 from smallmodels.stopping import StopSignals
@@ -55,7 +69,7 @@ class Run:
         folder: The run folder. It must not exist or be empty, unless `resume` is set.
         meter: Measures energy; by default CodeCarbon. A name ("codecarbon", "fake", "none") makes one of that kind.
         command: The command that started the run, for the record.
-        resume: Go on with the unfinished run in `folder`.
+        resume: Go on with the run in `folder`, which is unfinished or was stopped by a limit.
         smoke: A few steps only; the record says so.
         device: `auto`, `cpu`, `cuda` or `mps`, for recipes to pass on with `run.compute`; None is `auto`, or that of
             the run that is resumed.
@@ -68,6 +82,9 @@ class Run:
         accept_licenses: Ids of licences that would be refused (see `licenses`) and that the user accepts; a resumed run
             has those of before as well.
         sweep: What was declared by the sweep that the run belongs to; None is none, or that of the run that is resumed.
+        limits: A budget and a rule on gains; a resumed run has those that are given now and not those of before.
+        log_with: A tracker that gets every line of metrics too, with joules and CPU-seconds; likewise.
+        quiet: Say nothing on the terminal.
 
     Raises:
         InputError: the folder cannot be used, or there is nothing to resume.
@@ -92,7 +109,12 @@ class Run:
         choices: Mapping[str, Any] | None = None,
         accept_licenses: Sequence[str] = (),
         sweep: records.Declaration | None = None,
+        limits: Limits = NO_LIMITS,
+        log_with: trackers.Name | None = None,
+        quiet: bool = False,
     ) -> None:
+        if log_with is not None:
+            trackers.require_installed(log_with)
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
         self.resumed = resume
@@ -108,17 +130,25 @@ class Run:
             choices=dict(choices or {}),
             accepted_licenses=list(dict.fromkeys(accept_licenses)),
             sweep=sweep,
+            limits=limits,
         )
         self._run_folder = RunFolder(self.folder, resumed=resume)
         self._stop_signals = StopSignals()
-        self._memory = PeakMemory()
+        self._memory = memory.PeakMemory()
         self._meter = meter
+        self._log_with = log_with
         self._leads, self._num_processes = True, 1
         self._sources: list[records.Source] = []
         self._licensed: list[licenses.Licensed] = []
         self._used_names: set[str] = set()
+        self._used_choices: set[str] = set()
+        self._num_steps: dict[str, int] = {}
+        self._stops: dict[str, records.Stop] = {}
+        self._controls: set[str] = set()
+        self._goes_past_a_stop = False
         self._kept: set[str] = set()
         self._announced = False
+        self._quiet = quiet
 
     @property
     def meter(self) -> energy.Meter:
@@ -154,17 +184,28 @@ class Run:
                 run_id = self._settings.run_id
                 self._meter = energy.Meter(self._meter, journal=journal, run_id=run_id, processes=others)
             self.meter.start()
+            if self._leads:
+                self._require_energy()
         except BaseException:
             if self._leads:
                 self._run_folder.release()
                 self._run_folder.undo()
             raise
         self._account = Account(self.meter, journal, past)
-        self._log = RunLog(self.folder, self._account, leads=self._leads)
+        self._watch = Watch(self._settings.limits if self._leads else NO_LIMITS, self._account.so_far)
+        self._log = RunLog(self.folder, self._account, leads=self._leads, quiet=self._quiet)
         self._stop_signals.take()
         if self._leads and (loss := self._account.loss(kept.names(self.folder / "phases"))):
             self.event(energy.LOSS, loss[0], **loss[1])
         return self
+
+    def _require_energy(self) -> None:
+        """Refuse a limit on energy where there is no reading of it; InputError names the flag."""
+        try:
+            self._settings.limits.require_energy(self.meter.read())
+        except InputError:
+            self.meter.stop()
+            raise
 
     def _take_over(self) -> energy.JournalTotals:
         """Go on with the settings of the run that is resumed; returns what its journal says, nothing if it is gone."""
@@ -175,15 +216,34 @@ class Run:
         journal = self.folder / JOURNAL_NAME
         nothing = energy.JournalTotals(energy.EnergyReading(), {}, 0, True, False, [])
         paid = energy.read_journal(journal) if journal.exists() else nothing
+        processes.share(lambda: self._set_record_aside(paid.total))
         if self._leads:
             files.drop_torn_line(self.folder / METRICS_NAME)
         return paid
+
+    def _set_record_aside(self, paid: energy.EnergyReading) -> None:
+        """Keep the record of a run that was stopped by a limit and goes on, before anything in it changes.
+
+        Raises: InputError if it would be stopped by the same limit again.
+        """
+        if not (self.folder / records.RECORD_NAME).exists():
+            return
+        stops, limits = records.read_record(self.folder).stops, self._settings.limits
+        if not any(limits.lift(stop, paid) for stop in stops):
+            spent = limits.spent(paid)
+            why = f"has spent its budget of {spent}" if spent else f"was stopped by its rule of {stops[0].limit}"
+            raise InputError(
+                f"the run in {self.folder} {why}, so it cannot go on: give it {'more' if spent else 'another rule'}, "
+                "or no limit"
+            )
+        records.set_aside(self.folder)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             self._log.display.end(None, failed=kind is not None)
+            self._log.end_tracking()
             if isinstance(error, (RunInterruptedError, LostProcessError, KeyboardInterrupt)):
                 self.meter.journal_event("interrupted", str(error) or "stopped at once")
             self.meter.stop()
@@ -220,11 +280,28 @@ class Run:
             settings.require_same_recipe_file(past, file)
             if changes := settings.other_versions(past):
                 self.event("not bitwise", f"the result may differ in its last bits, because {'; '.join(changes)}")
+            if changed := settings.other_limits(past, self._settings.limits):
+                self.event("limits", changed)
+                self._change_config(limits=records.to_json(self._settings.limits))
         else:
             self._settings.run_id = processes.share(self._settings.new_run_id)
             if self._leads:
                 settings.write(self.folder, self._settings, file=file)
+        if self._log_with is not None and self._leads:
+            self._track(self._log_with)
         _seed_everything(self._settings.seed)
+
+    def _track(self, name: trackers.Name) -> None:
+        self._log.track(
+            trackers.Tracker(
+                name,
+                self.folder,
+                run_id=self._settings.run_id,
+                recipe=self._settings.recipe,
+                config=self._settings.config,
+                failed=functools.partial(self.event, "tracker"),
+            )
+        )
 
     def choose(self, name: str, measure: Callable[[], T]) -> T:
         """A choice that is measured once, written into `config.json`, and used again on resume and repeat.
@@ -234,6 +311,7 @@ class Run:
             measure: Gives the choice as a JSON value; called only if it was not made before.
         """
         choices = self._settings.choices
+        self._used_choices.add(name)
         if name not in choices:
             choices[name] = processes.share(lambda: records.to_json(measure()))
             self._change_config(choices=records.to_json(choices))
@@ -271,6 +349,8 @@ class Run:
     def _value_of_phase(self, name: str, call: Callable[[], T], function: Callable[..., T]) -> T:
         """What the phase gives: kept from before, else of the call. Other processes read what the first one kept."""
         found = self._load_phase(name) if self._leads and self.resumed else None
+        if processes.share(lambda: self._goes_past_a_stop):
+            self._forget_later_choices()
         if processes.share(lambda: self._is_to_be_called(found)):
             if processes.work_together(function):
                 found = (call(),)
@@ -298,11 +378,13 @@ class Run:
         if takes_context(function):
             kwargs = {**kwargs, "context": context}
         with self._log.phase(name):
-            with self._memory.watch() as memory, self.meter.phase(name) as measured:
+            memory.give_back()  # what earlier phases have freed is not memory of this one
+            with self._memory.watch() as seen, self.meter.phase(name) as measured:
                 value = function(*args, **kwargs)
-            self._account.add(name, counts, memory.peak_mb)
+            self._account.add(name, counts, seen.peak_mb)
             if self._leads:
-                kept.save(folder, Kept(value, counts, memory.peak_mb, self._sources[num_sources:]))
+                steps, stop = self._num_steps.get(name, 0), self._stops.get(name)
+                kept.save(folder, Kept(value, counts, seen.peak_mb, self._sources[num_sources:], steps, stop))
         self._announce()
         self._log.display.end(self._account.finished_phase(name, measured.reading))
         return value
@@ -315,7 +397,7 @@ class Run:
             self._announced = True
 
     def _context(self, name: str, folder: Path, counts: Counts) -> Context:
-        energy_of_phase = self._account.of_phase(name)
+        energy_of_phase, limits = self._account.of_phase(name), self._settings.limits
         return Context(
             folder=folder,
             log=lambda metrics: self._log.metrics(metrics, energy_of_phase()),
@@ -323,18 +405,115 @@ class Run:
             progress=self._log.progress,
             energy=lambda: energy_of_phase(fresh=True),  # rarely asked for, at edges where a tick is too coarse
             should_stop=self._stop_signals.asked,
+            rules=Rules(
+                spent=self._watch.spent,
+                require_left=self._require_left,
+                least_gain_per_wh=None if name in self._controls else limits.stop_when_gain_per_wh_below,
+                trained=functools.partial(self._note_training, name),
+            ),
             counts=counts,
         )
 
-    def _load_phase(self, name: str) -> tuple[Any] | None:
-        """What a finished phase returned, in a tuple; None if it has to be called (again)."""
+    # Limits
+
+    def affords(self, name: str) -> bool:
+        """Whether the budget is left for a phase that the run can do without; if not, the record says so.
+
+        Args:
+            name: Of the phase. It was left out if this is False, and is made up for when the run goes on with a larger
+                budget.
+        """
+        return processes.share(lambda: self._affords(name))
+
+    def _affords(self, name: str) -> bool:
+        limit, folder = self._watch.spent(), self.folder / "phases" / name
+        if not limit:
+            return True
+        found = self._read_kept(name) if self.resumed else None
+        if found is not None and not (found.stop and found.stop.is_left_out):
+            return True  # it was done before the budget was spent
+        stop = records.Stop(phase=name, by="budget", limit=limit, num_steps=0, planned_steps=None)
+        if found is None and name not in self._stops:
+            kept.save(folder, Kept(None, Counts(), None, [], stop=stop))
+            self.event("budget", stop.sentence)
+        self._stops[name] = found.stop if found is not None and found.stop else stop
+        return False
+
+    def control(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
+        """A phase for a model that the student is only compared with; no rule on gains ends its training.
+
+        Returns: None where the budget was spent before or in it: half a control is no measure of anything.
+        """
+        if not self.affords(name):
+            return None
+        self._controls.add(name)
+        value = self.phase(name, function, *args, **kwargs)
+        is_cut = processes.share(lambda: name in self._stops)
+        return None if is_cut else value
+
+    def _note_training(self, phase: str, num_steps: int, planned_steps: int, **cut: Any) -> None:
+        """A training of the student, or of a control, has ended.
+
+        Raises: BudgetError if it was cut before there is a student.
+        """
+        self._num_steps[phase] = num_steps
+        if not cut:
+            return
+        self._require_left()
+        self._stops[phase] = records.Stop(phase=phase, num_steps=num_steps, planned_steps=planned_steps, **cut)
+        self.event(cut["by"], self._stops[phase].sentence)
+
+    def _require_left(self) -> None:
+        spent = self._watch.spent()
+        if spent and not any(self._num_steps.values()):
+            raise BudgetError(
+                f"the budget of {spent} was spent before the first step of the student's training, so there is no "
+                "student yet: go on with a larger budget or without one"
+            )
+
+    def _go_past_stop(self) -> None:
+        """Forget what was kept of the phases after this one, which worked on what it had come to."""
+        self._goes_past_a_stop = True
+        for folder in (self.folder / "phases").glob("*"):
+            if folder.name not in self._used_names:
+                kept.drop(folder)
+                checkpoints.remove_all(folder)
+
+    def _forget_later_choices(self) -> None:
+        """Forget what was measured after a phase that goes on, such as how long a control is as dear."""
+        self._goes_past_a_stop = False
+        choices = self._settings.choices
+        lasting = (*self._used_choices, _COMPUTE)
+        later = [
+            name
+            for name in choices
+            if name not in lasting and not name.startswith((settings.COMMIT_OF, settings.FILES_OF))
+        ]
+        if later:
+            for name in later:
+                del choices[name]
+            self._change_config(choices=records.to_json(choices))
+
+    def _read_kept(self, name: str) -> Kept | None:
+        """What is kept of a phase; None if nothing is, or it is damaged."""
         try:
-            found = kept.load(self.folder / "phases" / name)
+            return kept.load(self.folder / "phases" / name)
         except DamagedError as error:
             self.event("phase damaged", f"phase {name} runs again, because its kept value is damaged: {error}")
             return None
+
+    def _load_phase(self, name: str) -> tuple[Any] | None:
+        """What a finished phase returned, in a tuple; None if it has to be called (again)."""
+        found = self._read_kept(name)
         if found is None:
             return None
+        if self._leads and found.stop is not None:
+            if self._watch.lifts(found.stop):
+                self._stops.pop(name, None)
+                self._go_past_stop()
+                return None
+            self._stops[name] = found.stop
+        self._num_steps[name] = found.num_steps
         self._account.add(name, found.counts, found.peak_mb)
         for source in found.sources:
             self._note_source(source)
@@ -436,6 +615,22 @@ class Run:
 
     # What is paid and what is left behind
 
+    def spent(self) -> energy.EnergyReading:
+        """What the run has paid so far, before an interruption too."""
+        return self._account.so_far()
+
+    def paid_for(self, phase: str) -> energy.EnergyReading:
+        """What a finished phase has cost; without shares of caches.
+
+        Raises: DamagedError if the journal has lost it.
+        """
+        found = self._account.totals().phases.get(phase)
+        if found is None:
+            raise DamagedError(
+                f"the energy journal should have a reading of {phase}, but has lost it: start a new run with --fork"
+            )
+        return found
+
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.
 
@@ -522,6 +717,9 @@ class Run:
             self.keep(MODEL_NAME, student)
             if predictions is not None:
                 finishing.save_predictions(self.folder / PREDICTIONS_NAME, predictions)
+        if self._log.tracker is not None:
+            self._log.tracker.log_results(about["results"])
+            self._log.end_tracking()
         self.meter.stop()
         for warning in self.meter.warnings:
             self._log.events.append(records.Event(time_utc=records.now(), kind="energy", message=warning, details={}))
@@ -532,6 +730,8 @@ class Run:
             sources=self._sources,
             events=self._log.events,
             num_processes=self._num_processes,
+            stopped_by=next((stop.by for stop in self._stops.values()), "end"),
+            stops=list(self._stops.values()),
             **about,
         )
         self.record = finishing.complete(self.folder, record, replaces=replaces, kept=self._kept)

@@ -9,6 +9,7 @@ from typing import Any
 from smallmodels import environment, files, records
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.folders import CONFIG_NAME
+from smallmodels.limits import NO_LIMITS, Limits
 
 _KEYS = (
     *("recipe", "run_id", "started_utc", "command", "smoke", "device", "number_format", "country", "carbon_intensity"),
@@ -40,6 +41,8 @@ class Settings:
     accepted_licenses: list[str]
     sweep: records.Declaration | None = None
     """Of the sweep that the run belongs to."""
+    limits: Limits = NO_LIMITS
+    """Of the present segment; when a run goes on they are those that were given anew."""
     started_utc: str = field(default_factory=records.now)
     run_id: str = ""
     recipe: str = ""
@@ -108,6 +111,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "choices": settings.choices,
         "accepted_licenses": settings.accepted_licenses,
         "sweep": records.to_json(settings.sweep),
+        "limits": records.to_json(settings.limits),
         "config": records.to_json(settings.config),
     }
     files.write_json(folder / CONFIG_NAME, {**content, "config_sha256": files.sha256_json(content["config"])})
@@ -139,6 +143,12 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 # What is other than before
+
+
+def other_limits(past: Mapping[str, Any], limits: Limits) -> str:
+    """What changed in the limits of a run, as one sentence; empty if nothing did."""
+    before = records.from_json(Limits, past.get("limits") or {})
+    return "" if before == limits else f"the run goes on with {limits.words}, and had {before.words} before"
 
 
 def other_versions(past: Mapping[str, Any]) -> list[str]:

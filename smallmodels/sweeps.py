@@ -8,20 +8,28 @@ A benchmark file says before its first run what is compared, by which metric, an
                   metric="accuracy", margin=0.01)
 
 or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs every cell, and `read` gives their records.
+What was paid for runs that left none, because they failed or were interrupted, is what `read_unfinished` gives.
 """
 
 import itertools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from smallmodels import files, records
 from smallmodels.errors import DamagedError, InputError, require
 
-KEPT_FILES = (records.RECORD_NAME, "metrics.jsonl", "journal.jsonl")
+T = TypeVar("T")
+
+KEPT_FILES = (records.RECORD_NAME, "predictions.parquet", "metrics.jsonl", "journal.jsonl")
+
+UNFINISHED_NAME = "unfinished.json"
+"""In the folder of a sweep."""
+SEED = "seed"
+"""The axis along which cells repeat each other."""
 
 Order = Literal["alternate", "blocks"]
 
@@ -74,9 +82,9 @@ class Sweep:
     margin: float
     """Difference in it below which two models count as equal; >= 0. It takes the place of the recipes' own."""
     order: Order = "alternate"
-    """`alternate`: all recipes at each place on the axes, every other time in reverse (A B, B A, …), so that a machine
-    that warms up or slows down does so to all alike; `blocks`: one recipe after the other. The last axis changes first.
-    """
+    """`alternate`: all recipes at each place on the axes, every other time in reverse (A B, B A, …), and all places
+    with one seed before the next seed, so that a machine that warms up or slows down does so to all alike; `blocks`:
+    one recipe after the other. But for the seed, the last axis changes first."""
 
     def __post_init__(self) -> None:
         for name, found in (("recipes", self.recipes), *((f"axis {axis}", v) for axis, v in self.axes.items())):
@@ -94,6 +102,8 @@ class Sweep:
         places = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
         if self.order == "blocks":
             return [Cell(recipe, values) for recipe in self.recipes for values in places]
+        seeds = self.axes.get(SEED, (None,))
+        places.sort(key=lambda values: seeds.index(values.get(SEED)))
         turns = itertools.cycle((self.recipes, self.recipes[::-1]))
         return [Cell(recipe, values) for values, recipes in zip(places, turns, strict=False) for recipe in recipes]
 
@@ -126,8 +136,99 @@ def read(*paths: Path | str) -> list[records.RunRecord]:
     return sorted(map(records.read_record, found), key=lambda record: (record.started_utc, record.run_id))
 
 
+# What left no record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run of a sweep that failed or was interrupted, and what it had cost by then; that is part of the account."""
+
+    cell: str
+    """Name of its folder, which tells recipe and settings."""
+    run: str
+    """Name of the folder of the run."""
+    recipe: str
+    state: str
+    """For people: `failed, exit 1`, `stopped`, `interrupted`."""
+    duration_s: float | None
+    cpu_s: float | None
+    energy_j: float | None
+    """None where it was not measured, or the journal is gone."""
+    label: records.EnergyLabel
+
+
+def read_unfinished(*paths: Path | str) -> list[Unfinished]:
+    """What runs of sweeps cost that have left no record.
+
+    Args:
+        paths: Folders, of sweeps or of what holds them at any depth; others have none.
+
+    Raises: DamagedError if a sweep's file is not what was written.
+    """
+    found = [file for path in map(Path, paths) for file in sorted(path.rglob(UNFINISHED_NAME)) if path.is_dir()]
+    return [line for file in found for line in _read_lines(file, Unfinished)]
+
+
+def write_unfinished(folder: Path, lines: Sequence[Unfinished]) -> None:
+    """Write what `read_unfinished` reads into the folder of a sweep; no file where there is nothing to tell."""
+    path = folder / UNFINISHED_NAME
+    if lines or path.exists():
+        files.write_json(path, records.to_json(list(lines)))
+
+
+def _read_lines(path: Path, kind: type[T]) -> list[T]:
+    content = files.read_json(path)
+    if not isinstance(content, list):
+        raise DamagedError(f"{path} should be a list, but is none: run the sweep again, which writes it anew")
+    try:
+        return [records.from_json(kind, line) for line in content]
+    except DamagedError as error:
+        raise DamagedError(f"{path}: {error}") from None
+
+
+# Who shared a machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """A cell on a machine, as the worker that ran it there has noted."""
+
+    cell: str
+    """Name of its folder."""
+    node: str
+    """A hash of the machine's name."""
+    owns_energy: bool
+    """Whether its joules were measured; of several cells on a machine, only the first one's are."""
+    started_utc: str
+    ended_utc: str | None = None
+    """None while it runs, or if it was killed."""
+
+
+def read_stays(folder: Path) -> list[Stay]:
+    """Which cell of a sweep was on which machine when; none where they ran one by one.
+
+    Raises: DamagedError if a file is not what was written.
+    """
+    return [records.from_json(Stay, files.read_json(path)) for path in sorted(folder.glob("*/stay-*.json"))]
+
+
+def shared_nodes(stays: Sequence[Stay]) -> dict[str, list[str]]:
+    """For each cell that was on a machine together with others, these others: joules and times of all are doubtful."""
+    found: dict[str, list[str]] = {}
+    for one, other in itertools.permutations(stays, 2):
+        overlap = one.started_utc < (other.ended_utc or _LATE) and other.started_utc < (one.ended_utc or _LATE)
+        if one.cell != other.cell and one.node == other.node and overlap:
+            names = found.setdefault(one.cell, [])
+            names += [other.cell] * (other.cell not in names)
+    return found
+
+
+_LATE = "9999"
+"""After any time of ours."""
+
+
 def keep(run: Path, target: Path) -> None:
-    """Copy what is kept of a complete run: record, metrics and journal; never weights."""
+    """Copy what is kept of a complete run: record, predictions, metrics and journal; never weights."""
     target.mkdir(parents=True, exist_ok=True)
     for name in KEPT_FILES:
         if (run / name).is_file():

@@ -6,12 +6,14 @@ Where the record names the SHA-256 of the model's weights, that is worked out ag
 This finds accidents and edits. It is no signature: whoever writes all files anew has written another run.
 """
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smallmodels import cards, files, folders, records, report, sources
+from smallmodels import cards, files, finishing, folders, records, report, sources
 from smallmodels.errors import DamagedError, InputError, PolicyError, SmallmodelsError
 from smallmodels.records import RunRecord
 from smallmodels.text import printable
@@ -60,6 +62,37 @@ def verify(folder: Path) -> RunRecord:
         first = found[0]
         raise DamagedError(f"{printable(str(folder / first.file))} {first.sentence}{more}: {_REMEDY}")
     return record
+
+
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[RunRecord]:
+    """Hold a complete run that is whole, for `finishing.amend`; what a killed one left undone is done first.
+
+    Raises: As `verify`; InputError if this is a copy of a published model.
+    """
+    if (folder / records.RECORD_NAME).is_file() and not folders.holder(folder):
+        with _locked(folder):
+            mended = finishing.mend(folder)
+        for name in mended:
+            print(f"{folder / name} was not what the record says, and was written again", file=sys.stderr)
+    verified = verify(folder)
+    if verified.published_as:
+        raise InputError(f"{folder} is a copy of {verified.published_as}: name the run that it was made by")
+    with _locked(folder):
+        record = records.read_run(folder)
+        if record != verified:
+            raise PolicyError(f"{folder} should be left alone while its record changes, but was changed: try again")
+        yield record
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = folders.FolderLock(folder)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_by_another_version(folder: Path) -> bool:

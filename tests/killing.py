@@ -98,13 +98,23 @@ def serve_request(request: Request) -> int:
     return cli.main(request.words)
 
 
-def _wrap(call: str, around: Callable[..., Any]) -> None:
-    """Replace a function by `around(original, *args, **kwargs)`."""
+def find_call(call: str) -> tuple[Any, str]:
+    """The module or class that holds a call given as `module:attribute` or `module:Class.method`, and its name there.
+
+    Raises: ImportError or AttributeError if there is none.
+    """
     module, _, path = call.partition(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
+    getattr(owner, name)
+    return owner, name
+
+
+def _wrap(call: str, around: Callable[..., Any]) -> None:
+    """Replace a function by `around(original, *args, **kwargs)`."""
+    owner, name = find_call(call)
     original = getattr(owner, name)
 
     @functools.wraps(original)

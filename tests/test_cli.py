@@ -254,7 +254,9 @@ def test_help_and_list_name_every_command_and_recipe(capsys):
     assert max(map(len, out.splitlines()), default=0) <= 80
 
 
-@pytest.mark.parametrize("command", ["list", "sweep", "show", "report", "predict", "search", "verify", "push"])
+@pytest.mark.parametrize(
+    "command", ["list", "sweep", "show", "compare", "report", "predict", "search", "verify", "push"]
+)
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert f"smallmodels {command}" in capsys.readouterr().out

@@ -37,12 +37,13 @@ def run_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["--help", "--version", "list", "show", "report"])
+@pytest.mark.parametrize("command", ["--help", "--version", "list", "show", "compare", "report"])
 def test_light_commands_do_not_import_torch(command, run_folder, tmp_path):
-    more = {"show": [str(run_folder)], "report": [str(run_folder), "--out", str(tmp_path)]}.get(command, [])
+    run = str(run_folder)
+    more = {"show": [run], "compare": [run], "report": [run, "--out", str(tmp_path)]}.get(command, [])
     result = run_fresh(command, *more)
     assert result["code"] == 0
-    allowed = {"matplotlib"} if command == "report" else set()
+    allowed = {"matplotlib"} if command in ("compare", "report") else set()
     assert not (HEAVY - allowed) & set(result["modules"])
 
 

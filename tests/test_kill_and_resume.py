@@ -364,7 +364,7 @@ PLACES = {
         [Point(REPLACE, 1, "train_0", path="value"), Point(REPLACE, 1, "generate_1", path="result")],
     ),
     "evaluation": ("distill", [Point(FORWARD, 3, "evaluate"), Point(FORWARD, 5, "evaluate", after=True)]),
-    "inference": ("distill-dropout", [Point("smallmodels.evaluation:_window", 2, "inference")]),
+    "inference": ("distill-dropout", [Point("smallmodels.evaluation.inference:_window", 2, "inference")]),
     "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),
     "report": ("distill", [Point("smallmodels.report:run_page", 1, FINISH, after=True)]),
     "lora": ("finetune-lora", [Point(TRAIN_STEP, 5, "train"), Point(SAVE_FILE, 2, "train")]),
@@ -382,6 +382,15 @@ PLACES = {
     "search-train": ("quickstart", [Point(TRAIN_STEP, 4, "train"), Point(SAVE_FILE, 2, "train")]),
     "search-index": ("quickstart", [Point(FORWARD_TEXTS, 1, "index"), Point(REPLACE, 1, path="/index")]),
 }
+
+
+def test_every_call_that_a_test_ends_a_run_at_exists():
+    """One that has moved would show in the longest tests alone."""
+    texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")]
+    calls = {call for text in texts for call in re.findall(r'"([a-z][\w.]*\.[\w.]+:[A-Za-z_][\w.]*)"', text)}
+    assert len(calls) > 15
+    for call in sorted(calls):
+        killing.find_call(call)
 
 
 @pytest.mark.faults
@@ -480,7 +489,7 @@ STOPS = {
     "r4-teacher": ("distill", [Point(TRAIN_STEP, 2, "teacher"), Point(REPLACE, 1, "teacher", path="fine-tuned")]),
     "r4-cache": ("distill-dropout", [Point(FORWARD, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "r4-control": ("distill", [Point(TRAIN_STEP, 3, "label_only")]),
-    "r4-evaluation": ("distill", [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation:_window", 1)]),
+    "r4-evaluation": ("distill", [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation.inference:_window", 1)]),
     "r4-index": ("quickstart", [Point(TRAIN_STEP, 1, "train"), Point(FORWARD_TEXTS, 1, "index")]),
 }
 

@@ -129,8 +129,32 @@ def test_constraints_are_versions_that_every_machine_can_install() -> None:
 
 
 GROUPS = (
-    {"errors", "files", "records", "floors", "folders", "licenses", "memory", "privacy", "stopping", "sweeps", "text"},
-    {"losses", "metrics", "energy", "checkpoints", "sources", "configs", "environment", "processes", "settings"},
+    {
+        "errors",
+        "files",
+        "records",
+        "floors",
+        "folders",
+        "licenses",
+        "memory",
+        "privacy",
+        "stopping",
+        "sweeps",
+        "text",
+        "trials",
+    },
+    {
+        "losses",
+        "metrics",
+        "energy",
+        "checkpoints",
+        "sources",
+        "configs",
+        "environment",
+        "processes",
+        "settings",
+        "limits",
+    },
     {"phases"},
     {"entries", "arrays", "static"},
     {"data"},
@@ -142,10 +166,12 @@ GROUPS = (
         "report",
         "cards",
         "accounts",
+        "calibration",
         "finishing",
         "kept",
         "log",
         "progress",
+        "trackers",
         "values",
         "perplexity",
         "generation",
@@ -154,8 +180,8 @@ GROUPS = (
     {"tasks"},
     {"runs"},
     {"distilling"},
-    {"usage", "verification"},
-    {"publishing", "external"},
+    {"usage", "verification", "preflight", "search"},
+    {"publishing", "external", "wall"},
     {"cli"},
     {"__main__"},
 )
@@ -165,6 +191,7 @@ HOMES = {
     "peft": "models/adapters.py",
     "tyro": "cli/flags.py",
     "lm_eval": "external.py",
+    "submitit": "cli/workers.py",
 }
 """Dependencies that one file alone imports."""
 
@@ -222,7 +249,8 @@ def test_the_lowest_modules_need_the_standard_library_only() -> None:
 
 @pytest.mark.parametrize("page", ["report", "cards"])
 def test_pages_are_made_from_records_alone(page: str) -> None:
-    assert own_imports()[page] <= GROUPS[0] | {"report", "cards"}
+    arithmetic = {"metrics"}  # of several records, such as means over seeds
+    assert own_imports()[page] <= GROUPS[0] | {"report", "cards"} | (arithmetic if page == "report" else set())
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

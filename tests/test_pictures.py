@@ -1,13 +1,12 @@
 import dataclasses
 import itertools
-import math
 
 import pytest
 from sample_records import classifier_record, compared_records, counted_record, retriever_record
 
 from smallmodels.records import RunRecord
 from smallmodels.report import axes, origins, pictures, several, single
-from smallmodels.report.drawing import COLOURS, PALETTE, Box, Drawing, Mark
+from smallmodels.report.drawing import COLOURS, PALETTE, Box, Drawing
 from smallmodels.report.page import MAX_BYTES, Page, Picture, Table, to_html
 from smallmodels.report.pictures import names
 
@@ -123,38 +122,6 @@ def test_phase_without_joules_draws_no_joules() -> None:
     phases = [dataclasses.replace(p, energy_j=None) for p in classifier_record().phases]
     record = classifier_record(phases=phases, energy_j=None)
     assert [p.name for p in pictures.phases.panels_of_one(record)] == ["phases-cpu-s"]
-
-
-# --- learning ---------------------------------------------------------------------------------------------------------
-
-
-def test_curves_have_a_line_per_run_and_one_style_per_kind() -> None:
-    runs = compared_records()
-    page = several.page(runs)
-    marks = drawing_of(page, "group1-learning-cpu-s").marks()
-    assert sorted(mark.row for mark in marks) == sorted(run.run_id for run in runs)
-    assert len({colour_of(mark) for mark in marks}) == 2
-    assert [p.name for p in page.panels() if "learning" in p.name] == ["group1-learning-cpu-s", "group1-learning-j"]
-
-
-def colour_of(mark: Mark) -> str:
-    line = mark.items[0]
-    assert not isinstance(line, str)
-    return line.colour
-
-
-def test_runs_without_validations_have_no_curves() -> None:
-    assert pictures.learning.section([classifier_record(curve=[])], "", "x") is None
-
-
-def test_curve_with_a_value_that_is_not_finite_goes_on_without_it() -> None:
-    base = classifier_record()
-    curve = [dataclasses.replace(p, value=math.nan) if i == 3 else p for i, p in enumerate(base.curve)]
-    section = pictures.learning.section([dataclasses.replace(base, curve=curve)], "", "x")
-    assert section is not None
-    picture = section.blocks[1]
-    assert isinstance(picture, Picture)
-    assert len(picture.panels[0].figure.marks()[0].touch) == 9
 
 
 # --- payback ----------------------------------------------------------------------------------------------------------

@@ -197,6 +197,21 @@ def test_x2_sigterm_to_the_launcher_saves_and_it_resumes(started, uninterrupted)
     assert f"step-{step:08d}" in steps
 
 
+@pytest.mark.faults
+def test_budget_stops_two_processes_after_the_same_step_and_they_go_on(words, uninterrupted, tmp_path):
+    whole = records.read_record(uninterrupted[0])
+    later = sum(phase.duration_s for phase in whole.phases if phase.name in ("evaluate", "inference", "export"))
+    minutes = (whole.duration_s - later - 0.4 * whole.phase("train").duration_s) / 60
+    code, said = finish(launch([*words, "--out", str(tmp_path), "--budget-minutes", f"{minutes:.4f}"]))
+    assert code == 0, said
+    folder = run_folder(tmp_path)
+    (stop,) = records.read_record(folder).stops
+    assert 0 < stop.num_steps < stop.planned_steps == STEPS
+    code, said = finish(launch(["run", "--resume", str(folder)]))
+    assert code == 0, said
+    assert facts(folder) == facts(uninterrupted[0])
+
+
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[2])

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -17,7 +19,7 @@ from test_imports import HEAVY, run_fresh
 from test_runs import finish, metric, result
 
 from smallmodels import cli, files, folders, records, sweeps
-from smallmodels.cli import cells, sweep
+from smallmodels.cli import cells, forecasts, sweep, workers
 from smallmodels.cli.flags import parse_flags
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.runs import Run
@@ -135,10 +137,12 @@ def test_cells_alternate_between_recipes_and_turn_round_every_time():
     assert names(blocks) == sorted(names(found))
 
 
-def test_cells_take_every_combination_and_the_last_axis_changes_first():
-    axes = {"temperature": (1.0, 2.0), "seed": (0, 1)}
+def test_cells_take_every_combination_with_one_seed_before_the_next_and_else_the_last_axis_changes_first():
+    axes = {"temperature": (1.0, 2.0), "seed": (1, 0), "rank": (4, 8)}
     found = Sweep(recipes=("a",), axes=axes, metric="accuracy", margin=0.0)
-    assert names(found) == [f"a temperature={t} seed={s}" for t in (1.0, 2.0) for s in (0, 1)]
+    expected = [f"a temperature={t} seed={s} rank={r}" for s in (1, 0) for t in (1.0, 2.0) for r in (4, 8)]
+    assert names(found) == expected
+    assert names(dataclasses.replace(found, order="blocks")) == sorted(expected, key=lambda name: name[:15])
     assert names(dataclasses.replace(found, axes={})) == ["a"]
 
 
@@ -171,7 +175,7 @@ def test_flags_of_a_cell_give_its_values_back(bench):
     paths = [("temperature",), ("dropout",), ("layers",), ("name",), ("train", "learning_rate")]
     assert changes == dict(zip(paths, values.values(), strict=True))
     config = cells._config(recipe, records.to_json(values), Cell("a", values).flags)
-    assert (config["layers"], config["train"], config["seed"]) == ([1, 3], {"learning_rate": -3e-05}, 0)
+    assert (config.layers, config.train.learning_rate, config.seed) == ((1, 3), -3e-05, 0)
 
 
 def test_folder_name_is_readable_and_never_shared_or_too_long():
@@ -248,11 +252,11 @@ def test_file_that_holds_no_sweep_is_refused(bench, capfd, content, sentence):
 
 def test_dry_run_lists_the_cells_in_80_columns_and_writes_nothing_and_imports_no_torch(bench, capfd, monkeypatch):
     write_sweep(bench, axes={"seed": (0, 1), "temperature": (1.0, 2.5), "learning_rate": (0.001,), "layers": ((0, 1),)})
-    found = run_fresh("sweep", "benchmarks/pair.py", "--dry-run")
+    found = run_fresh("sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast")
     assert found["code"] == 0
     assert not HEAVY & set(found["modules"])
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run"]) == 0
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast"]) == 0
     captured = capfd.readouterr()
     lines = captured.out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -266,18 +270,207 @@ def test_only_takes_sweeps_by_name(bench, capfd):
     one = "Sweep(recipes=('recipes/a.py',), axes={'seed': (0,)}, metric='accuracy', margin=0.01)"
     text = f"from smallmodels.sweeps import Sweep\nSWEEPS = {{'first': {one}, 'second': {one}, 'third': {one}}}\n"
     (bench / "benchmarks" / "pair.py").write_text(text)
-    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--only", "first", "third"]) == 0
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast", "--only", "first", "third"]) == 0
     out = capfd.readouterr().out
     assert [name in out for name in ("first", "second", "third")] == [True, False, True]
     assert "pair has no sweep 'frist'" not in (sentence := refuse(capfd, "--only", "frist"))
     assert "has no sweep 'frist': did you mean first?" in sentence
 
 
+def test_cell_whose_data_cannot_be_had_is_refused_before_the_first_runs(bench, capfd):
+    recipe = textwrap.dedent(RECIPE).replace(
+        "    run.phase(", "    run.pin((config.name or '.', 'dataset'))\n    run.phase(", 1
+    )
+    (bench / "recipes" / "a.py").write_text(recipe)
+    write_sweep(bench, recipes=("recipes/a.py",), axes={"name": (None, "nobody/nothing"), "seed": (0,)})
+    assert refuse(capfd).startswith("a cannot run with name nobody/nothing, seed 0: HF_HUB_OFFLINE is set")
+    assert not (bench / "runs").exists()
+
+
+# What cells take, before they run
+
+
+def test_dry_run_foretells_by_one_trial_of_a_config_or_by_its_records(bench, capfd):
+    write_sweep(bench, recipes=("recipes/a.py",), axes={"temperature": (1.0, 2.0), "seed": (0, 1)})
+    done = run_cell(bench, "a,temperature=1.0,seed=0", temperature=1.0)
+    capfd.readouterr()
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run"]) == 0
+    shown = capfd.readouterr().out.splitlines()
+    rows = [" ".join(line.split()).split() for line in shown if " seed=" in line]
+    assert [(row[2], row[-1]) for row in rows] == [
+        *(("seed=0", "done"), ("seed=0", "trial"), ("seed=1", "record"), ("seed=1", "trial"))
+    ]
+    assert any(line.startswith("3 cells take about ") and " of disk." in line for line in shown)
+    assert [path.parent for path in (bench / "runs").rglob("record.json")] == [done]
+    assert sorted(path.name for path in bench.glob("began-*")) == ["began-a0"]  # both trials ran it, with seed 0
+
+
+def test_forecast_from_records_is_their_mean_and_says_how_many(tmp_path):
+    records_of = [classifier_record(duration_s=s, energy_j=j) for s, j in ((10.0, 100.0), (20.0, 300.0))]
+    found = forecasts.from_records([(tmp_path, record) for record in records_of])
+    assert (found.duration_s, found.low_s, found.high_s, found.energy_j) == (15.0, 10.0, 20.0, 200.0)
+    assert found.source == "2 records"
+    unknown = dataclasses.replace(records_of[0], energy_j=None)
+    assert forecasts.from_records([(tmp_path, records_of[0]), (tmp_path, unknown)]).energy_j is None
+
+
+def test_configs_that_differ_in_the_seed_alone_have_one_key():
+    key = forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 0})
+    assert key == forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 1})
+    assert key != forecasts.config_key(Path("a.py"), {"temperature": 2.0, "seed": 0})
+    assert key != forecasts.config_key(Path("b.py"), {"temperature": 1.0, "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--no-forecast"], "--no-forecast is about what --dry-run says"),
+        (["--worker-options", "timeout_min=1"], "--worker-options are for workers"),
+        (["--workers", "submitit-local", "--dry-run"], "--dry-run runs nothing, so it needs no --workers"),
+    ],
+)
+def test_flags_of_a_sweep_that_would_be_ignored_are_refused(bench, capfd, words, sentence):
+    assert sentence in refuse(capfd, *words)
+
+
+# What runs cost that left no record
+
+
+def test_runs_without_a_record_are_in_the_account_of_their_sweep(bench):
+    (bench / "fail-a0").touch()
+    failed = run_cell(bench, "a,seed=0")
+    run_cell(bench, "a,seed=1", seed=1)
+    jobs = list(runner(bench, "")._jobs)
+    for job in jobs:
+        job.folder, job.state = bench / "runs/sweeps/pair", "failed, exit 1"
+    sweep._account_for(jobs)
+    (line,) = sweeps.read_unfinished(bench / "runs")
+    assert (line.cell, line.run, line.recipe, line.state) == ("a,seed=0", failed.name, "a", "failed, exit 1")
+    assert line.duration_s > 0
+    assert line.cpu_s > 0
+    assert (line.energy_j, line.label) == (None, "missing")
+    (failed / "journal.jsonl").unlink()
+    sweep._account_for(jobs)
+    assert sweeps.read_unfinished(bench / "runs")[0].cpu_s is None  # not 0: it is not known
+    (bench / "fail-a0").unlink()
+    recipe = cli.load_recipe("recipes/a.py")
+    with Run(failed, meter="none", resume=True) as run:
+        recipe.main(recipe.Config(), run)
+    sweep._account_for(jobs)
+    assert sweeps.read_unfinished(bench / "runs") == []
+
+
+@pytest.mark.slow
+def test_failed_run_stays_in_the_account_until_it_is_complete(bench, capfd):
+    write_sweep(bench, recipes=("recipes/a.py",))
+    (bench / "fail-a0").touch()
+    assert cli.main(["sweep", "benchmarks/pair.py"]) == 1
+    (failed,) = sweeps.read_unfinished("runs")
+    assert (failed.cell, failed.recipe, failed.state) == ("a,seed=0", "a", "failed, exit 1")
+    assert failed.duration_s > 0
+    assert failed.energy_j is not None
+    assert "Runs without a record: 1, with " in capfd.readouterr().out
+    assert [record.config["seed"] for record in sweeps.read("runs")] == [1]
+    (bench / "recipes" / "a.py").write_text(textwrap.dedent(RECIPE) + "\n# mended, so a new run takes its place\n")
+    (bench / "fail-a0").unlink()
+    assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
+    (still,) = sweeps.read_unfinished("runs")
+    assert dataclasses.replace(still, state=failed.state) == failed
+    shutil.rmtree(bench / "runs/sweeps/pair/a,seed=0/a" / failed.run)
+    assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
+    assert sweeps.read_unfinished("runs") == []
+
+
+def test_unfinished_runs_are_read_from_any_depth_and_a_damaged_file_is_refused(tmp_path):
+    line = sweeps.Unfinished(
+        cell="c", run="r", recipe="a", state="stopped", duration_s=1.0, cpu_s=None, energy_j=None, label="missing"
+    )
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    sweeps.write_unfinished(tmp_path / "x", [])
+    assert list((tmp_path / "x").iterdir()) == [tmp_path / "x" / "y"]
+    sweeps.write_unfinished(tmp_path / "x" / "y", [line])
+    assert sweeps.read_unfinished(tmp_path) == [line]
+    (tmp_path / "x" / "y" / sweeps.UNFINISHED_NAME).write_text('[{"cell": 1}]')
+    with pytest.raises(DamagedError, match=r"unfinished\.json: cell should be str"):
+        sweeps.read_unfinished(tmp_path)
+
+
+# Workers
+
+
+def stay(cell: str, node: str, start: str, end: str | None) -> sweeps.Stay:
+    return sweeps.Stay(cell=cell, node=node, owns_energy=True, started_utc=start, ended_utc=end)
+
+
+def test_cells_shared_a_machine_where_their_times_overlap_on_it():
+    stays = [
+        stay("a", "n", "10", "20"),
+        stay("b", "n", "19", "30"),
+        stay("c", "n", "30", "40"),
+        stay("d", "m", "10", None),
+    ]
+    assert sweeps.shared_nodes(stays) == {"a": ["b"], "b": ["a"]}
+    killed = stay("e", "n", "05", None)
+    assert sweeps.shared_nodes([*stays, killed])["c"] == ["e"]
+
+
+def test_worker_passes_the_exit_code_and_the_second_on_a_machine_measures_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    code = "import os; print(os.environ.get('SMALLMODELS_ENERGY_OWNER'), file=open('owner', 'w')); raise SystemExit(5)"
+    monkeypatch.chdir(tmp_path)
+    with workers._owning_energy() as owner:
+        assert owner is None
+        assert workers.run_cell([sys.executable, "-c", code], tmp_path / "one") == 5
+    assert Path("owner").read_text() == f"sweep:{os.getpid()}\n"
+    assert workers.run_cell([sys.executable, "-c", code], tmp_path / "two") == 5
+    assert Path("owner").read_text() == "None\n"
+    stays = {found.cell: found for found in sweeps.read_stays(tmp_path)}
+    assert [stays[name].owns_energy for name in ("one", "two")] == [False, True]
+    assert all(found.ended_utc for found in stays.values())
+
+
+@pytest.mark.slow
+def test_workers_run_cells_at_once_and_mark_that_they_shared_a_machine(bench, capfd):
+    pytest.importorskip("submitit")
+    write_sweep(bench, axes={"seed": (0,)})
+    names = ("a0", "b0")
+    for name in ("fail-b0", *(f"hold-{name}" for name in names)):
+        (bench / name).touch()
+
+    def let_go_once_both_have_begun():
+        for name in names:
+            wait_for(bench / f"began-{name}")
+        for name in names:
+            (bench / f"hold-{name}").unlink()
+
+    thread = threading.Thread(target=let_go_once_both_have_begun)
+    thread.start()
+    assert cli.main(["sweep", "benchmarks/pair.py", "--workers", "submitit-local"]) == 1
+    thread.join()
+    out = capfd.readouterr().out
+    rows = [" ".join(line.split()) for line in out.splitlines() if " seed=" in line]
+    assert rows[0].startswith("a seed=0 ran ")
+    assert rows[1] == "b seed=0 failed, exit 1 –"
+    assert "2 cells shared a machine with others" in out, sweeps.read_stays(bench / "runs/sweeps/pair")
+    stays = sweeps.read_stays(bench / "runs/sweeps/pair")
+    assert sorted(found.owns_energy for found in stays) == [False, True]
+
+
+def test_workers_without_slurm_or_with_a_bad_option_are_refused(bench, capfd, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    assert "there is no sbatch here" in refuse(capfd, "--workers", "submitit")
+    assert "should be name=value" in refuse(capfd, "--workers", "submitit-local", "--worker-options", "x")
+
+
 # What is there already
 
 
 def states(capfd, *arguments: str) -> list[str]:
-    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", *arguments]) == 0
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast", *arguments]) == 0
     shown = capfd.readouterr().out
     rows = [line.split() for line in shown.splitlines() if " seed=" in line]
     return [" ".join(row) for row in rows]
@@ -301,7 +494,7 @@ def test_what_was_declared_before_the_first_run_stands(bench, capfd):
     sentence = refuse(capfd, "--dry-run")
     assert "margin was 0.01 and is 0.02" in sentence
     assert "start anew with another --out" in sentence
-    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--out", "elsewhere"]) == 0
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast", "--out", "elsewhere"]) == 0
 
 
 def test_complete_run_of_another_config_or_sweep_is_not_taken_for_the_cell(bench, capfd):

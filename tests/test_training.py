@@ -316,8 +316,10 @@ def test_d15_num_steps_counts_the_last_partial_batch():
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.0, 6), (1.5, 9), (0.01, 1)])
-def test_steps_at_cost_scales_steps_with_the_budget(train, ratio, expected):
-    assert training.steps_at_cost(train, TrainConfig(batch_size=8, num_epochs=2), ratio=ratio) == expected
+def test_steps_at_cost_scales_the_steps_that_were_taken(base, ratio, expected):
+    trained = base.copy()
+    trained.notes["training"] = {"num_steps": 6}
+    assert training.steps_at_cost(trained, ratio=ratio) == expected
 
 
 # Interrupted and resumed

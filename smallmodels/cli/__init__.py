@@ -6,8 +6,10 @@
 
 Files: `recipes` where recipe files are and how one is loaded, `flags` what the fields of a config become (the only
 importer of tyro), `request` recipe, config and options of a run, from flags and from an earlier run, `run` the command
-that runs them, `sweep` the one that runs many, whose `cells` are checked in a process of their own, `commands` the
-table of all commands and the others, `terminal` what a person reads, `exits` exit codes and the sentence of an error.
+that runs them, `check` the one that foretells what they take, `shrink` a recipe under a shorter name, `sweep` the one
+that runs many, whose `cells` are checked in a process of their own, with `forecasts` of each, some of them on `workers`
+(the only importer of submitit), `commands` the table of all commands and the others, `gathering` the runs that a path
+names, `terminal` what a person reads, `exits` exit codes and the sentence of an error.
 
 Nothing heavy is imported here: torch comes with a recipe, or with `predict` and `search`; tyro with a recipe's flags.
 """

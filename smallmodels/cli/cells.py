@@ -1,5 +1,6 @@
-"""Check the cells of a sweep against the configs of their recipes, in a process of its own: recipes import torch.
+"""Check the cells of a sweep in a process of its own, because recipes import torch.
 
+Each has to fit the config of its recipe, and its models and data sets have to exist and have licences that allow it.
 Reads a list of `{"recipe": file, "values": {…}, "flags": […]}` from standard input. The last line of standard output is
 the list of their configs; of what is wrong, the first is said as every command says it, with its exit code.
 """
@@ -9,23 +10,38 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallmodels import configs, records
+from smallmodels import configs, preflight, records
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.flags import parse_flags
 from smallmodels.cli.recipes import Recipe, load_recipe
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, PolicyError
 
 
 def _check() -> int:
     cells = json.load(sys.stdin)
     recipes = {name: load_recipe(name) for name in dict.fromkeys(cell["recipe"] for cell in cells)}
     found = [_config(recipes[cell["recipe"]], cell["values"], cell["flags"]) for cell in cells]
-    print("\n" + json.dumps(found))
+    known: set[tuple[str, Any]] = set()
+    for cell, config in zip(cells, found, strict=True):
+        _require_names(recipes[cell["recipe"]], config, cell["values"], known)
+    print("\n" + json.dumps([records.to_json(config) for config in found]))
     return 0
 
 
+def _require_names(recipe: Recipe, config: Any, values: Mapping[str, Any], known: set[tuple[str, Any]]) -> None:
+    """Raises: InputError or PolicyError that names the recipe and its place on the axes."""
+    try:
+        preflight.require_names(recipe.main, config, known)
+    except (InputError, PolicyError) as error:
+        raise type(error)(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
+
+
+def _place(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in values.items()) or "its defaults"
+
+
 def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> Any:
-    """The config that `smallmodels run` would make of these flags, as `config.json` holds it.
+    """The config that `smallmodels run` would make of these flags.
 
     Raises: InputError that names the recipe and the axis.
     """
@@ -39,13 +55,12 @@ def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> 
         config = configs.replace(recipe.Config(), changes)
         configs.require_finite(config)
     except InputError as error:
-        place = ", ".join(f"{axis} {value}" for axis, value in values.items()) or "its defaults"
-        raise InputError(f"{recipe.name} cannot run with {place}: {error}") from error
+        raise InputError(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
     for axis, value in values.items():
         if records.to_json(configs.get(config, known[axis].path)) != value:
             expected = configs.describe(known[axis].kind)
             raise InputError(f"the axis {axis} should be {expected} for {recipe.name}, got {json.dumps(value)}")
-    return records.to_json(config)
+    return config
 
 
 if __name__ == "__main__":

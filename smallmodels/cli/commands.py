@@ -9,18 +9,22 @@ from typing import NoReturn
 from smallmodels import __version__, configs, folders, records
 from smallmodels.cli.exits import guarded
 from smallmodels.cli.run import run_command
-from smallmodels.cli.terminal import external_lines, print_recipes, show
+from smallmodels.cli.terminal import compare, external_lines, print_recipes, show
 from smallmodels.errors import InputError
 
 COMMANDS = {
     "list": ("", "the shipped recipes, one line each"),
     "run": ("NAME_OR_FILE [flags]", "run a recipe; --help lists its flags"),
+    "check": ("NAME_OR_FILE [flags]", "what a run would take, before it"),
+    "shrink": ("--teacher T --dataset D …", "the smallest model that does the job"),
     "sweep": ("FILE [--dry-run]", "run a benchmark's cells, one by one"),
     "show": ("RUN", "the record of a run"),
+    "compare": ("RUN RUN…", "compare runs in the terminal"),
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
     "eval": ("RUN --tasks NAME,…", "evaluate a language model with lm-eval"),
+    "energy": ("RUN --wall-wh X", "add what a meter at the socket read"),
     "verify": ("RUN", "check every file against the record"),
     "push": ("RUN ORG/NAME", "publish model, card and record"),
 }
@@ -58,6 +62,18 @@ def _list_command(arguments: list[str]) -> int:
     return 0
 
 
+def _check_command(arguments: list[str]) -> int:
+    from smallmodels.cli import check  # it imports torch
+
+    return check.check_command(arguments)
+
+
+def _shrink_command(arguments: list[str]) -> int:
+    from smallmodels.cli import shrink
+
+    return shrink.shrink_command(arguments)
+
+
 def _sweep_command(arguments: list[str]) -> int:
     parser = _Parser(
         "sweep",
@@ -68,37 +84,91 @@ def _sweep_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for all runs (default: runs/sweeps/ and the file's name)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check and list the cells, and run none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the cells, foretell what each takes, and run none of them"
+    )
+    parser.add_argument("--no-forecast", action="store_true", help="with --dry-run: list the cells alone, at once")
     parser.add_argument(
         "--only", metavar="NAME", nargs="+", action="extend", default=[], help="of SWEEPS, take these alone"
     )
+    parser.add_argument(
+        "--workers",
+        choices=("submitit", "submitit-local"),
+        help="run the cells all at once: on Slurm, or here to try it (pip install 'smallmodels[slurm]')",
+    )
+    parser.add_argument(
+        "--worker-options",
+        metavar="NAME=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="of submitit's executor, such as slurm_partition=cpu timeout_min=600",
+    )
     options = parser.parse(arguments)
-    from smallmodels.cli import sweep
+    if options.no_forecast and not options.dry_run:
+        raise InputError("--no-forecast is about what --dry-run says: add that, or leave it out")
+    if options.worker_options and not options.workers:
+        raise InputError("--worker-options are for workers: add --workers submitit, or leave them out")
+    if options.workers and options.dry_run:
+        raise InputError("--dry-run runs nothing, so it needs no --workers: leave one of them out")
+    from smallmodels.cli import sweep, workers
 
-    return sweep.run_sweeps(options.file, options.out, only=options.only, dry_run=options.dry_run, debug=options.debug)
+    send = workers.sender(options.workers, options.worker_options) if options.workers else None
+    return sweep.run_sweeps(
+        options.file,
+        options.out,
+        only=options.only,
+        dry_run=options.dry_run,
+        debug=options.debug,
+        forecast=options.dry_run and not options.no_forecast,
+        send=send,
+    )
 
 
 def _show_command(arguments: list[str]) -> int:
     parser = _Parser("show", "Print the record of a run.")
     parser.add_argument("run", metavar="RUN", help="run folder or record.json")
-    record = records.read_run(Path(parser.parse(arguments).run))
-    show(record, phases=True)
+    _add_rate(parser)
+    options = parser.parse(arguments)
+    record = records.read_run(Path(options.run))
+    show(record, phases=True, uses_per_day=options.uses_per_day)
+    return 0
+
+
+_RUNS_HELP = "run folders, record.json files, or folders with runs, such as that of a sweep"
+
+
+def _compare_command(arguments: list[str]) -> int:
+    parser = _Parser("compare", "Compare runs in the terminal: what `report` writes, without its pictures.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=_RUNS_HELP)
+    _add_rate(parser)
+    options = parser.parse(arguments)
+    from smallmodels.cli import gathering
+
+    found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
+    compare(found, evidence)
     return 0
 
 
 def _report_command(arguments: list[str]) -> int:
     parser = _Parser("report", "Compare runs: HTML, Markdown, CSV and pictures.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders or record.json files")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=_RUNS_HELP)
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the report")
+    _add_rate(parser)
     options = parser.parse(arguments)
-    found = [records.read_run(Path(name)) for name in options.runs]
     from smallmodels import report
+    from smallmodels.cli import gathering
 
+    found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
     records.require_outside_runs(options.out, "--out")
     folders.make_folder(options.out)
-    for path in report.write_report(found, options.out):
+    for path in report.write_report(found, options.out, evidence=evidence):
         print(path)
     return 0
+
+
+def _add_rate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--uses-per-day", metavar="N", type=_rate, help="say after how many days the student is repaid")
 
 
 def _predict_command(arguments: list[str]) -> int:
@@ -168,6 +238,29 @@ def _eval_command(arguments: list[str]) -> int:
     return 0
 
 
+def _energy_command(arguments: list[str]) -> int:
+    parser = _Parser(
+        "energy",
+        "Add what a meter at the wall socket read for a run to its record, card and page, beside what software saw. "
+        "Later runs on this machine then say what they would draw at the socket.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a complete run")
+    parser.add_argument(
+        "--wall-wh", metavar="X", type=float, required=True, help="watt-hours from its begin to its end"
+    )
+    options = parser.parse(arguments)
+    from smallmodels import wall
+    from smallmodels.report import words
+
+    record, unfit = wall.attach(Path(options.run), options.wall_wh)
+    for sentence in words.wall_sentences(record):
+        print(sentence)
+    print(
+        f"It says nothing of later runs here, because {unfit}." if unfit else "Later runs on this machine will say so."
+    )
+    return 0
+
+
 def _verify_command(arguments: list[str]) -> int:
     parser = _Parser("verify", "Check every file of a run against its record, and what card and page say.")
     parser.add_argument(
@@ -230,6 +323,13 @@ def _count(text: str) -> int:
     return _at_least(0, text)
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be more than 0, got {text}")
+    return value
+
+
 def _at_least(least: int, text: str) -> int:
     value = int(text)
     if value < least:
@@ -261,12 +361,16 @@ class _Parser(argparse.ArgumentParser):
 _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "list": _list_command,
     "run": run_command,
+    "check": _check_command,
+    "shrink": _shrink_command,
     "sweep": _sweep_command,
     "show": _show_command,
+    "compare": _compare_command,
     "report": _report_command,
     "predict": _predict_command,
     "search": _search_command,
     "eval": _eval_command,
+    "energy": _energy_command,
     "verify": _verify_command,
     "push": _push_command,
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from smallmodels import configs
 from smallmodels.cli.recipes import Recipe
 from smallmodels.errors import InputError
+from smallmodels.limits import Limits
 
 SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-layers"}
 """Short names of flags, for every recipe that has the long one."""
@@ -41,12 +42,32 @@ class RunOptions:
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None
     """Grams of CO2e per kWh, instead of --country."""
+    budget_wh: float | None = None
+    """Stop training once the run has spent so many Wh, and keep the best model so far; --resume goes on with more."""
+    budget_minutes: float | None = None
+    """The same for its time."""
+    budget_usd: float | None = None
+    """The same for what its electricity costs; needs --usd-per-kwh."""
+    usd_per_kwh: float | None = None
+    """Price of electricity, for --budget-usd."""
+    stop_when_gain_per_wh_below: float | None = None
+    """Stop training once a validation gains less than this for each Wh since the one before, in the metric's units."""
+    log_with: Literal["tensorboard", "trackio", "wandb", "mlflow"] | None = None
+    """Send metrics, joules and CPU-seconds to a tracker as well; it stays in the run folder, offline."""
     accept_license: tuple[str, ...] = ()
     """Ids of licences that would be refused and that you may use, as the refusal names them."""
     sweep: Path | None = None
     """File of the sweep that the run belongs to; `smallmodels sweep` writes it."""
     debug: bool = False
     """Show the traceback of an error."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the run may spend.
+
+        Raises: InputError if that is no limit.
+        """
+        return Limits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Limits)})
 
 
 def recipe_leaves(config: type) -> list[configs.Leaf]:

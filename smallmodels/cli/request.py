@@ -63,6 +63,7 @@ def read_request(arguments: Sequence[str], recipe: Recipe | None) -> Request:
     privacy.require_no_secrets(kept, "the flags")
     if options.resume and not options.fork and past and past.get("recipe", recipe.name) != recipe.name:
         raise InputError(f"{options.resume} is a run of {past['recipe']}, not of {recipe.name}: leave the name out")
+    _ = options.limits  # refuses what is no limit
     config = resolve_config(recipe, changes, options, past)
     options = _with_past_options(options, flags, past)
     return Request(recipe=recipe, config=config, options=options, flags=flags, past=past)

@@ -3,16 +3,16 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from smallmodels import folders, privacy, processes, records, sweeps
+from smallmodels import folders, privacy, processes, records, settings, sweeps
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.recipes import Recipe
+from smallmodels.cli.recipes import Recipe, is_shipped
 from smallmodels.cli.request import Request, read_request, value_after
 from smallmodels.cli.terminal import plain_console, print_recipes, show
-from smallmodels.errors import InputError, SmallmodelsError, TrainingError, WorkerError
+from smallmodels.errors import BudgetError, InputError, SmallmodelsError, TrainingError, WorkerError
 from smallmodels.settings import require_same_config
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
     """`smallmodels run [NAME_OR_FILE] [flags]`; returns the exit code."""
-    _let_threads_wait_briefly()
+    prepare_libraries()
     if recipe is None and arguments in ([], ["-h"], ["--help"]):
         _print_help()
         return 0 if arguments else 2
@@ -40,21 +40,26 @@ def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:
         return _execute(request, _new_folder(request))
     if value_after(request.flags, "--out") is not None:
         raise InputError("--out has no effect on a run that is resumed: leave it out, or add --fork")
-    if _is_complete(request.resumed):
+    if folders.is_finished(request.resumed):
         assert request.past is not None
         require_same_config(request.resumed, request.past, request.recipe.name, request.config)
         return _leave(request.resumed)
     return _execute(request, request.resumed)
 
 
-def _let_threads_wait_briefly() -> None:
-    """Let threads that wait for work give their core away after some ten microseconds.
+def prepare_libraries() -> None:
+    """Settings of the libraries below torch, which read them once, when it is loaded; what you have set stands.
 
-    By default GNU's OpenMP keeps them busy for milliseconds, which another busy program turns into a step that takes
-    six times as long; on an idle machine both are equally fast (benchmarks/README.md). Read once, when torch is loaded.
+    Threads that wait for work give their core away after some ten microseconds. By default GNU's OpenMP keeps them busy
+    for milliseconds, which another busy program turns into a step that takes six times as long; on an idle machine
+    both are equally fast. oneDNN keeps the machine code that it makes for each shape of a product, of which texts of
+    many lengths need more than the usual 1,024; made anew, it takes longer than the product (benchmarks/README.md).
     """
-    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    if "torch" in sys.modules:
+        return
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 
 def _print_help() -> None:
@@ -97,7 +102,7 @@ def _execute(request: Request, folder: Path) -> int:
                 )
     except BaseException as error:
         if (folder / "config.json").exists() and not _is_complete(folder):
-            error.add_note(_how_to_go_on(folder, error))
+            error.add_note(_how_to_go_on(folder, error, request.options.limits.flags))
         raise
     if processes.launched()[0] > 0:
         return 0  # the first process says it all
@@ -111,32 +116,42 @@ def _open_run(request: Request, folder: Path) -> "Run":
     from smallmodels import runs
 
     _quiet_other_bars()
-    options, going_on = request.options, request.resumed is not None
+    going_on = request.resumed is not None
     if going_on and request.past is not None:
         runs.require_same_config(folder, request.past, request.recipe.name, request.config)
-    return runs.Run(
-        folder,
-        command=privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
-        resume=going_on,
-        smoke=options.smoke,
-        device=options.device,
-        number_format=options.number_format,
-        num_threads=options.num_threads,
-        country=options.country,
-        carbon_intensity=options.carbon_intensity,
-        choices=request.choices,
-        accept_licenses=options.accept_license,
-        sweep=sweeps.read_declaration(options.sweep) if options.sweep else None,
-    )
+        settings.require_same_recipe_file(
+            request.past, None if is_shipped(request.recipe.path) else request.recipe.path
+        )
+    return runs.Run(folder, resume=going_on, **run_options(request))
 
 
-def _how_to_go_on(folder: Path, error: BaseException) -> str:
-    """The command that takes up an unfinished run."""
+def run_options(request: Request) -> dict[str, Any]:
+    """What a `Run` is told of a request, beside its folder and whether it goes on."""
+    options = request.options
+    return {
+        "command": privacy.command_line(["smallmodels", "run", request.recipe.name, *request.flags]),
+        "smoke": options.smoke,
+        "device": options.device,
+        "number_format": options.number_format,
+        "num_threads": options.num_threads,
+        "country": options.country,
+        "carbon_intensity": options.carbon_intensity,
+        "choices": request.choices,
+        "accept_licenses": options.accept_license,
+        "sweep": sweeps.read_declaration(options.sweep) if options.sweep else None,
+        "limits": options.limits,
+        "log_with": options.log_with,
+    }
+
+
+def _how_to_go_on(folder: Path, error: BaseException, limits: Sequence[str]) -> str:
+    """The command that takes up an unfinished run, under the same limits but where those have ended it."""
     # The same steps would fail the same way; a worker that died is another matter.
     is_bound_to_repeat = isinstance(error, TrainingError) and not isinstance(error, WorkerError)
     anew = " --fork" if is_bound_to_repeat else ""
     verb = "start anew from it" if anew else "go on"
-    return f"The run is not complete; {verb} with: smallmodels run --resume {shlex.quote(str(folder))}{anew}"
+    words = ["smallmodels", "run", "--resume", str(folder), *([] if isinstance(error, BudgetError) else limits)]
+    return f"The run is not complete; {verb} with: {shlex.join(words)}{anew}"
 
 
 def _quiet_other_bars() -> None:

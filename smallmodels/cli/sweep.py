@@ -1,6 +1,7 @@
 """The command `smallmodels sweep`: every cell of a benchmark in a fresh process, one at a time.
 
     <out>/[<name of the sweep>/]sweep.json                              what was declared, for the runs
+    <out>/[<name of the sweep>/]unfinished.json                         what runs cost that have left no record
     <out>/[<name of the sweep>/]<cell>/<recipe>/<utc time>-s<seed>/     the run of a cell
 
 The name is there where the file holds SWEEPS. A sweep that was stopped or killed goes on when it is run again.
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import configs, files, folders, records, settings, sweeps
+from smallmodels import configs, energy, files, folders, records, settings, sweeps
+from smallmodels.cli import forecasts, workers
+from smallmodels.cli.forecasts import CellForecast
 from smallmodels.cli.recipes import find_recipe, load_file
 from smallmodels.cli.terminal import plain_console
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, SmallmodelsError
@@ -49,8 +52,12 @@ class Job:
     """Before the first run of the sweep."""
     record: records.RunRecord | None = None
     """Of its complete run."""
+    finished: Path | None = None
+    """Folder of that run."""
     unfinished: Path | None = None
     """Folder of a run that can go on."""
+    forecast: CellForecast | None = None
+    """What it takes, where somebody asked."""
     state: str = ""
     """For people."""
 
@@ -66,7 +73,7 @@ class Job:
             InputError: A complete one has another config, or is of another sweep.
             DamagedError: A complete one cannot be read.
         """
-        self.record = self.unfinished = None
+        self.record = self.finished = self.unfinished = None
         for folder in sorted((self.folder / self.cell.folder_name).glob("*/*")):
             if (folder / records.RECORD_NAME).is_file():
                 record = records.read_record(folder)
@@ -76,7 +83,7 @@ class Job:
                         f"{folder} should be a run of this sweep, but {'; '.join(changes)}: choose another folder with "
                         "--out, or remove that run"
                     )
-                self.record = record
+                self.record, self.finished = record, folder
             elif (folder / folders.CONFIG_NAME).is_file() and self._can_go_on(folder):
                 self.unfinished = folder
         self.state = "done" if self.record else "to go on" if self.unfinished else "to run"
@@ -105,7 +112,16 @@ class Job:
         return [*words, *self.cell.flags, "--sweep", str(self.declaration), "--out", str(out)]
 
 
-def run_sweeps(file: Path, out: Path | None, *, only: Sequence[str], dry_run: bool, debug: bool) -> int:
+def run_sweeps(
+    file: Path,
+    out: Path | None,
+    *,
+    only: Sequence[str],
+    dry_run: bool,
+    debug: bool,
+    forecast: bool = False,
+    send: workers.Send | None = None,
+) -> int:
     """Run the cells of a benchmark file that are not done.
 
     Args:
@@ -114,6 +130,8 @@ def run_sweeps(file: Path, out: Path | None, *, only: Sequence[str], dry_run: bo
         only: Names of the sweeps to take; empty takes all.
         dry_run: Check and list the cells only.
         debug: Show the traceback of an error in a recipe.
+        forecast: Say what the cells take that are to run.
+        send: Gives cells to workers; one after the other in this machine if None.
 
     Returns: The exit code.
 
@@ -131,8 +149,10 @@ def run_sweeps(file: Path, out: Path | None, *, only: Sequence[str], dry_run: bo
     _check_cells(jobs, debug=debug)
     if dry_run:
         _look(jobs)
+        if forecast:
+            _foretell(jobs)
     else:
-        _Runner(jobs, out).run()
+        _Runner(jobs, out, send).run()
     _list(jobs, out)
     if failed := [job for job in jobs if job.state.startswith("failed")]:
         raise SmallmodelsError(
@@ -236,15 +256,80 @@ def _declaration(job: Job) -> records.Declaration:
     return before
 
 
+def _foretell(jobs: Sequence[Job]) -> None:
+    """Say of every cell that is not done what it would take: by records of its config, else by one trial of it.
+
+    Raises: SystemExit if a trial fails, which has said why.
+    """
+    known: dict[str, CellForecast] = {}
+    keys = [forecasts.config_key(job.recipe, job.config) for job in jobs]
+    for key in dict.fromkeys(keys):
+        alike = [job for job, own in zip(jobs, keys, strict=True) if own == key]
+        done = [(job.finished, job.record) for job in alike if job.finished and job.record]
+        if len(done) == len(alike):
+            continue
+        if done:
+            known[key] = forecasts.from_records(done)
+        else:
+            known[key] = forecasts.from_trial(alike[0].recipe, alike[0].cell.flags)
+    for job, key in zip(jobs, keys, strict=True):
+        job.forecast = known.get(key) if job.record is None else None
+
+
+# What was paid without a record
+
+
+def _account_for(jobs: Sequence[Job]) -> None:
+    """Write down what runs cost that have left no record, in the folder of each sweep."""
+    states = {job.cell.folder_name: job.state for job in jobs}
+    for folder in dict.fromkeys(job.folder for job in jobs):
+        if folder.is_dir():
+            sweeps.write_unfinished(folder, _unfinished(folder, states))
+
+
+def _unfinished(folder: Path, states: Mapping[str, str]) -> list[sweeps.Unfinished]:
+    found = []
+    for config in sorted(folder.glob(f"*/*/*/{folders.CONFIG_NAME}")):
+        run = config.parent
+        if (run / records.RECORD_NAME).exists():
+            continue
+        cell = run.parent.parent.name
+        state = states.get(cell, "")
+        reading = _paid(run / "journal.jsonl")
+        found.append(
+            sweeps.Unfinished(
+                cell=cell,
+                run=run.name,
+                recipe=run.parent.name,
+                state=state if state.startswith(("failed", "stopped")) else "interrupted",
+                duration_s=reading.duration_s if reading else None,
+                cpu_s=reading.cpu_s if reading else None,
+                energy_j=reading.energy_j if reading else None,
+                label=reading.label if reading else "missing",
+            )
+        )
+    return found
+
+
+def _paid(journal: Path) -> energy.EnergyReading | None:
+    """What a journal says; None if it is gone or damaged."""
+    try:
+        return energy.read_journal(journal).total
+    except DamagedError:
+        return None
+
+
 # Running
 
 
 class _Runner:
-    """Runs jobs in turn, and passes on what it is told to the one that runs."""
+    """Runs jobs in turn, or on workers, and passes on what it is told to those that run."""
 
-    def __init__(self, jobs: Sequence[Job], out: Path) -> None:
+    def __init__(self, jobs: Sequence[Job], out: Path, send: workers.Send | None = None) -> None:
         self._jobs = jobs
         self._out = out
+        self._send = send
+        self._sent: Sequence[workers.Sent] = ()
         self._lock = folders.FolderLock(out)
         self._child: subprocess.Popen[bytes] | None = None
         self._stop = StopSignals(pass_on=self._tell)
@@ -260,9 +345,13 @@ class _Runner:
             self._wait_for_others()
             self._lock.acquire()
             _look(self._jobs)
-            for number, job in enumerate(self._jobs, 1):
-                if job.record is None and not self._stop.asked():
-                    self._run_one(job, f"{number} of {len(self._jobs)}")
+            _account_for(self._jobs)
+            if self._send is not None:
+                self._run_on_workers(self._send)
+            else:
+                for number, job in enumerate(self._jobs, 1):
+                    if job.record is None and not self._stop.asked():
+                        self._run_one(job, f"{number} of {len(self._jobs)}")
         finally:
             self._lock.release()
             self._stop.give_back()
@@ -281,16 +370,29 @@ class _Runner:
             has_said = True
             time.sleep(_POLL_S)
 
+    def _run_on_workers(self, send: workers.Send) -> None:
+        """Give all jobs that are not done to workers at once, and wait for them."""
+        jobs = [job for job in self._jobs if job.record is None]
+        for job in jobs:
+            _declare(job)
+        print(f"Sending {len(jobs)} of {len(self._jobs)} cells", flush=True)
+        self._sent = send([(job.command(), job.folder / job.cell.folder_name) for job in jobs])
+        began = time.monotonic()
+        for job, sent in zip(jobs, self._sent, strict=True):
+            code = sent.wait()
+            job.look()
+            job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
+            _account_for(self._jobs)
+
     def _run_one(self, job: Job, place: str) -> None:
-        folders.make_folder(job.folder)
-        if not job.declaration.exists():
-            files.write_json(job.declaration, records.to_json(job.declared))
+        _declare(job)
         verb = "Going on with" if job.unfinished else "Running"
         print(f"\n{verb} cell {place}: {' '.join([job.cell.name, *job.cell.settings])}", flush=True)
         began = time.monotonic()
         code = self._call(job.command())
         job.look()
         job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
+        _account_for(self._jobs)
 
     def _call(self, command: Sequence[str]) -> int:
         """Run a command in a process group of its own, so that Ctrl-C reaches it through us alone, once.
@@ -306,6 +408,15 @@ class _Runner:
     def _tell(self, number: int) -> None:
         if self._child is not None:
             self._child.send_signal(number)
+        for sent in self._sent:
+            sent.stop()
+
+
+def _declare(job: Job) -> None:
+    """Write down what the sweep declares, before its first run."""
+    folders.make_folder(job.folder)
+    if not job.declaration.exists():
+        files.write_json(job.declaration, records.to_json(job.declared))
 
 
 def _state(job: Job, code: int, duration_s: float, *, is_stopped: bool) -> str:
@@ -324,6 +435,8 @@ def _state(job: Job, code: int, duration_s: float, *, is_stopped: bool) -> str:
 def _list(jobs: Sequence[Job], out: Path) -> None:
     for name in dict.fromkeys(job.name for job in jobs):
         _print_table(name, [job for job in jobs if job.name == name])
+    for line in (*_forecast_lines(jobs), *_unfinished_lines(jobs), *_shared_lines(jobs)):
+        print(line)
     print(f"{sum(job.record is not None for job in jobs)} of {len(jobs)} cells are done, in")
     print(out)
 
@@ -341,10 +454,71 @@ def _print_table(name: str, jobs: Sequence[Job]) -> None:
     table.add_column("Recipe", overflow="fold", max_width=26)
     table.add_column("Settings", overflow="fold")
     table.add_column("State", no_wrap=True)
-    table.add_column(Text(shorten(formats.metric_name(metric), 10)), justify="right", no_wrap=True)
+    has_forecast = any(job.forecast for job in jobs)
+    if has_forecast:
+        for head in ("Time", "Energy", "Disk", "By"):
+            table.add_column(head, justify="right", no_wrap=True)
+    else:
+        table.add_column(Text(shorten(formats.metric_name(metric), 10)), justify="right", no_wrap=True)
     for job in jobs:
         result = words.main_result(job.record) if job.record else None
         value = formats.quality(metric, words.metric_value(result, metric))
-        cells = [job.cell.name, printable(" ".join(job.cell.settings)), job.state, value]
+        cells = [job.cell.name, printable(" ".join(job.cell.settings)), job.state]
+        cells += _forecast_cells(job.forecast) if has_forecast else [value]
         table.add_row(*map(Text, cells), style="red" if job.state.startswith("failed") else None)
     plain_console().print(table)
+
+
+def _forecast_cells(found: CellForecast | None) -> list[str]:
+    from smallmodels.report import formats
+
+    if found is None:
+        return ["", "", "", ""]
+    about = "" if found.label in records.COUNTED_LABELS or found.energy_j is None else "~"
+    energy_j = f"{about}{formats.energy(found.energy_j)}"
+    return [formats.duration(found.duration_s), energy_j, formats.size(found.disk_bytes, 2), found.source]
+
+
+def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
+    """What all cells take that are to run."""
+    from smallmodels.report import formats
+
+    found = [job.forecast for job in jobs if job.forecast]
+    if not found:
+        return []
+    joules = [one.energy_j for one in found]
+    in_all = None if None in joules else sum(value for value in joules if value is not None)
+    span = " to ".join(formats.duration(sum(getattr(one, name) for one in found)) for name in ("low_s", "high_s"))
+    is_counted = all(one.label in records.COUNTED_LABELS for one in found)
+    kind = "" if is_counted or in_all is None else " (an estimate, not a measurement)"
+    return [
+        f"{len(found)} cells take about {formats.duration(sum(one.duration_s for one in found))} ({span}), "
+        f"{formats.energy(in_all)}{kind} and {formats.size(sum(one.disk_bytes for one in found))} of disk.",
+        "Forecasts by a trial count what cells share in the cache for each of them.",
+    ]
+
+
+def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
+    """What was paid for runs that left no record."""
+    from smallmodels.report import formats
+
+    found = sweeps.read_unfinished(*{job.folder for job in jobs if job.folder.is_dir()})
+    if not found:
+        return []
+    cpu_s = [line.cpu_s for line in found if line.cpu_s is not None]
+    joules = [line.energy_j for line in found if line.energy_j is not None]
+    costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
+    known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
+    return [f"Runs without a record: {len(found)}, {known} to the account ({sweeps.UNFINISHED_NAME})."]
+
+
+def _shared_lines(jobs: Sequence[Job]) -> list[str]:
+    """Which cells were on one machine at the same time."""
+    stays = [stay for folder in {job.folder for job in jobs} for stay in sweeps.read_stays(folder)]
+    shared = sweeps.shared_nodes(stays)
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} cells shared a machine with others, so their times and joules are doubtful: "
+        f"{', '.join(sorted(shared))}"
+    ]

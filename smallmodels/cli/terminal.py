@@ -2,7 +2,7 @@
 
 import ast
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from smallmodels.text import shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from smallmodels.report import Evidence
 
 
 SHOWN_EXAMPLES, SHOWN_ANSWERS = 3, 3
@@ -41,19 +43,38 @@ def _first_line(path: Path) -> str:
         return "(cannot be read)"
 
 
-def show(record: records.RunRecord, *, phases: bool = False) -> None:
+def compare(found: Sequence[records.RunRecord], evidence: "Evidence") -> None:
+    """Print what a report says of runs, in 80 columns and without pictures.
+
+    Args:
+        found: Records of complete runs; at least one.
+        evidence: What belongs to them.
+    """
+    from smallmodels import report
+    from smallmodels.report import terminal
+
+    terminal.print_page(report.page_of(found, evidence), plain_console())
+
+
+def show(record: records.RunRecord, *, phases: bool = False, uses_per_day: float | None = None) -> None:
     """Print a record: its table, its summary, and the first of its examples.
 
     Args:
         record: Of a complete run.
         phases: Whether to print what each phase took as well, which a run says as it goes.
+        uses_per_day: Of the student, for the payback in days.
     """
     from smallmodels import progress, report
+    from smallmodels.report import words
 
     console = plain_console()
     console.print()
     console.print(report.terminal_table(record))
     console.print(report.summary(record))
+    for sentence in (*words.stop_sentences(record), *words.wall_sentences(record)):
+        console.print(sentence, markup=False)
+    for line in report.further_sentences(record, uses_per_day):
+        console.print(line, markup=False)
     if record.smoke:
         console.print("A smoke run of a few steps shows that everything works; its numbers mean nothing.")
     if phases and record.phases:

@@ -5,27 +5,51 @@ read side by side. `classifiers` is for labels of texts and words, `embedders` f
 """
 
 from smallmodels.distilling.classifiers import (
+    STATIC_DIMENSIONS,
+    STATIC_SOFT_WEIGHT,
+    STATIC_TEMPERATURE,
+    STATIC_TRAIN,
     Config,
     LayersConfig,
+    Lesson,
     Maker,
     distil_classifier,
     distil_layers,
+    in_tokens_of,
+    layers_maker,
+    losses_of,
+    prepare,
     smoke,
     split_options,
+    static_maker,
+    teach,
+    validation_of,
 )
 from smallmodels.distilling.embedders import Judge, distil_embedder, load_embedding_teacher
 from smallmodels.distilling.outcome import Distilled
 
 __all__ = [
+    "STATIC_DIMENSIONS",
+    "STATIC_SOFT_WEIGHT",
+    "STATIC_TEMPERATURE",
+    "STATIC_TRAIN",
     "Config",
     "Distilled",
     "Judge",
     "LayersConfig",
+    "Lesson",
     "Maker",
     "distil_classifier",
     "distil_embedder",
     "distil_layers",
+    "in_tokens_of",
+    "layers_maker",
     "load_embedding_teacher",
+    "losses_of",
+    "prepare",
     "smoke",
     "split_options",
+    "static_maker",
+    "teach",
+    "validation_of",
 ]

@@ -1,22 +1,28 @@
 """Distil a classifier for any task: the steps that its recipes share, from splits to a finished student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
-from smallmodels import evaluation, models, students, teachers, training
+from smallmodels import evaluation, models, sources, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
 from smallmodels.distilling.outcome import Distilled
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
+from smallmodels.static import StaticModel
 from smallmodels.students import Student
 from smallmodels.tasks import Task
 from smallmodels.training import TrainConfig
+
+STATIC_DIMENSIONS = 256
+STATIC_TEMPERATURE, STATIC_SOFT_WEIGHT = 1.0, 0.5
+STATIC_TRAIN = TrainConfig(learning_rate=1e-2, num_epochs=10, batch_size=64, weight_decay=0.0, dropout=True)
+"""What suits a student with one vector per token best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +133,101 @@ def split_options(config: Config) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What there is before a student is made: data, models, how they run, and what is to be learned."""
+
+    splits: Splits
+    """Cut into the base model's tokens."""
+    base: TextModel
+    """The teacher as it was fetched."""
+    fetched: sources.ModelFiles
+    is_tuned: bool
+    """Whether it was fine-tuned for these labels by others."""
+    compute: Compute
+    baselines: Mapping[str, Any]
+    """By role; each is a phase of that name."""
+    hard_loss: training.LossFn
+    """Of the labels."""
+    soft_loss: training.LossFn
+    """Of the teacher's answers and the labels."""
+    validate: training.Validate
+
+
+def prepare(run: Run, config: Config, task: Task, splits: Splits, *, teacher_name: str) -> Lesson:
+    """Models with their licences checked, how they run, baselines, and losses.
+
+    Args: As `distil_classifier`.
+    """
+    run.add_source(splits.source)
+    run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
+    base, fetched, is_tuned = task.load_model(
+        teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
+    )
+    run.add_source(fetched.source)
+    splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
+    num_classes = len(splits.label_names)
+    baselines = {
+        role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
+    }
+    hard_loss, soft_loss = losses_of(task, config)
+    return Lesson(
+        splits, base, fetched, is_tuned, compute, baselines, hard_loss, soft_loss, validation_of(task, splits, compute)
+    )
+
+
+def losses_of(task: Task, config: Config) -> tuple[training.LossFn, training.LossFn]:
+    """What a student learns from labels alone, and from them and the teacher."""
+    of_labels, of_teacher, logits_of = task.hard_loss, task.soft_loss, task.logits
+
+    def hard_loss(model: Model, batch: Batch) -> Tensor:
+        return of_labels(logits_of(model, batch), batch.labels)
+
+    def soft_loss(model: Model, batch: Batch) -> Tensor:
+        logits = logits_of(model, batch)
+        soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
+        return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
+
+    return hard_loss, soft_loss
+
+
+def validation_of(task: Task, splits: Splits, compute: Compute) -> training.Validate:
+    """The task's metric of a model on validation."""
+    metric, measure = task.metric, task.validate
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {metric: measure(model, splits, compute=compute)}
+
+    return validate
+
+
+def teach(run: Run, config: Config, lesson: Lesson) -> tuple[TextModel, teachers.Signals]:
+    """The teacher, fine-tuned once, and its logits, stored once; other runs find both in the cache."""
+    teacher, splits, compute = lesson.base, lesson.splits, lesson.compute
+    if not lesson.is_tuned:
+        teacher = run.phase(
+            "teacher",
+            teachers.fine_tune,
+            lesson.base.copy(),
+            splits.train,
+            lesson.hard_loss,
+            config.teacher_train,
+            seed=config.teacher_seed,
+            validation=splits.validation,
+            validate=lesson.validate,
+            compute=compute,
+        )
+    return teacher, run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+
+
+def in_tokens_of(student: TextModel, teacher: TextModel, splits: Splits) -> Splits:
+    """Splits for a student that may have tokens of its own; the teacher's rows stay with their texts."""
+    if student.tokenizer is teacher.tokenizer:
+        return splits
+    return splits.tokenize(student.tokenizer, max_length=student.max_length)
+
+
 def distil_classifier(
     run: Run,
     config: Config,
@@ -149,57 +250,20 @@ def distil_classifier(
         noun: What the student is, for the title: `3-layer text classifier`.
     """
     # 1. Models: licences checked, and what cannot be had refused before anything is paid
-    run.add_source(splits.source)
-    run.say(teachers.require_space(task.num_signal_rows(splits.train), len(task.outputs(splits)), run.folder))
-    base, fetched, is_tuned = task.load_model(
-        teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
-    )
-    run.add_source(fetched.source)
-    splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
-    compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
+    lesson = prepare(run, config, task, splits, teacher_name=teacher_name)
+    splits, base, compute, baselines = lesson.splits, lesson.base, lesson.compute, lesson.baselines
+    hard_loss, soft_loss, validate = lesson.hard_loss, lesson.soft_loss, lesson.validate
+    is_tuned, fetched = lesson.is_tuned, lesson.fetched
     small_base = maker.make(base, splits.train, compute, "base_")
-    num_classes = len(splits.label_names)
-    baselines = {
-        role: run.phase(role, fit, splits.train, num_classes=num_classes) for role, fit in task.baselines.items()
-    }
-    of_labels, of_teacher, logits_of = task.hard_loss, task.soft_loss, task.logits
-    metric, measure = task.metric, task.validate
-
-    def hard_loss(model: Model, batch: Batch) -> Tensor:
-        return of_labels(logits_of(model, batch), batch.labels)
-
-    def soft_loss(model: Model, batch: Batch) -> Tensor:
-        logits = logits_of(model, batch)
-        soft = of_teacher(logits, batch.teacher, temperature=config.temperature)
-        return config.soft_weight * soft + (1 - config.soft_weight) * of_labels(logits, batch.labels)
-
-    def validate(model: TextModel) -> dict[str, float]:
-        return {metric: measure(model, splits, compute=compute)}
-
     maker.objective(soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid
 
-    # 2. Teacher: fine-tuned once, and its logits stored once; other runs find both in the cache
-    teacher = base
-    if not is_tuned:
-        teacher = run.phase(
-            "teacher",
-            teachers.fine_tune,
-            base.copy(),
-            splits.train,
-            hard_loss,
-            config.teacher_train,
-            seed=config.teacher_seed,
-            validation=splits.validation,
-            validate=validate,
-            compute=compute,
-        )
-    signals = run.phase("cache", teachers.store_signals, teacher, splits.train, compute=compute)
+    # 2. Teacher: fine-tuned once, and its logits stored once
+    teacher, signals = teach(run, config, lesson)
 
     # 3. Student, and the same student without a teacher at equal cost
     untrained = maker.make(teacher, splits.train, compute, "")
-    splits = replace(splits, train=splits.train.with_signals(signals))
-    if untrained.tokenizer is not teacher.tokenizer:  # its own tokens; the teacher's rows stay with their texts
-        splits = splits.tokenize(untrained.tokenizer, max_length=untrained.max_length)
+    splits = in_tokens_of(untrained, teacher, replace(splits, train=splits.train.with_signals(signals)))
+    validate = validation_of(task, splits, compute)
     loss_fn = maker.objective(soft_loss, untrained, teacher, compute)
     how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
     student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
@@ -210,7 +274,7 @@ def distil_classifier(
         )
     else:
         paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
-    if loss_fn is not soft_loss:  # no phase has steps without the teacher yet
+    if loss_fn is not soft_loss and run.affords("label_only"):  # no phase has steps without the teacher yet
         for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
             run.phase(
                 name, training.probe, untrained, splits.train, probed, config.train, seed=config.seed, compute=compute
@@ -220,13 +284,15 @@ def distil_classifier(
         ratio = run.cost_ratio(phases, to=["train"])
         if loss_fn is not soft_loss:
             ratio *= run.cost_ratio(["probe_live"], to=["probe_label_only"])
-        return training.steps_at_cost(splits.train, config.train, ratio=ratio)
+        return training.steps_at_cost(student, ratio=ratio)
 
     controls = {}
     for role, phases in paid_for.items():
-        steps = run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))
-        plan = replace(config.train, max_steps=steps)
-        controls[role] = run.phase(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
+        if run.affords(role):
+            plan = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
+            control = run.control(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
+            if control is not None:
+                controls[role] = control
 
     # 4. The test split is read here, once
     tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)
@@ -281,14 +347,52 @@ def distil_layers(
             f"the objective {config.objective} is for labels of whole texts, and here each word has one: choose "
             "soft_targets"
         )
+    noun = f"{config.num_layers}-layer {noun}"
+    return distil_classifier(run, config, task, splits, layers_maker(run, config), teacher_name=teacher_name, noun=noun)
+
+
+def layers_maker(run: Run, config: LayersConfig) -> Maker:
+    """Students of a model's layers, as the config asks for them."""
     is_narrow = config.hidden_size is not None or config.intermediate_size is not None
-    maker = Maker(
+    return Maker(
         make=partial(_of_layers, run, config, is_narrow),
         phases=("importance",) if is_narrow else (),
         objective=partial(_objective, config),
     )
-    noun = f"{config.num_layers}-layer {noun}"
-    return distil_classifier(run, config, task, splits, maker, teacher_name=teacher_name, noun=noun)
+
+
+def static_maker(
+    run: Run,
+    label_names: Sequence[str],
+    *,
+    dimensions: int = STATIC_DIMENSIONS,
+    head_size: int | None = None,
+    trim_vocabulary: bool = True,
+    seed: int = 0,
+) -> Maker:
+    """Students with one vector per token: the teacher's of each token alone, its main directions, and a head.
+
+    Args:
+        run: Gets the phase `vectors`.
+        label_names: Of the classes.
+        dimensions: Of a vector; at most the teacher's width.
+        head_size: Width of a hidden layer between embedding and labels; without it, one linear layer.
+        trim_vocabulary: Keep only the tokens that the training texts need, and those that others fall back on.
+        seed: Of the head.
+    """
+
+    def make(model: TextModel, train: Split, compute: Compute, prefix: str) -> Student:
+        small = students.trim_vocabulary(model, train.whole_texts) if trim_vocabulary else model
+        vectors = run.phase(f"{prefix}vectors", students.token_vectors, small, compute=compute)
+        centred = vectors - vectors.mean(0)
+        vectors = centred @ students.principal_axes(centred, dimensions)
+        embedder = students.static_embedder(small, vectors, texts=train.whole_texts)
+        return students.add_classifier(embedder, label_names, hidden_size=head_size, seed=seed)
+
+    def as_used(student: Student) -> StaticModel:
+        return models.to_numpy(student).in_fp16()
+
+    return Maker(make, phases=("vectors",), as_used=as_used)
 
 
 def _of_layers(

@@ -8,13 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smallmodels import energy, files, models, records
+from smallmodels import energy, files, models, records, trials
 from smallmodels.data.splits import Split
 from smallmodels.evaluation.contenders import Contenders, as_contender, forward
 from smallmodels.evaluation.uses import is_embedder
 from smallmodels.evaluation.vectors import pair_similarities
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
+
+_TRIED_WINDOW_S = 0.1
+"""In a trial: a window is as long as it is told to be, so its cost is known without it."""
+_LEAST_LATENCIES, _MOST_LATENCIES, _WARM_UP = 8, 400, 3
+"""Single uses, of which the first are not counted."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def measure_inference(
         context: Of the run; its energy reading is taken at the edges of each window.
     """
     compute = compute or models.choose_compute()
+    wanted_s, trial = window_s, trials.current()
+    window_s = wanted_s if trial is None else min(wanted_s, _TRIED_WINDOW_S)
     few = dataclasses.replace(split, tokens=None, teacher=None)
     few = few.take(np.linspace(0, len(split) - 1, min(max_examples, len(split))).astype(np.int64))
     shapes = {role: _shape(as_contender(value).model) for role, value in contenders.items()}
@@ -68,13 +75,17 @@ def measure_inference(
     latencies = {role: _latencies(use, few, compute, seconds=window_s / 2) for role, use in uses.items()}
     windows: dict[str, list[records.InferenceWindow]] = {role: [] for role in uses}
     labels: dict[str, records.EnergyLabel] = dict.fromkeys(uses, "missing")
-    num_rounds = 1 if protocol == "smoke" else 3
+    num_wanted = 1 if protocol == "smoke" else 3
+    num_rounds = num_wanted if trial is None else 1
     for number in range(num_rounds):  # in turn, so that a machine that slows down slows all of them
         for role, use in uses.items():
             window, label = _window(use, few, batch_size, number, window_s, compute, context)
             windows[role].append(window)
             labels[role] = label
         context.progress(number + 1, num_rounds)
+    if trial is not None:
+        for role in uses:
+            trial.leave_out(_left_out(latencies[role], windows[role][0], batch_size, wanted_s, window_s, num_wanted))
     lines = {
         role: _inference(role, model, compute, latencies[role], windows[role], labels[role], batch_size, protocol)
         for role, model in models_of.items()
@@ -143,13 +154,42 @@ def _latencies(use: Any, split: Split, compute: Compute, *, seconds: float) -> l
     latencies: list[float] = []
     singles = _cut(split, 1)
     deadline, i = time.perf_counter() + seconds, 0
-    while i < 8 or (time.perf_counter() < deadline and i < 400):
+    while i < _LEAST_LATENCIES or (time.perf_counter() < deadline and i < _MOST_LATENCIES):
         begin = time.perf_counter()
         use(singles[i % len(singles)])
         compute.synchronize()
         latencies.append(time.perf_counter() - begin)
         i += 1
-    return latencies[3:]
+    return latencies[_WARM_UP:]
+
+
+def _left_out(
+    latencies: list[float],
+    window: records.InferenceWindow,
+    batch_size: int,
+    wanted_s: float,
+    window_s: float,
+    num_windows: int,
+) -> trials.Cost:
+    """What the measurement of a model would take beyond its trial.
+
+    Args:
+        latencies: Seconds of single uses.
+        window: Of the trial.
+        batch_size: Texts per call.
+        wanted_s: Shortest window.
+        window_s: Shortest window of the trial.
+        num_windows: That there would be.
+    """
+    single_s = float(np.mean(latencies))
+    singles_s = [
+        max(_LEAST_LATENCIES * single_s, min(length_s / 2, _MOST_LATENCIES * single_s))
+        for length_s in (wanted_s, window_s)
+    ]
+    call_s = window.duration_s / max(1, round(window.num_examples / batch_size))
+    whole_s = max(call_s, wanted_s + call_s / 2)  # a window ends with a call
+    left_s = max(0.0, num_windows * whole_s - window.duration_s) + singles_s[0] - singles_s[1]
+    return trials.Cost(left_s, left_s * window.cpu_s / window.duration_s)
 
 
 def _cut(split: Split, size: int) -> list[Split]:

@@ -4,7 +4,8 @@ Every interval covers 95 %. Resampling is seeded, so the same arrays give the sa
 
 `classes` is for one class per item, `multilabel` for several labels, `spans` for tagged words, `scores` for numbers,
 `retrieval` for ranks, `abstention` for models that may give no answer, `groups` for values side by side, `intervals`
-for means and differences, `repayment` for when a cost is saved again.
+for means and differences, `comparing` for which of two models is better over seeds and items, `repayment` for when a
+cost is saved again.
 """
 
 from smallmodels.metrics.abstention import (
@@ -14,6 +15,24 @@ from smallmodels.metrics.abstention import (
     risk_coverage,
 )
 from smallmodels.metrics.classes import accuracy, agreement, expected_calibration_error, macro_f1, per_class_table
+from smallmodels.metrics.comparing import (
+    Difference,
+    Items,
+    Spread,
+    Verdict,
+    cost_to_reach,
+    difference,
+    is_within,
+    macro_f1_items,
+    mean_items,
+    paired_bootstrap,
+    ratio_items,
+    seed_difference,
+    spread,
+    unpaired_items,
+    value_of,
+    verdict,
+)
 from smallmodels.metrics.groups import GroupComparison, compare_groups, per_group
 from smallmodels.metrics.intervals import (
     mean_with_interval,
@@ -28,17 +47,21 @@ from smallmodels.metrics.multilabel import (
     multilabel_f1,
     per_label_table,
 )
-from smallmodels.metrics.repayment import PaybackEstimate, payback
+from smallmodels.metrics.repayment import PaybackEstimate, payback, payback_over_runs
 from smallmodels.metrics.retrieval import reciprocal_ranks
 from smallmodels.metrics.scores import mean_spearman, pearson, spearman
 from smallmodels.metrics.spans import Scheme, SpanScores, scheme_of, span_scores, spans_of
 
 __all__ = [
+    "Difference",
     "GroupComparison",
+    "Items",
     "PaybackEstimate",
     "RiskCoverage",
     "Scheme",
     "SpanScores",
+    "Spread",
+    "Verdict",
     "accuracy",
     "accuracy_at_coverage",
     "agreement",
@@ -47,23 +70,36 @@ __all__ = [
     "choose_threshold",
     "choose_thresholds",
     "compare_groups",
+    "cost_to_reach",
+    "difference",
     "expected_calibration_error",
+    "is_within",
     "macro_f1",
+    "macro_f1_items",
+    "mean_items",
     "mean_spearman",
     "mean_with_interval",
     "multilabel_f1",
+    "paired_bootstrap",
     "paired_difference",
     "payback",
+    "payback_over_runs",
     "pearson",
     "per_class_table",
     "per_group",
     "per_label_table",
+    "ratio_items",
     "ratio_with_interval",
     "reciprocal_ranks",
     "risk_coverage",
     "scheme_of",
+    "seed_difference",
     "span_scores",
     "spans_of",
     "spearman",
+    "spread",
     "student_t_interval",
+    "unpaired_items",
+    "value_of",
+    "verdict",
 ]

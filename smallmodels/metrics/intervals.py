@@ -148,6 +148,31 @@ def paired_difference(ours: Values, theirs: Values, *, n_bootstrap: int = 2000, 
     return Metric(value=value, low=low, high=high, n=n)
 
 
+def welch_half_width(a: Floats, b: Floats) -> float | None:
+    """Half the width of Welch's interval for the difference of two means; None if a side has one value."""
+    if min(len(a), len(b)) < 2:
+        return None
+    square_a, square_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    if square_a + square_b == 0:
+        return 0.0
+    degrees = (square_a + square_b) ** 2 / (square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1))
+    return t_quantile(float(degrees)) * math.sqrt(square_a + square_b)
+
+
+def mover_difference(ours: Metric, theirs: Metric) -> tuple[float, float]:
+    """Ends of the interval of ours minus theirs, from the interval of each, which must be known.
+
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095.
+    """
+    assert ours.low is not None, "both intervals are known"
+    assert ours.high is not None
+    assert theirs.low is not None
+    assert theirs.high is not None
+    value = ours.value - theirs.value
+    down = math.hypot(ours.value - ours.low, theirs.high - theirs.value)
+    return value - down, value + math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+
+
 def _wilson(share: float, n: int) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))

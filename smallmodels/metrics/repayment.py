@@ -1,13 +1,16 @@
-"""After how many uses the cost of building a student is saved again."""
+"""After how many uses the cost of building a student is saved again, from one run or from several seeds."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from smallmodels.errors import InputError
 from smallmodels.metrics.checks import Floats, finite
-from smallmodels.metrics.intervals import t_quantile
+from smallmodels.metrics.intervals import t_quantile, welch_half_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def payback(
     if saved <= 0:
         more = f"{_short(-saved)} {unit} more than" if saved < 0 else "as much as"
         return never(f"a use of the student costs {more} one of the {who}")
-    half = _welch_half_width(reference_costs, student_costs)
+    half = welch_half_width(reference_costs, student_costs)
     if half is not None and saved - half <= 0:
         return never(
             f"the saving of {_short(saved)} {unit} per use is within the noise of the measurement (± {_short(half)})"
@@ -85,22 +88,77 @@ def payback(
     )
 
 
+def payback_over_runs(
+    builds: Sequence[float],
+    savings: Sequence[float],
+    *,
+    quality_ok: bool,
+    unit: Literal["J", "CPU-s"] = "J",
+    replaces: str = "teacher",
+) -> PaybackEstimate:
+    """Uses after which a student has paid for itself, from runs that differ in their seed.
+
+    The estimate is mean build over mean saving. Its interval is Fieller's, which holds the uses at which build minus
+    uses times saving is not told apart from zero by Student's t over the runs. Where the interval of the saving itself
+    touches zero there is no such number of uses, which is "never".
+
+    Args:
+        builds: What was paid for the student, ≥ 0, in `unit`, for each run; the same for all where it is one bill.
+        savings: Cost of one use of what is replaced minus the student's, in `unit`, for each run.
+        quality_ok: Whether the student's quality is close enough to what it replaces.
+        unit: Of all costs; only the sentence needs it.
+        replaces: The role that the student replaces; only the sentence needs it.
+
+    Raises: InputError if the lengths differ, or a value is missing, not finite, or a negative build.
+
+    Source: Fieller 1954, doi:10.1111/j.2517-6161.1954.tb00159.x.
+    """
+    built, saved = _costs("builds", builds), finite("savings", savings)
+    if len(built) != len(saved):
+        raise InputError(f"builds and savings should be one for each run, got {len(built)} and {len(saved)}")
+    build, saving, who = float(built.mean()), float(saved.mean()), replaces.replace("_", " ")
+    estimate = PaybackEstimate(saved_per_use=saving, uses=None, low=None, high=None, reason="")
+
+    def never(why: str) -> PaybackEstimate:
+        return dataclasses.replace(estimate, reason=f"Never: {why}.")
+
+    if not quality_ok:
+        return never(f"the student's quality is not close enough to the {who}'s to replace it")
+    if saving <= 0:
+        more = f"{_short(-saving)} {unit} more than" if saving < 0 else "as much as"
+        return never(f"a use of the student costs {more} one of the {who}")
+    half = t_quantile(len(saved) - 1) * float(saved.std(ddof=1)) / math.sqrt(len(saved)) if len(saved) > 1 else None
+    if half is not None and half >= saving:
+        return never(
+            f"the saving of {_short(saving)} {unit} per use is within what {len(saved)} runs differ by "
+            f"(± {_short(half)})"
+        )
+    low, high = _fieller(built, saved) if len(built) > 1 else (None, None)
+    reason = (
+        f"Each use saves {_short(saving)} {unit} against the {who}, so {_short(build)} {unit} are saved again after "
+        f"{_short(math.ceil(build / saving))} uses"
+    )
+    reason += "" if low is not None else "; a single run was made, so there is no interval over runs"
+    return dataclasses.replace(estimate, uses=build / saving, low=low, high=high, reason=f"{reason}.")
+
+
+def _fieller(above: Floats, below: Floats) -> tuple[float, float]:
+    """Fieller's interval for mean over mean of pairs, where the mean below is told apart from zero; at least 0."""
+    n = len(above)
+    square = t_quantile(n - 1) ** 2 / n
+    (var_above, both), (_, var_below) = np.cov(above, below, ddof=1)
+    a = float(below.mean() ** 2 - square * var_below)
+    b = float(above.mean() * below.mean() - square * both)
+    c = float(above.mean() ** 2 - square * var_above)
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return max((b - root) / a, 0.0), max((b + root) / a, 0.0)
+
+
 def _costs(name: str, values: Sequence[float]) -> Floats:
     costs = finite(name, values)
     if (costs < 0).any():
         raise InputError(f"{name} should be costs ≥ 0, found {costs.min()}: check the measurement")
     return costs
-
-
-def _welch_half_width(a: Floats, b: Floats) -> float | None:
-    """Half the width of Welch's interval for the difference of two means; None if a side has one value."""
-    if min(len(a), len(b)) < 2:
-        return None
-    square_a, square_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    if square_a + square_b == 0:
-        return 0.0
-    degrees = (square_a + square_b) ** 2 / (square_a**2 / (len(a) - 1) + square_b**2 / (len(b) - 1))
-    return t_quantile(float(degrees)) * math.sqrt(square_a + square_b)
 
 
 def _short(number: float) -> str:

@@ -26,7 +26,7 @@ from smallmodels.models.facts import (
     vocabulary_size,
 )
 from smallmodels.models.first_token import compute_every_token
-from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words
+from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words, passes_in_part
 from smallmodels.models.fresh import byte_level_bpe, new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
@@ -97,6 +97,7 @@ __all__ = [
     "new_tokenizer",
     "num_operations",
     "num_parameters",
+    "passes_in_part",
     "pick_device",
     "plain_tokenizer",
     "require_four_bit",

@@ -80,6 +80,8 @@ class Compute:
                 _register_masked()
             has_choice = getattr(transformer, "_supports_sdpa", True)  # Gemma 2 has not
             transformer.set_attn_implementation(self.attention if has_choice else "eager")
+        if self.device == "cpu":
+            memory.keep_freed()
         first_token.shorten(model)
         return model.to(self.device)
 
@@ -295,6 +297,7 @@ class _Passes:
         by_length = np.argsort(tokens.lengths, kind="stable")
         middle = int(np.searchsorted(np.cumsum(tokens.lengths[by_length]), tokens.lengths.sum() / 2))
         self.typical_first = np.roll(by_length, -middle)
+        self.warm: set[Compute] = set()
 
     def __call__(self, compute: Compute) -> float:
         """Seconds per token; infinite where the memory does not suffice, or there is nothing to pack."""
@@ -303,12 +306,11 @@ class _Passes:
             return float("inf")
         try:
             network = compute.place(self.network)
-            compute.synchronize()
+            if compute not in self.warm:  # the first products of a shape wait for machine code to be made for it
+                self._pass(network, batch, compute)
+                self.warm.add(compute)
             begin = time.perf_counter()
-            with compute.autocast():
-                output = network(**batch.inputs)
-            (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
-            compute.synchronize()
+            self._pass(network, batch, compute)
             return (time.perf_counter() - begin) / batch.num_tokens
         except (MemoryError, RuntimeError) as error:
             if not memory.is_exhausted(error):
@@ -316,6 +318,12 @@ class _Passes:
             return float("inf")
         finally:
             self.network.zero_grad(set_to_none=True)
+
+    def _pass(self, network: nn.Module, batch: batches.Batch, compute: Compute) -> None:
+        with compute.autocast():
+            output = network(**batch.inputs)
+        (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
+        compute.synchronize()
 
     def _batch(self, compute: Compute) -> batches.Batch:
         """So many of the typical texts as a pass takes, again and again where there are too few."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smallmodels import arrays, losses
+from smallmodels import arrays, losses, trials
 from smallmodels.arrays import Ragged
 from smallmodels.data import batches
 from smallmodels.data.splits import Split, Tokens, tokenize
@@ -17,6 +17,7 @@ from smallmodels.models.facts import Operations
 from smallmodels.models.language_model import LanguageModel
 from smallmodels.models.loading import TextModel, require_own_tokens
 from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.trials import Trial
 
 
 def forward_all(
@@ -37,7 +38,7 @@ def forward_all(
     result = np.zeros((len(tokens.lengths), *width), dtype=np.float32)
     for indices, values_NC in rows:
         result[indices] = values_NC.cpu().numpy()
-    return result
+    return _filled(result, [indices for indices, _ in rows])
 
 
 def forward_words(
@@ -59,10 +60,23 @@ def forward_words(
     for indices, is_first, values in _passes(model, tokens, compute, context):
         ends = is_first.sum(1).cumsum(0)[:-1].tolist()
         found |= dict(zip(indices.tolist(), np.split(values.cpu().numpy(), ends), strict=True))
-    growing = arrays.GrowingRows(np.float32, next(iter(found.values())).shape[1:])
+    any_values = next(iter(found.values()))
+    growing = arrays.GrowingRows(np.float32, any_values.shape[1:])
     for row in range(len(tokens.lengths)):
+        if row not in found:  # left out in a trial
+            num_words = int(tokens.targets[tokens.offsets[row] : tokens.offsets[row + 1]].sum())
+            found[row] = np.resize(any_values, (num_words, *any_values.shape[1:]))
         growing.append(found[row], [len(found[row])])
     return Ragged(*growing.done())
+
+
+def _filled(values: npt.NDArray[np.float32], done: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+    """Values of which a trial did these rows alone; the others get theirs, one after the other."""
+    is_left = np.ones(len(values), dtype=bool)
+    is_left[np.concatenate([np.zeros(0, dtype=np.int64), *done])] = False
+    if is_left.any():
+        values[is_left] = np.resize(values[~is_left], (int(is_left.sum()), *values.shape[1:]))
+    return values
 
 
 def _passes(
@@ -77,8 +91,9 @@ def _passes(
     network = compute.place(model.model).eval()
     operations, is_words = Operations.of(network), tokens.targets is not None
     done = []
+    plan = batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass)
     with torch.inference_mode(), compute.autocast():
-        for indices in batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass):
+        for indices in trials.part(plan, lambda indices: int(tokens.lengths[indices].sum())):
             if context.should_stop():
                 raise RunInterruptedError("the forward pass was stopped, and starts again when the run resumes")
             padded = batches.pad(tokens, indices)
@@ -97,6 +112,12 @@ def _passes(
             )
             done.append((indices, is_first, values.float()))
     return done
+
+
+def passes_in_part(trial: Trial, tokens: Tokens, compute: Compute) -> Iterator[npt.NDArray[np.int64]]:
+    """In a trial: places of the texts of some passes, for those who take `forward_targets` of these texts alone."""
+    plan = batches.plan_inference(tokens.lengths, max_tokens=compute.tokens_per_pass)
+    return trial.part(plan, lambda indices: int(tokens.lengths[indices].sum()))
 
 
 def forward_targets(

@@ -13,54 +13,68 @@ from typing import TYPE_CHECKING
 from smallmodels import files
 from smallmodels.errors import InputError
 from smallmodels.records import Inference, RunRecord
-from smallmodels.report import figures, formats, several, single, words
-from smallmodels.report.page import to_html, to_markdown, writer
+from smallmodels.report import figures, formats, learning, several, single, words
+from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
+from smallmodels.report.page import Page, to_html, to_markdown, writer
+from smallmodels.report.systems import build_cost
 from smallmodels.report.words import summary
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["PAGE_NAME", "run_page", "summary", "terminal_table", "write_report", "writer"]
-
-PAGE_NAME = "index.html"
-"""What a browser, and a server of files, opens in a folder."""
+__all__ = [
+    "NO_EVIDENCE",
+    "Evidence",
+    "Unfinished",
+    "page_of",
+    "run_page",
+    "summary",
+    "terminal_table",
+    "write_report",
+    "writer",
+]
 
 _CSV_HEAD = (
     "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "
     "batch_size throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
     "build_energy_j_with_teacher build_cpu_s_with_teacher run_energy_j run_cpu_s run_energy_label contended smoke "
-    "fingerprint"
+    "fingerprint sweep_id margin num_threads paid_build_energy_j paid_build_cpu_s"
 )
 
 
 def run_page(record: RunRecord) -> str:
     """The page of one run as self-contained HTML: no network, readable from a file, and whole without its script."""
-    return to_html(single.page(record))
+    return to_html(several.page_of_one(record))
 
 
-def write_report(records: Sequence[RunRecord], folder: Path, *, name: str = "report") -> list[Path]:
+def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Evidence = NO_EVIDENCE) -> list[Path]:
     """Write the report of one run, or the comparison of several.
 
     Args:
         records: At least one.
         folder: Where to write; made if it is absent.
-        name: Start of the name of every file but the page, which is `index.html`.
+        evidence: Predictions and unfinished runs that belong to them.
 
-    Returns: The files: HTML, Markdown, CSV, and each picture as SVG and PNG.
+    Returns: The files: `index.html`, `report.md`, `results.csv`, and each picture as SVG and PNG.
     Raises: InputError if there is no record.
     """
     if not records:
         raise InputError("a report needs at least one record, got none: name a run folder that holds a record.json")
     folder.mkdir(parents=True, exist_ok=True)
-    page = single.page(records[0]) if len(records) == 1 else several.page(records)
-    written = [folder / PAGE_NAME, folder / f"{name}.md", folder / f"{name}.csv"]
-    pictures = {panel.name: f"{name}-{panel.name}.svg" for panel in page.panels()}
+    page = page_of(records, evidence)
+    written = [folder / "index.html", folder / "report.md", folder / "results.csv"]
+    pictures = {panel.name: f"{panel.name}.svg" for panel in page.panels()}
     files.write_text(written[0], to_html(page))
     files.write_text(written[1], to_markdown(page, pictures))
     files.write_text(written[2], _csv(records))
     for panel in page.panels():
-        written += figures.write(panel.figure, folder / f"{name}-{panel.name}", title=panel.alt)
+        written += figures.write(panel.figure, folder / panel.name, title=panel.alt)
     return written
+
+
+def page_of(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page:
+    """What a report says, before it is HTML, Markdown, or lines in a terminal."""
+    return several.page_of_one(records[0], evidence) if len(records) == 1 else several.page(records, evidence)
 
 
 def _csv(records: Sequence[RunRecord]) -> str:
@@ -76,7 +90,9 @@ def _csv(records: Sequence[RunRecord]) -> str:
                 row += [found.value, found.low, found.high, found.n, *_use_values(use)]
                 row += [*record.cost_of(result.built_by), *record.cost_of([*result.built_by, *result.teacher_phases])]
                 row += [record.energy_j, record.cpu_s, record.energy_label, record.contended, record.smoke]
-                writer.writerow([formats.csv_cell(value) for value in [*row, record.environment.fingerprint]])
+                row += [record.environment.fingerprint, record.sweep_id, record.margin, record.environment.num_threads]
+                row += [build_cost(record, result.role, unit, teacher=False, caches=False) for unit in ("J", "CPU-s")]
+                writer.writerow([formats.csv_cell(value) for value in row])
     return out.getvalue()
 
 
@@ -87,6 +103,16 @@ def _use_values(use: Inference | None) -> list[float | str | None]:
         use.num_parameters, use.size_bytes, use.latency_p50_s, use.latency_p95_s, use.batch_size, use.throughput_per_s,
         use.energy_j_per_1000, use.cpu_s_per_1000, use.label, use.protocol,
     ]  # fmt: skip
+
+
+def further_sentences(record: RunRecord, uses_per_day: float | None = None) -> list[str]:
+    """What one run says beyond its summary: whether to distil, what it took to come near the teacher, days to repay."""
+    (group,) = several.analysed([record])
+    said = [group.advice, learning.run_sentence(record, group.unit)]
+    if uses_per_day and record.payback is not None and record.payback.uses is not None and not record.smoke:
+        days = single.days_words(record.payback.uses / uses_per_day)
+        said.append(f"At {uses_per_day:,.15g} uses a day, building the student is repaid after {days}.")
+    return [sentence for sentence in said if sentence]
 
 
 def terminal_table(record: RunRecord) -> "Table":

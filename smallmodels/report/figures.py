@@ -262,8 +262,7 @@ def lines(
     x: Scale,
     y: Scale,
     y_words: Callable[[float], str] = axes.plain_number,
-    level: float | None = None,
-    level_words: str = "",
+    levels: Sequence[tuple[str, float]] = (),
     signs: bool = True,
 ) -> Drawing:
     """Lines through values; each is a mark, and its name stands at its end where there is room.
@@ -275,15 +274,14 @@ def lines(
         x: Axis to the right.
         y: Axis upwards.
         y_words: How a value of y is written beside the axis.
-        level: A value of y with a line of its own, such as that above which something pays.
-        level_words: What the level means.
+        levels: Names and values of y with a line of their own, such as that below which something pays.
         signs: Whether every value has a sign.
     """
     items: list[Item | Mark] = [*axes.frame(x, y, x_label=x_label, y_label=y_label, y_words=y_words)]
-    if level is not None:
+    for name, level in levels:
         at = y.place(level)
-        items.append(Line(places=[(x.start, at), (x.end, at)], colour="ink", width=1.2, dash=(5, 4)))
-        items.append(Words(x=x.end, y=at - 5, text=level_words, anchor="end", colour="soft", size=11))
+        items.append(Line(places=[(x.start, at), (x.end, at)], colour="ink", width=1.0, dash=(5, 4)))
+        items.append(Words(x=x.end, y=at - 3, text=clean(name, 24), anchor="end", colour="soft", size=10))
     names, seen = [], set()
     for each in series:
         mark, end = _line_mark(each, x, y, signs=signs and len(series) <= _MAX_SIGNED)
@@ -341,14 +339,29 @@ def _thinned(count: int, best: int) -> list[int]:
 
 
 def curves(
-    series: Sequence[Series], *, x_label: str, y_label: str, percent: bool, lower_is_better: bool = False
+    series: Sequence[Series],
+    levels: Sequence[tuple[str, float]],
+    *,
+    x_label: str,
+    y_label: str,
+    percent: bool,
+    lower_is_better: bool = False,
 ) -> Drawing:
-    """Quality during the training of several runs, larger being better, against what it had cost so far."""
+    """Quality during the training of several runs against what it had cost so far, with levels to reach.
+
+    Args:
+        series: At least one, with the sign that makes larger better.
+        levels: Names and heights, with the same sign.
+        x_label: Cost with its unit.
+        y_label: Name of the metric.
+        percent: Whether quality is shown in percent.
+        lower_is_better: Whether the heights are the metric's negative, which is shown without its sign.
+    """
     unit = _Unit(percent, lower_is_better)
     start, end = axes.across()
     x = axes.logarithmic([v for s in series for v in s.xs], start=start, end=end)
-    y = _quality_scale([v for s in series for v in s.ys])
-    return lines(series, x_label=x_label, y_label=y_label, x=x, y=y, y_words=unit.tick)
+    y = _quality_scale([*(v for s in series for v in s.ys), *(height for _, height in levels)])
+    return lines(series, levels=levels, x_label=x_label, y_label=y_label, x=x, y=y, y_words=unit.tick)
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """Which model is worth its cost: the Pareto front, and what may be said of it where intervals overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from smallmodels.report.figures import Point
+
+Better = Callable[[int, int], bool]
+"""Whether the quality of one point, by its place, is better than that of another beyond chance and margin."""
 
 
 def pareto_front(points: Sequence[Point]) -> list[bool]:
@@ -14,23 +17,48 @@ def _beats(one: Point, two: Point) -> bool:
     return one.x <= two.x and one.y >= two.y and (one.x < two.x or one.y > two.y)
 
 
-def verdicts(points: Sequence[Point]) -> list[str]:
-    """What each point's place means; where intervals of quality overlap, no difference in quality is claimed."""
-    return [_verdict(point, points, front) for point, front in zip(points, pareto_front(points), strict=True)]
+def verdicts(points: Sequence[Point], *, better: Better | None = None, one_seed: bool = False) -> list[str]:
+    """What each point's place means; points whose quality is not told apart are called indistinguishable.
+
+    Args:
+        points: With intervals where they are known.
+        better: From pairs of models; without it, intervals that do not overlap are what is better.
+        one_seed: Whether a single run is behind every point, which then names no winner.
+    """
+
+    def from_intervals(one: int, two: int) -> bool:
+        return clearly_better(points[one], points[two])
+
+    is_better = better or from_intervals
+    fronts = pareto_front(points)
+    return [_verdict(i, points, fronts[i], is_better, one_seed) for i in range(len(points))]
 
 
-def _verdict(point: Point, points: Sequence[Point], on_front: bool) -> str:
+def _verdict(place: int, points: Sequence[Point], on_front: bool, better: Better, one_seed: bool) -> str:
+    point, places = points[place], range(len(points))
     if on_front:
-        cheaper = [p for p in points if p.x < point.x and not clearly_better(point, p)]
-        if cheaper:
-            return f"on the front, but not clearly better than {max(cheaper, key=lambda p: p.y).label}"
+        alike = [i for i in places if points[i].x < point.x and not better(place, i)]
+        if alike:
+            rival = points[max(alike, key=lambda i: points[i].y)]
+            return f"on the front, but indistinguishable from {rival.label}, which {_cost_words(rival, point)}"
         return "on the front" if any(p.x < point.x for p in points) else "on the front: nothing is cheaper"
-    rivals = [p for p in points if _beats(p, point)]
-    rival = max(rivals, key=lambda p: (clearly_better(p, point), -p.x))
-    cost = "costs less" if rival.x < point.x else "costs the same"
-    if clearly_better(rival, point):
-        return f"{rival.label} is better and {cost}"
-    return f"quality not told apart from {rival.label}, which {cost}"
+    rivals = [i for i in places if _beats(points[i], point)]
+    first = max(rivals, key=lambda i: (better(i, place), -points[i].x))
+    rival = points[first]
+    if not better(first, place):
+        return f"indistinguishable from {rival.label}, which {_cost_words(rival, point)}"
+    if one_seed:
+        return f"below {rival.label} in this run, which {_cost_words(rival, point)}; one seed names no winner"
+    return f"{rival.label} is better and {_cost_words(rival, point)}"
+
+
+def _cost_words(rival: Point, point: Point) -> str:
+    """How the cost of a rival compares; intervals of cost that overlap tell nothing apart either."""
+    if rival.x == point.x:
+        return "costs the same"
+    if rival.x_high is not None and point.x_low is not None and rival.x_high >= point.x_low:
+        return "costs the same within the intervals"
+    return "costs less"
 
 
 def clearly_better(one: Point, two: Point) -> bool:

@@ -23,6 +23,7 @@ MAX_BYTES = 1_000_000
 
 _LONG = 60
 _TABLE_BYTES, _PICTURE_BYTES = 430_000, 480_000
+_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 _LENGTHS = (500, 400, 300, 200, 150, 100, 80, 60, 40, 25, 15, 10, 5)
 
 
@@ -154,9 +155,20 @@ def to_html(page: Page) -> str:
     It stays under `MAX_BYTES`: where there is more, tables are cut to the same number of rows each and pictures are
     left out, those first whose cost is not ranked; the page says what and where it is.
     """
+    return next((text for text in map(functools.partial(_rendered, page), _SHARES) if _fits(text)), None) or _rendered(
+        page, 0.0
+    )
+
+
+def _fits(text: str) -> bool:
+    return len(text.encode()) < MAX_BYTES
+
+
+def _rendered(page: Page, share: float) -> str:
+    """The page with a share of the room that tables and pictures have in a page of few groups."""
     from markupsafe import Markup
 
-    drawn = _drawn(page)
+    drawn = _drawn(page, int(share * _PICTURE_BYTES))
     palette = {theme: {n: v[i] for n, v in PALETTE.items()} for i, theme in enumerate(("light", "dark"))}
     script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -164,7 +176,7 @@ def to_html(page: Page) -> str:
         formats.environment("html")
         .get_template("page.html.j2")
         .render(
-            page=_with_fewer_rows(page),
+            page=_with_fewer_rows(page, int(share * _TABLE_BYTES)),
             drawn=lambda panel: Markup(drawn[panel.name]) if panel.name in drawn else "",  # escaped where it is drawn
             palette=palette,
             made_by=writer(),
@@ -176,10 +188,10 @@ def to_html(page: Page) -> str:
     )
 
 
-def _drawn(page: Page) -> dict[str, str]:
+def _drawn(page: Page, room: int) -> dict[str, str]:
     """Each panel's picture by its name, without those that the page has no room for."""
     drawn = {panel.name: svg.inline(panel.figure, says=panel.alt) for panel in page.panels()}
-    room = _PICTURE_BYTES - sum(len(text.encode()) for text in drawn.values())
+    room -= sum(len(text.encode()) for text in drawn.values())
     unranked = [p.name for p in page.panels() if p.heading.endswith("not ranked")]
     for name in [*reversed(unranked), *reversed([name for name in drawn if name not in unranked])]:
         if room >= 0:
@@ -188,10 +200,10 @@ def _drawn(page: Page) -> dict[str, str]:
     return drawn
 
 
-def _with_fewer_rows(page: Page) -> Page:
+def _with_fewer_rows(page: Page, room: int) -> Page:
     """The page with tables that are cut to the longest length at which all of them have room."""
     tables = [t for s in page.sections for b in s.blocks if (t := _table_of(b)) is not None]
-    most = next((n for n in _LENGTHS if sum(_table_bytes(t, n) for t in tables) <= _TABLE_BYTES), _LENGTHS[-1])
+    most = next((n for n in _LENGTHS if sum(_table_bytes(t, n) for t in tables) <= room), _LENGTHS[-1])
     if all(len(table.rows) <= most for table in tables):
         return page
     sections = [replace(s, blocks=[_cut_block(block, most) for block in s.blocks]) for s in page.sections]

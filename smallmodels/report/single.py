@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels import records
@@ -16,6 +16,7 @@ from smallmodels.report.words import Unit, role_name
 
 USES_PER_DAY = (100, 1_000, 10_000, 100_000)
 _CURVE_ROWS = 12
+CURVE_TITLE = "How it learned"
 
 _FRONT_NOTE = (
     "Filled signs are on the Pareto front: no other model of this run is at least as good and as cheap. Lines through "
@@ -225,14 +226,33 @@ def not_comparable(record: RunRecord) -> str:
     return "not comparable: shared machine" if record.contended else ""
 
 
-def _placed(points: Sequence[Point], record: RunRecord) -> tuple[list[Point], dict[str, str]]:
-    """Points with their place on the front, and the verdict of each role."""
+def _placed(
+    points: Sequence[Point], record: RunRecord, apart: Mapping[str, str] | None = None
+) -> tuple[list[Point], dict[str, str]]:
+    """Points with their place on the front, and the verdict of each role; roles `apart` are shown and not ranked."""
+    if apart:
+        shown, verdict = _placed([p for p in points if p.role not in apart], record)
+        return [*shown, *(p for p in points if p.role in apart)], {**apart, **verdict}
     why = not_comparable(record)
     if why or len(points) < 2:
         return list(points), {p.role: why or "not comparable: nothing beside it" for p in points}
     on_front = fronts.pareto_front(points)
     placed = [dataclasses.replace(p, on_front=front) for p, front in zip(points, on_front, strict=True)]
-    return placed, {p.role: verdict for p, verdict in zip(points, fronts.verdicts(points), strict=True)}
+    said = fronts.verdicts(points, one_seed=True)
+    return placed, {p.role: verdict for p, verdict in zip(points, said, strict=True)}
+
+
+def _other_labels(record: RunRecord, unit: Unit) -> dict[str, str]:
+    """Roles whose joules of a use were obtained otherwise than those of the model that the run was made for."""
+    main = words.main_result(record)
+    use = record.inference_of(main.role) if main else None
+    if use is None or use.label == "missing" or unit != "J":
+        return {}
+    return {
+        i.role: f"not comparable: joules are {i.label}, not {use.label}"
+        for i in record.inference
+        if i.label not in (use.label, "missing")
+    }
 
 
 def _cost_panels(
@@ -277,14 +297,14 @@ def cost_panel(metric: str, points: list[Point], name: str, axis: str, what: str
 def use_panel(record: RunRecord) -> Panel | None:
     """The picture of quality against the cost of a use, in the cost that may be ranked; None without two points."""
     unit = words.ranking_unit(record)
-    points, _ = _placed(use_points(record, unit), record)
+    points, _ = _placed(use_points(record, unit), record, _other_labels(record, unit))
     if len(points) < 2:
         return None
     return cost_panel(record.metric, points, "use", _axis(unit), "per 1,000 uses", ranks=True)
 
 
 def _use_section(record: RunRecord, unit: Unit) -> Section | None:
-    points, verdict = _placed(use_points(record, unit), record)
+    points, verdict = _placed(use_points(record, unit), record, _other_labels(record, unit))
     spread = {p.role: f"{number(p.x_low)}–{number(p.x_high)}" for p in points if p.x_low is not None}
     rows: list[Row] = []
     for result in words.test_results(record):
@@ -376,13 +396,14 @@ def _payback_section(record: RunRecord) -> Section | None:
             f" Of the {number(payback.build)} {unit}, earlier runs paid "
             f"{number(payback.build - payback.build_without_shared)} through caches."
         )
-    rows: list[Row] = [[f"{rate:,}", _days(payback.uses / rate)] for rate in USES_PER_DAY]
+    rows: list[Row] = [[f"{rate:,}", days_words(payback.uses / rate)] for rate in USES_PER_DAY]
     table = Table(caption="Time to repay", head=["Uses per day", "repaid after"], rows=rows)
     block = Picture([panel], table, beside=True) if panel else table
     return Section("When it has paid for itself", [Text(lead), block])
 
 
-def _days(days: float) -> str:
+def days_words(days: float) -> str:
+    """A time in days, months or years; days are rounded up."""
     if days < 1:
         return "less than a day"
     if days < 60:
@@ -429,7 +450,7 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         note=cut_note(len(points), len(rows)),
     )
     lead = "Cost is counted from the start of training. The model was chosen by these values, not by the test split."
-    return Section("How it learned", [Text(lead), Picture([panel], table, beside=True)])
+    return Section(CURVE_TITLE, [Text(lead), Picture([panel], table, beside=True)])
 
 
 def _spread(count: int, best: int) -> list[int]:

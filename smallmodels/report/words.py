@@ -269,11 +269,36 @@ def notices(record: RunRecord) -> list[str]:
         found.append("The energy journal is not whole: a few seconds are missing, or more where an event says so.")
     if record.num_segments > 1:
         found.append(f"The run was resumed: its cost is the sum of {record.num_segments} parts, pauses left out.")
-    if record.stopped_by != "end":
-        found.append(f"Training stopped before its end because of a {record.stopped_by} rule; the best model was kept.")
+    found += stop_sentences(record)
     if record.git_dirty:
         found.append("The code had changes that are in no commit, so the commit alone does not repeat the run.")
     return found
+
+
+def wall_sentences(record: RunRecord) -> list[str]:
+    """What a meter at the wall socket read, or what earlier readings make of the run; empty without either."""
+    if (wall := record.wall) is not None:
+        words = f"A meter at the wall socket read {formats.energy(wall.energy_j)} for the whole run"
+        if wall.ratio is not None:
+            words += f", {formats.number(wall.ratio)} times what software saw"
+        return [f"{words} (label: wall; typed in on {wall.attached_utc[:10]})."]
+    if (found := record.wall_factor) is None or record.energy_j is None:
+        return []
+    readings = f"{found.num_readings:,} reading{'s' * (found.num_readings > 1)}"
+    at_wall = formats.energy(found.factor * record.energy_j)
+    return [
+        f"By {readings} of a meter at the wall socket, this machine draws {formats.number(found.factor)} times what "
+        f"software sees, which would be {at_wall} for this run: an estimate, not a measurement."
+    ]
+
+
+def stop_sentences(record: RunRecord) -> list[str]:
+    """What a budget or a rule on gains cut short or left out, a sentence for each."""
+    kept = "the best model so far was kept, and what came after the training is paid on top"
+    return [
+        f"{formats.capital(formats.clean(stop.sentence, 400))}{'' if stop.is_left_out else f'; {kept}'}."
+        for stop in record.stops
+    ]
 
 
 EXTERNAL_HEAD = ["Task", "metric", "value", "standard error", "items", "solved items in front"]

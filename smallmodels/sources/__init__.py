@@ -12,7 +12,7 @@ from smallmodels.sources.cards import Card, read_card
 from smallmodels.sources.checks import check_folder, check_model
 from smallmodels.sources.dataset_files import CONLL_ENDINGS, TEXT_ENDINGS, DatasetFiles, fetch_dataset
 from smallmodels.sources.declared import declared_license
-from smallmodels.sources.hub import is_offline, pinned_name
+from smallmodels.sources.hub import is_offline, pinned_name, size_on_disk
 from smallmodels.sources.model_files import ModelFiles, fetch_model
 from smallmodels.sources.names import LANGUAGE_PLACE, Kind, parse_name
 from smallmodels.sources.offline import require_cached
@@ -41,6 +41,7 @@ __all__ = [
     "pinned_name",
     "read_card",
     "require_cached",
+    "size_on_disk",
     "weights_sha256",
 ]
 

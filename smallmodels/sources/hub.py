@@ -16,7 +16,7 @@ from smallmodels import files
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.sources.asking import UnreachableError, ask
 from smallmodels.sources.names import COMMIT, HUB, Kind, is_path, parse_name
-from smallmodels.sources.packages import is_packaged
+from smallmodels.sources.packages import installed, is_packaged
 
 _PARQUET_COPY = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
 """Configuration, split, number."""
@@ -81,6 +81,19 @@ def is_local(name: str, kind: Kind) -> bool:
         return True
     repo_id, revision = parse_name(name, kind)
     return kind == "model" and revision is None and is_packaged(repo_id)
+
+
+def size_on_disk(name: str, kind: Kind) -> int | None:
+    """Bytes of what a run has read of a model or data set, by its name as `pinned_name` gives it; None if unknown."""
+    if is_path(name):
+        path = Path(name).expanduser()
+        return files.num_bytes(path) if path.is_dir() else path.stat().st_size if path.is_file() else None
+    repo_id, revision = parse_name(name, kind)
+    if is_local(name, kind):
+        found = installed(repo_id)
+        return files.num_bytes(found[1]) if found else None
+    pin = known_pin(repo_id, revision, kind)
+    return sum(pin.files[file].size or 0 for file in pin.files if on_disk(pin, file)) if pin else None
 
 
 def resolve(repo_id: str, revision: str | None, kind: Kind) -> Pin:

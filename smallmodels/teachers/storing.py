@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from smallmodels import arrays, entries, files, losses, models
+from smallmodels import arrays, entries, files, losses, models, trials
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError, require
 from smallmodels.models import Compute, LanguageModel, TextModel
@@ -84,6 +84,7 @@ def store_signals(
     Raises:
         TrainingError: The teacher gives values that are not finite, or only zeros, for an example.
         RunInterruptedError: The run was asked to stop, or the disk is full.
+        BudgetError: The budget of the run is spent before there is a student; the shards that are done are kept.
         DamagedError: Shards were swapped or copied.
         PolicyError: Another process builds the same entry for more than an hour.
         InputError: There is nothing to store, or the cache cannot be written.
@@ -187,6 +188,9 @@ class _Answers(Protocol):
     def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         """The answers for these rows of tokens, one after the other."""
 
+    def num_values(self, tokens: Tokens) -> int:
+        """How many values these rows of tokens have."""
+
     def unusable(self, values: Stored) -> list[int]:
         """Places of values that are no teacher's answer."""
 
@@ -209,6 +213,9 @@ class _WholeTexts:
     def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         return models.forward_all(self.teacher, tokens, compute=compute, context=context)
 
+    def num_values(self, tokens: Tokens) -> int:
+        return len(tokens.lengths)
+
     def unusable(self, values: Stored) -> list[int]:
         return _empty_rows(values)
 
@@ -230,6 +237,9 @@ class _Words:
 
     def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         return models.forward_words(self.teacher, tokens, compute=compute, context=context).values
+
+    def num_values(self, tokens: Tokens) -> int:
+        return int(target_offsets(tokens)[-1])
 
     def unusable(self, values: Stored) -> list[int]:
         return _empty_rows(values)
@@ -266,6 +276,16 @@ class _Targets:
         return _TARGET_ROWS_PER_SHARD
 
     def values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
+        trial = trials.current()
+        if trial is None:
+            return self._values(tokens, compute, context)
+        some = [
+            self._values(tokens.take(places), compute, context)
+            for places in models.passes_in_part(trial, tokens, compute)
+        ]
+        return np.resize(np.concatenate(some), (self.num_values(tokens), self.packing.num_bytes))
+
+    def _values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         network = compute.place(self.teacher.model).eval()
         assert isinstance(network, LanguageModel), "targets are those of a language model"
         layer, packing = network.output_layer.cut(self.packing.num_classes), self.packing
@@ -277,6 +297,9 @@ class _Targets:
             counts = batch.is_target[:, 1:].sum(1).cumsum(0)[:-1].tolist()
             found |= dict(zip(indices.tolist(), np.split(np.concatenate(told), counts), strict=True))
         return np.concatenate([found[i] for i in range(len(rows))])
+
+    def num_values(self, tokens: Tokens) -> int:
+        return int(target_offsets(tokens)[-1])
 
     def unusable(self, values: Stored) -> list[int]:
         """Targets whose best token has no finite log-probability, or none at all."""
@@ -370,9 +393,19 @@ class _Pass:
             self.folder.mkdir(exist_ok=True)
             self._write_entry()
             self._remove_others()
+        if trial := trials.current():
+            return self._in_part(trial, [number for number in numbers if number not in kept])
         values = self._joined(self._read_or_store(number) for number in numbers)
         assert values is not None
         return values
+
+    def _in_part(self, trial: trials.Trial, numbers: Sequence[int]) -> Stored:
+        """Values for these shards, which stand for those of the others as well; nothing is stored."""
+        tokens = self.split.require_tokens()
+        rows = np.concatenate([self._rows(number) for number in numbers])
+        values = self.answers.values(tokens.take(rows), self.compute, self.context)
+        trial.cache_bytes += values.nbytes
+        return np.resize(values, (self.answers.num_values(tokens), *values.shape[1:]))
 
     def _read_or_store(self, number: int) -> Stored:
         values = self._read_shard(number, self.listed)
@@ -380,6 +413,7 @@ class _Pass:
 
     def _store(self, number: int) -> Stored:
         rows = self._rows(number)
+        self.context.rules.require_left()
         try:
             tokens = self.split.require_tokens().take(rows)
             values = self.answers.values(tokens, self.compute, self.context)

@@ -5,12 +5,13 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from smallmodels import entries, files, models, training
 from smallmodels.data.splits import Split
-from smallmodels.errors import DamagedError
+from smallmodels.errors import BudgetError, DamagedError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.teachers import addresses
@@ -45,6 +46,9 @@ def fine_tune(
         compute: Device and number format; chosen for this machine if None.
         context: Of the run.
         cache: Folder of the cache; `cache_folder()` if None.
+
+    Raises: As `training.fit`; BudgetError where the budget of the run ends before the last step, because a teacher that
+        was cut short is not the one that others look for in the cache. Its checkpoint is kept.
     """
     compute = compute or models.choose_compute()
     key = {
@@ -79,9 +83,8 @@ def fine_tune(
         _remove_damaged(folder, context)
         bill = entries.Bill([], context)
         bill.begin(since_phase_began=True)
-        tuned = training.fit(
-            base, train, loss_fn, config, seed=seed, validate=validate, plan=plan, compute=compute, context=context
-        )
+        how: dict[str, Any] = {"seed": seed, "validate": validate, "plan": plan, "compute": compute}
+        tuned = training.fit(base, train, loss_fn, config, context=_to_the_end(context), **how)
         with entries.writing(folder), files.atomic_folder(folder) as temporary:
             tuned.save(temporary / "model")
             bill.note()
@@ -89,6 +92,20 @@ def fine_tune(
         return TextModel.load(folder / "model")
 
     return entries.read_or_build(folder, read, build, context)
+
+
+def _to_the_end(context: Context) -> Context:
+    """A context in which a training that is cut short is no model."""
+
+    def trained(num_steps: int, planned_steps: int, *, limit: str = "", **cut: Any) -> None:
+        if cut:
+            raise BudgetError(
+                f"the budget of {limit} was spent after {num_steps} of {planned_steps} steps of the teacher's "
+                "fine-tuning, so there is no student yet: go on with a larger budget or without one"
+            )
+
+    rules = dataclasses.replace(context.rules, least_gain_per_wh=None, trained=trained)
+    return dataclasses.replace(context, rules=rules)
 
 
 def _remove_damaged(folder: Path, context: Context) -> None:

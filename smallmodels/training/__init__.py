@@ -4,17 +4,18 @@ A position in training is one integer, the optimizer step: the batch of a step a
 the seed and the step alone. So a run that was killed goes on from its last checkpoint with the same bits.
 
 `config` is what the user chooses, `loop` takes the steps, `state` is what a checkpoint holds, `micro_batches` makes a
-step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `probing` tells what a step
-costs.
+step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `rules` end it early,
+`probing` tells what a step costs.
 """
 
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
 from smallmodels.training.loop import MakePlan, Validate, fit, fit_with_adapter
-from smallmodels.training.probing import probe
+from smallmodels.training.probing import PROBE_STEPS, probe
 from smallmodels.training.state import curve
 
 __all__ = [
+    "PROBE_STEPS",
     "LossFn",
     "MakePlan",
     "TrainConfig",

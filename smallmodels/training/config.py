@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from smallmodels.data.splits import Split
 from smallmodels.errors import require
+from smallmodels.models import TextModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +58,14 @@ def num_steps(num_examples: int, config: TrainConfig) -> int:
     return config.max_steps or config.num_epochs * math.ceil(num_examples / config.batch_size)
 
 
-def steps_at_cost(train: Split, config: TrainConfig, *, ratio: float) -> int:
+def steps_at_cost(trained: TextModel, *, ratio: float) -> int:
     """Optimizer steps that a control may take to cost as much as what it is compared with.
 
     Args:
-        train: Split that was trained on.
-        config: How it was trained.
+        trained: A model that `fit` trained; a rule may have stopped it before its end.
         ratio: What the control may cost, over what that training cost.
     """
-    return max(1, round(num_steps(len(train), config) * ratio))
+    return max(1, round(int(trained.notes["training"]["num_steps"]) * ratio))
 
 
 def evaluation_steps(steps: int, num_evaluations: int) -> set[int]:

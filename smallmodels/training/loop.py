@@ -1,6 +1,7 @@
 """The loop itself, on accelerate: one optimizer step after the other, with validations and checkpoints between."""
 
 import contextlib
+import dataclasses
 import math
 import random
 import time
@@ -15,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradScalerKwargs
 from torch import Tensor, nn
 
-from smallmodels import checkpoints, files, memory, models, processes
+from smallmodels import checkpoints, files, memory, models, processes, trials
 from smallmodels.data.batches import Batch, Indices, Plan, StepPlan, Steps
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, RunInterruptedError, SmallmodelsError, TrainingError, WorkerError
@@ -27,7 +28,11 @@ from smallmodels.training.config import TrainConfig, evaluation_steps, num_steps
 from smallmodels.training.logger import StepLogger
 from smallmodels.training.micro_batches import MicroBatches
 from smallmodels.training.outcome import StepOutcome
+from smallmodels.training.rules import Cut, cut_of
 from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
+
+_KNOWN_STEPS = 1000
+"""In a trial the first steps stand for all: each epoch draws them anew from the same examples."""
 
 Validate = Callable[[TextModel], Mapping[str, float]]
 """Metrics on validation; training keeps the weights with the highest first one."""
@@ -53,6 +58,8 @@ def fit(
 
     `loss_fn` gives one value per target; they are summed and divided once by the targets of the whole optimizer step,
     so micro-batches give the gradient of the whole batch, and so do several processes: each takes its share of a step.
+    A rule of the run (`context.rules`) may end it after fewer steps: then it saves a checkpoint, from which it goes on
+    with the same bits without that rule, validates once more, and returns the best weights so far.
 
     Args:
         student: Trained in place.
@@ -66,7 +73,10 @@ def fit(
         compute: Device and number format; chosen for this machine if None.
         context: Of the run, for checkpoints, logging and progress.
 
-    Raises: TrainingError if a value is not finite or nothing can be trained; RunInterruptedError when asked to stop.
+    Raises:
+        TrainingError: A value is not finite, or nothing can be trained.
+        RunInterruptedError: It was asked to stop.
+        BudgetError: The budget of the run is spent and there is no student yet.
     """
     trained = _trained(
         student, train, loss_fn, config, seed=seed, validate=validate, plan=plan, compute=compute, context=context
@@ -106,6 +116,11 @@ def _trained(
     compute = compute or models.choose_compute()
     if len(train) == 0:
         raise InputError("the training split must have at least one example, found none: check the data set")
+    if context.rules.least_gain_per_wh is not None and validate is None:
+        raise InputError(
+            "--stop-when-gain-per-wh-below needs a training that validates on its way, and this one does not: leave it "
+            "out"
+        )
     models.require_own_tokens(student, train.require_tokens())
     models.require_layout(compute.layout, student)
     require_frozen(loss_fn, student)
@@ -171,7 +186,7 @@ class Loop:
         self.checkpointer = Checkpointer(self.state, context)
         self.micro_batches = MicroBatches(config.micro_batch_size, compute, self.state, context)
         self.plan = (plan or _plan_by_length)(train, batch_size=config.batch_size, seed=seed)
-        self.stop_is_agreed = False
+        self.stop_is_agreed = self.may_be_spent = False
         if config.dropout and processes.count() > 1:
             told = f"{processes.count()} processes draw other dropout than one: their losses are not those of one"
             context.event("dropout", told)
@@ -183,8 +198,25 @@ class Loop:
         return self.state.progress
 
     def run(self, validate: Validate | None) -> None:
-        """Take the steps that are left, with validations and checkpoints between them."""
+        """Take the steps that are left, with validations and checkpoints between them; in a trial a part of them."""
+        if trial := trials.current():
+            self.run_in_part(trial, validate)
+            return
         stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
+        cut = self.cut(at_start=True)
+        if cut is None:
+            cut = self.take_steps(validate, stops)
+        if cut is None:
+            self.tell_end()
+            return
+        if self.progress.step:
+            self.checkpointer.save()
+        self.tell_end(cut)
+        if validate and self.progress.step and self.progress.step not in stops:
+            self.evaluate(validate)  # after the checkpoint, which a training without the rule would have without it
+
+    def take_steps(self, validate: Validate | None, stops: set[int]) -> Cut | None:
+        """Take the steps that are left; gives the rule by which it took fewer."""
         steps = Steps(self.train, self.plan, processes.rank(), processes.count())
         left = range(self.progress.step, self.num_steps)
         batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
@@ -201,10 +233,58 @@ class Loop:
                     raise RunInterruptedError(
                         f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
                     )
+                if cut := self.cut():
+                    self.settle()
+                    return cut
                 if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
                     self.settle()
                     self.checkpointer.save()
             self.settle()
+        return None
+
+    def cut(self, *, at_start: bool = False) -> Cut | None:
+        """The rule by which the training ends before its last step; of several processes the first one judges."""
+        step, curve, rules = self.progress.step, self.progress.curve, self.context.rules
+        has_validated = rules.least_gain_per_wh is not None and bool(curve) and curve[-1]["step"] == step
+        if step >= self.num_steps or not (at_start or has_validated or self.may_be_spent or processes.count() == 1):
+            return None
+
+        def judge() -> dict[str, Any] | None:
+            found = cut_of(rules, step, curve)
+            return dataclasses.asdict(found) if found else None
+
+        judged = processes.share(judge)
+        return Cut(**judged) if judged else None
+
+    def tell_end(self, cut: Cut | None = None) -> None:
+        """Tell the run how far the training came."""
+        told = dataclasses.asdict(cut) if cut else {}
+        processes.share(lambda: self.context.rules.trained(self.progress.step, self.num_steps, **told))
+
+    def run_in_part(self, trial: trials.Trial, validate: Validate | None) -> None:
+        """Take a few steps, with one validation and one checkpoint, and note what all others would take."""
+        steps, left = Steps(self.train, self.plan), range(self.progress.step, self.num_steps)
+        lengths = self.train.require_tokens().lengths
+        for step in trial.part(left, lambda step: lengths[self.plan.indices(step)].sum(), first=_KNOWN_STEPS):
+            self.progress.step = step
+            self.train_step(steps[step])
+            self.require_not_stopped()
+        self.settle()
+        self.progress.step = self.num_steps
+        if validate:
+            with trial.repeated(len(evaluation_steps(self.num_steps, self.config.num_evaluations))):
+                self.evaluate(validate)
+        num_checkpoints = (self.num_steps - 1) // self.config.checkpoint_steps
+        if num_checkpoints and self.context.folder is not None:
+            with trial.repeated(num_checkpoints):
+                self.checkpointer.save()
+            if num_checkpoints > 1:
+                trial.late_bytes += files.num_bytes(checkpoints.find(self.context.folder)[-1])  # two are kept
+
+    def require_not_stopped(self) -> None:
+        """Raises: RunInterruptedError if the user asked to stop; nothing is saved."""
+        if self.should_stop():
+            raise RunInterruptedError("training stopped")
 
     @contextlib.contextmanager
     def _having_workers(self, steps: Steps) -> Iterator[None]:
@@ -374,7 +454,8 @@ class Loop:
         sizes = np.zeros(processes.count())
         sizes[processes.rank()] = self.progress.micro_batch_size or 0
         has_gradient = [parameter.grad is not None for parameter in parameters]
-        parts: list[Any] = [done, [self.context.should_stop()], sizes, has_gradient]
+        stops = [self.context.should_stop(), bool(self.context.rules.spent())]
+        parts: list[Any] = [done, stops, sizes, has_gradient]
         shared = torch.from_numpy(np.concatenate([np.asarray(part, dtype=np.float64) for part in parts]))
         processes.add_up([shared])
         done, stop, sizes, counts = np.split(shared.numpy(), np.cumsum([len(part) for part in parts[:-1]]))
@@ -383,7 +464,7 @@ class Loop:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         processes.add_up([p.grad for p in used if p.grad is not None])
-        self.stop_is_agreed = bool(stop[0] > 0)
+        self.stop_is_agreed, self.may_be_spent = bool(stop[0] > 0), bool(stop[1] > 0)
         self.micro_batches.agree([int(size) for size in sizes if size > 0])
         return done
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from smallmodels import processes
 from smallmodels.data.splits import Split
 from smallmodels.models import Compute, TextModel
-from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.phases import NO_CONTEXT, Context, Rules
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig
 from smallmodels.training.loop import fit
 
-NUM_STEPS = 10
+PROBE_STEPS = 10
 """Enough that what comes before the first step is a small part."""
 
 
@@ -30,6 +30,7 @@ def probe(
     Args: As `fit`; the student is not changed, and there is no validation.
     Returns: The number of steps.
     """
-    few = replace(config, max_steps=NUM_STEPS)
+    few = replace(config, max_steps=PROBE_STEPS)
+    context = replace(context, rules=Rules())  # it trains no student, and few steps are no measure
     fit(student.copy(), train, loss_fn, few, seed=seed, compute=compute, context=context)
-    return NUM_STEPS
+    return PROBE_STEPS

@@ -118,7 +118,7 @@ def section(group: Sequence[RunRecord], title: str, name: str) -> Section | None
         "model that it replaces costs. Below 100\u00a0% it has paid for itself, provided that its quality is close "
         "enough; the last column says where it is not."
     )
-    heading = formats.capital(f"{title}when it has paid for itself")
+    heading = formats.capital(f"{title}on the way to payback")
     panel = _ratio_panel(known[:MAX_LINES], f"{name}-payback")
     return Section(heading, [Text(lead), Picture([panel], _ratio_table([record for _, record, _ in known]))])
 
@@ -147,8 +147,7 @@ def _ratio_panel(known: Sequence[tuple[Kind, RunRecord, str]], name: str) -> Pan
         x=x,
         y=y,
         y_words=lambda value: f"{100 * value:.0f}\u00a0%",
-        level=1.0,
-        level_words="what a use costs now",
+        levels=[("what a use costs now", 1.0)],
         signs=False,
     )
     return Panel(name=name, heading="Cost of a use, building included", alt=f"{said}.", figure=figure)

@@ -1,0 +1,244 @@
+"""When a student has paid for itself, over the runs of a group, and two ways of counting what runs share."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from smallmodels.records import Payback, RunRecord
+from smallmodels.report import formats, single, words
+from smallmodels.report.comparing import Comparisons
+from smallmodels.report.evidence import Evidence, Unfinished
+from smallmodels.report.formats import MISSING, number
+from smallmodels.report.page import MAX_ROWS, Block, Row, Section, Table, Text, cut_note
+from smallmodels.report.systems import System, phases_cost, replaced_by
+from smallmodels.report.words import Unit
+
+if TYPE_CHECKING:
+    from smallmodels.metrics import PaybackEstimate
+
+USES_PER_DAY = 1000.0
+"""Where nobody said how many uses there are."""
+
+_DIGITS = 4
+"""Significant ones in which two debts to a cache are equal if they are for one entry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The payback of a student under one way of counting what was paid."""
+
+    system: System
+    replaces: str
+    unit: Unit
+    way: str
+    """What is counted, in words."""
+    build: float
+    """Mean over runs, or the one bill."""
+    estimate: "PaybackEstimate"
+    is_within_margin: bool
+    """Whether it is shown that the student is not worse by more than the margin; the point has to be in any case."""
+
+
+def paybacks(comparisons: Comparisons, group: Sequence[RunRecord], evidence: Evidence) -> list[Counted]:
+    """For each student of a group: one run with and without what caches owe, and every run that was made."""
+    found = []
+    for system in comparisons.systems:
+        known = _recorded(system)
+        if not known:
+            continue
+        unit = known[0].unit
+        bill, what = whole_bill(group, evidence.unfinished, unit)
+        own = [p.build_without_shared for p in known]
+        found.append(_counted(comparisons, system, known, [p.build for p in known], "one run, caches included"))
+        if own != [p.build for p in known]:
+            found.append(_counted(comparisons, system, known, own, "one run, what others paid for caches left out"))
+        if len(group) > 1 or evidence.unfinished:
+            found.append(_counted(comparisons, system, known, [bill] * len(known), what))
+    return found
+
+
+def _recorded(system: System) -> list[Payback]:
+    """What the runs of a student recorded; empty where one has nothing, or they replace or count different things."""
+    if any((main := words.main_result(r)) is None or main.role != system.role for r in system.records):
+        return []
+    found = [r.payback for r in system.records if r.payback is not None and r.payback.saved_per_use is not None]
+    if len(found) < len(system.records) or any(r.smoke for r in system.records):
+        return []
+    return found if len({(p.unit, p.replaces) for p in found}) == 1 else []
+
+
+def _counted(
+    comparisons: Comparisons, system: System, known: Sequence[Payback], builds: Sequence[float], way: str
+) -> Counted:
+    from smallmodels import metrics
+
+    first, margin = known[0], comparisons.margin
+    other = replaced_by(system, comparisons.systems)
+    difference = comparisons.difference(system, other) if other is not None else None
+    good = within = True
+    if margin is not None and difference is not None:
+        good = difference.value >= -margin
+        within = metrics.is_within(difference, margin=margin)
+    if len(known) == 1 and builds[0] == first.build:  # the run's own windows give an interval
+        estimate = metrics.PaybackEstimate(
+            saved_per_use=first.saved_per_use or 0.0, uses=first.uses, low=first.low, high=first.high,
+            reason=first.reason,
+        )  # fmt: skip
+    else:
+        savings = [p.saved_per_use for p in known if p.saved_per_use is not None]
+        estimate = metrics.payback_over_runs(builds, savings, quality_ok=good, unit=first.unit, replaces=first.replaces)
+    return Counted(
+        system=system,
+        replaces=first.replaces,
+        unit=first.unit,
+        way=way,
+        build=sum(builds) / len(builds),
+        estimate=estimate,
+        is_within_margin=within,
+    )
+
+
+def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], unit: Unit) -> tuple[float, str]:
+    """What all runs of a group paid to build and evaluate students, those that never ended included; and what that is.
+
+    Work that runs share is counted once: by the run that paid it, or as a debt where that one is not in the report.
+    """
+    own = [
+        r.payback.build_without_shared
+        if r.payback is not None and r.payback.unit == unit
+        else (r.energy_j if unit == "J" else r.cpu_s)
+        for r in group
+    ]
+    failed = [u.energy_j if unit == "J" else u.cpu_s for u in unfinished]
+    costs = [*own, *failed, *outside_debts(group, unit)]
+    known = [cost for cost in costs if cost is not None]
+    what = f"all {len(group)} runs here"
+    if unfinished:
+        what += f" and {len(unfinished)} that never ended"
+    if len(known) < len(costs):
+        what += f", at least: the cost of {len(costs) - len(known)} is not known"
+    return sum(known), what
+
+
+def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
+    """What runs that are not in the group paid for caches, each entry once.
+
+    Records do not say who paid an entry. Debts of one phase that are equal are taken for one entry; where a run of the
+    group did that phase without a debt, it is taken for the one that paid.
+    """
+    debts: dict[tuple[str, str], float] = {}
+    payers = set()
+    for record in group:
+        for phase in record.phases:
+            debt = phase.shared_energy_j if unit == "J" else phase.shared_cpu_s
+            if debt:
+                debts[phase.name, f"{debt:.{_DIGITS}g}"] = debt
+            elif phase.num_examples:
+                payers.add(phase.name)
+    return [debt for (name, _), debt in debts.items() if name not in payers]
+
+
+def sections(found: Sequence[Counted], evidence: Evidence, title: str) -> list[Section]:
+    """The table of paybacks; nothing where no run measured one."""
+    if not found:
+        return []
+    rate = evidence.uses_per_day or USES_PER_DAY
+    rows: list[Row] = []
+    for each in found[:MAX_ROWS]:
+        uses = each.estimate.uses
+        rows.append(
+            [
+                each.system.label,
+                words.role_name(each.replaces),
+                each.way,
+                f"{number(each.build)} {each.unit}",
+                "never" if uses is None else words.rounded_large(uses),
+                interval_words(each.estimate),
+                "never" if uses is None else single.days_words(uses / rate),
+                reason(each),
+            ]
+        )
+    table = Table(
+        caption="Uses until the student has paid for itself",
+        head=["Model", "instead of", "counting", "was paid", "uses", "95\u00a0% interval",
+              f"at {rate:,.15g} uses a day", "why"],
+        rows=rows,
+        text_columns=(1, 2, 7),
+        note="Paid is the making of teacher, caches and student and their evaluation; controls and baselines of the "
+        "same runs are not counted, nor is pre-training by others. The interval is Fieller's over runs, that of one "
+        "run is over its windows. " + cut_note(len(found), MAX_ROWS),
+    )  # fmt: skip
+    lead = "The student is repaid when what its uses save is what it took to build it" + (
+        "." if all(each.unit == "J" for each in found) else ", counted in CPU-seconds: joules are estimates here."
+    )
+    return [Section(formats.capital(f"{title}when it has paid for itself"), [Text(lead), table])]
+
+
+def reason(each: Counted) -> str:
+    """Why a payback is what it is, with what is not shown of the quality."""
+    said = formats.capital(formats.clean(each.estimate.reason, 400).removeprefix("Never: ").rstrip(". "))
+    if each.estimate.uses is not None and not each.is_within_margin:
+        said += ". That its quality is within the margin is not shown: the interval reaches further"
+    return said
+
+
+def interval_words(estimate: "PaybackEstimate") -> str:
+    """The interval of a number of uses."""
+    if estimate.low is None and estimate.high is None:
+        return MISSING
+    low = words.rounded_large(estimate.low) if estimate.low is not None else "0"
+    return f"{low}–{words.rounded_large(estimate.high)}" if estimate.high is not None else f"{low} or more"
+
+
+# --- what runs share --------------------------------------------------------------------------------------------------
+
+
+def shared_section(group: Sequence[RunRecord], unit: Unit, title: str) -> Section | None:
+    """Both ways of counting work that runs took from caches: the first pays, or each owes it; None where none did."""
+    units: list[Unit] = [unit] if unit == "J" else [unit, "J"]
+    if not any(p.shared_cpu_s or p.shared_energy_j for r in group for p in r.phases):
+        return None
+    rows: list[Row] = []
+    sums: list[list[float | None]] = []
+    for record in group:
+        names = [p.name for p in record.phases]
+        costs: list[float | None] = []
+        for u in units:
+            paid, whole = (phases_cost(record, names, u, caches=caches) for caches in (False, True))
+            owed = whole - paid if whole is not None and paid is not None else None
+            costs += [paid, owed, whole]
+        sums.append(costs)
+        if len(rows) < MAX_ROWS:
+            rows.append([record.run_id, *map(_cost, costs)])
+    rows.append(["All runs", *(_cost(_sum(column)) for column in zip(*sums, strict=True))])
+    heads = [f"{'CPU-s' if u == 'CPU-s' else 'J' if group[0].energy_is_counted else 'estimated J'}" for u in units]
+    table = Table(
+        caption="Two ways of counting what runs share",
+        head=[
+            "Run",
+            *(f"{head}{what}" for head in heads for what in (" paid by itself", " owed to caches", " with both")),
+        ],
+        rows=rows,
+        strong=(len(rows) - 1,),
+        note=cut_note(len(group), MAX_ROWS),
+    )
+    blocks: list[Block] = [
+        Text(
+            "A fine-tuned teacher and its stored signal are made once and used by every run that needs the same. "
+            "Counted the first way, the run that made them has paid and the others had them for nothing: the column "
+            "sums to what was really spent. Counted the second way, each run owes what it used, as if it were alone: "
+            "that is what building its student costs, and what models are compared by."
+        ),
+        table,
+    ]
+    return Section(formats.capital(f"{title}what runs share"), blocks)
+
+
+def _cost(value: float | None) -> str:
+    return number(value) if value is None or math.isfinite(value) else MISSING
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

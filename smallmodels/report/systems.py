@@ -1,0 +1,251 @@
+"""Which runs may be compared, and the systems among them: one role of one config over its seeds.
+
+Runs are compared within a group: same task, metric, test rows, machine fingerprint, threads and label of joules. Within
+it a system is one role of one recipe with one config, and its runs differ in their seed; it is ranked from three on.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from smallmodels.records import Metric, RunRecord, Source
+from smallmodels.report import formats, single, words
+from smallmodels.report.words import Unit
+
+if TYPE_CHECKING:
+    from smallmodels.metrics import Spread
+
+MIN_SEEDS = 3
+
+CONTROLS = ("label_only", "label_only_full_cost")
+"""Roles with the student's shape that learn from labels alone at equal cost."""
+
+_OWN_ROLES = frozenset({"student", *CONTROLS})
+"""Roles that each config has for itself, even where two configs give the same numbers."""
+
+
+_ROUNDING = 1e-4
+"""Relative difference that one model may show when it is evaluated again, in other batches."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One role of the runs that share a recipe and a config but for the seed."""
+
+    label: str
+    role: str
+    records: Sequence[RunRecord]
+
+    def values(self) -> dict[str, float] | None:
+        """The metric for each seed, repeats of a seed averaged; None where a run lacks it or it is not finite."""
+        return self._by_seed(lambda r: words.metric_value(r.result(self.role), r.metric))
+
+    def quality(self) -> "Spread | None":
+        """The metric over seeds; None where a run lacks it."""
+        return _spread(self.values())
+
+    def quality_of_items(self) -> Metric | None:
+        """The metric with its interval over test items alone, averaged over the runs; None where a run has none."""
+        found = [result.metrics.get(r.metric) if (result := r.result(self.role)) else None for r in self.records]
+        known = [m for m in found if m is not None and None not in (m.value, m.low, m.high)]
+        if not known or len(known) < len(found):
+            return None
+        value, low, high = (
+            sum(ends) / len(ends) for ends in zip(*[(m.value, m.low, m.high) for m in known], strict=True)
+        )
+        return Metric(value=value, low=low, high=high, n=min(m.n for m in known))
+
+    def use(self, unit: Unit) -> "Spread | None":
+        """Cost of 1,000 uses."""
+        return _spread(self._by_seed(lambda r: words.use_cost(r.inference_of(self.role), unit)))
+
+    def build(self, unit: Unit, *, teacher: bool = True, caches: bool = True) -> "Spread | None":
+        """Cost of building it.
+
+        Args:
+            unit: Of the cost.
+            teacher: Whether the making of its teacher is counted.
+            caches: Whether what earlier runs paid for caches is counted.
+        """
+        return _spread(self._by_seed(lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
+
+    def _by_seed(self, value: Callable[[RunRecord], float | None]) -> dict[str, float] | None:
+        found: dict[str, list[float]] = {}
+        for record in self.records:
+            each = value(record)
+            if each is None or not math.isfinite(each):
+                return None
+            found.setdefault(seed_of(record), []).append(each)
+        return {seed: sum(each) / len(each) for seed, each in found.items()}
+
+    def seeds(self) -> int:
+        """How many different seeds the runs have."""
+        return len({seed_of(r) for r in self.records})
+
+    def use_labels(self) -> set[str]:
+        """How the joules of a use were obtained."""
+        return {i.label for r in self.records for i in [r.inference_of(self.role)] if i is not None}
+
+    def not_comparable(self, *, use: bool) -> str:
+        """Why it cannot be ranked, or an empty string.
+
+        Args:
+            use: Whether the cost is that of a use, which only the full protocol measures well enough to rank.
+        """
+        if why := next((w for w in map(single.not_comparable, self.records) if w), ""):
+            return why
+        if self.values() is None:
+            return "not comparable: quality missing"
+        if self.seeds() < MIN_SEEDS:
+            return f"not comparable: {self.seeds()} seed{'s' * (self.seeds() > 1)}, {MIN_SEEDS} needed"
+        protocols = {i.protocol for r in self.records for i in [r.inference_of(self.role)] if i is not None}
+        return "not comparable: indicative protocol" if use and protocols != {"full"} else ""
+
+
+def _spread(values: Mapping[str, float] | None) -> "Spread | None":
+    from smallmodels import metrics
+
+    return metrics.spread([*values.values()]) if values else None
+
+
+def seed_of(record: RunRecord) -> str:
+    """The seed of a run as a key."""
+    return json.dumps(record.config.get("seed"))
+
+
+def build_cost(record: RunRecord, role: str, unit: Unit, *, teacher: bool = True, caches: bool = True) -> float | None:
+    """What a run paid for a role; see `System.build`."""
+    result = record.result(role)
+    if result is None:
+        return None
+    names = [*(result.teacher_phases if teacher else ()), *result.built_by]
+    return phases_cost(record, names, unit, caches=caches)
+
+
+def phases_cost(record: RunRecord, names: Sequence[str], unit: Unit, *, caches: bool = True) -> float | None:
+    """What these phases cost; None where a part is unknown."""
+    chosen = [phase for phase in record.phases if phase.name in names]
+    paid = [phase.energy_j if unit == "J" else phase.cpu_s for phase in chosen]
+    owed = [phase.shared_energy_j if unit == "J" else phase.shared_cpu_s or 0.0 for phase in chosen] if caches else []
+    known = [cost for cost in (*paid, *owed) if cost is not None and math.isfinite(cost)]
+    return sum(known) if len(known) == len(paid) + len(owed) else None
+
+
+# --- groups and their systems -----------------------------------------------------------------------------------------
+
+
+def identity(record: RunRecord) -> dict[str, str]:
+    """What must be equal for two runs to be compared, in words that can be shown."""
+    data = [[s.name, _test_rows(s), s.splits.get("test")] for s in record.sources if s.kind == "dataset"]
+    rows = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+    return {
+        "task": record.task,
+        "metric": formats.metric_name(record.metric),
+        "test rows": rows,
+        "machine": f"{record.environment.processor} ({record.environment.fingerprint[:12]})",
+        "threads": str(record.environment.num_threads),
+        "joules are": record.energy_label,
+        "ranked cost": words.ranking_unit(record),
+    }
+
+
+def _test_rows(source: Source) -> Any:
+    """What tells the test rows of a data set from others; all of its rows where those of test have no hash."""
+    of_splits = source.notes.get("split_fingerprints")
+    of_test = of_splits.get("test") if isinstance(of_splits, Mapping) else None
+    return of_test or source.fingerprint or source.sha256
+
+
+def groups_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs that may be compared, in the order in which they came."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(identity(record)), []).append(record)
+    return list(groups.values())
+
+
+def systems_of(group: Sequence[RunRecord]) -> list[System]:
+    """Every role of every config in the group; what all configs share, such as the teacher, is one system."""
+    configs: dict[str, list[RunRecord]] = {}
+    for record in group:
+        settings = {key: value for key, value in record.config.items() if key != "seed"}
+        key = json.dumps([record.recipe, settings], sort_keys=True, default=str)
+        configs.setdefault(key, []).append(record)
+    recipes = {r.recipe for r in group}
+    varying = {recipe: _varying([r for r in group if r.recipe == recipe]) for recipe in recipes}
+    found: list[System] = []
+    for runs in configs.values():
+        roles = dict.fromkeys(r.role for record in runs for r in words.test_results(record))
+        for role in roles:
+            having = [r for r in runs if r.result(role) is not None]
+            keys = [*(["recipe"] if len(recipes) > 1 else []), *varying[runs[0].recipe]]
+            found.append(System(words.role_name(role) + _setting_words(runs[0], keys), role, having))
+    return _merged(found)
+
+
+def _merged(systems: Sequence[System]) -> list[System]:
+    """Systems of several configs that are one model: no config changed what it gives for any seed."""
+    merged: list[System] = []
+    for system in systems:
+        same = [s for s in systems if s.role == system.role]
+        if system.role in _OWN_ROLES or len(same) == 1 or not _is_one_model(same):
+            merged.append(system)
+        elif system is same[0]:
+            together = [record for s in same for record in s.records]
+            merged.append(System(words.role_name(system.role), system.role, together))
+    return merged
+
+
+def _is_one_model(systems: Sequence[System]) -> bool:
+    values: dict[str, list[float | None]] = {}
+    for system in systems:
+        for record in system.records:
+            value = words.metric_value(record.result(system.role), record.metric)
+            values.setdefault(seed_of(record), []).append(value)
+    known = [[v for v in found if v is not None] for found in values.values()]
+    if [len(found) for found in known] != [len(found) for found in values.values()]:
+        return False
+    return all(max(found) - min(found) <= _ROUNDING * abs(max(found)) for found in known)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _varying(runs: Sequence[RunRecord]) -> list[str]:
+    """Settings, but for the seed, that are not the same in all runs of a recipe."""
+    flats = [_flat(r.config) for r in runs]
+    keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
+    return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
+
+
+def _setting_words(record: RunRecord, varying: Sequence[str]) -> str:
+    values = {"recipe": record.recipe, **_flat(record.config)}
+    said = [
+        f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in varying if key in values
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def replaced_by(system: System, systems: Sequence[System]) -> System | None:
+    """What this system is to replace, in the same runs: what their payback names, else the teacher."""
+    first = system.records[0]
+    role = first.payback.replaces if first.payback else "teacher"
+    runs = {r.run_id for r in system.records}
+    fitting = [s for s in systems if s.role == role and s is not system and runs & {r.run_id for r in s.records}]
+    return fitting[0] if fitting else None
+
+
+def margin_of(group: Sequence[RunRecord]) -> float | None:
+    """The largest margin that the runs declare; None where one declares none."""
+    known = [r.margin for r in group if r.margin is not None]
+    return max(known) if known and len(known) == len(group) else None

@@ -1,0 +1,583 @@
+"""What a report of several runs says: each rule on small made-up records with the verdict that is expected."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import MARKUP, with_attack
+from sample_records import classifier_record, counted_record, metric, phase, result
+from test_report import cells, table_of
+
+from smallmodels import cli, energy, files, finishing, records, report
+from smallmodels.records import CurvePoint, Metric, RunRecord
+from smallmodels.report import Evidence, Unfinished, learning, paying, several, systems
+from smallmodels.report.page import Page, Table, Text
+
+N_ITEMS = 1000
+QUALITIES = {"teacher": 0.920, "student": 0.918, "label_only": 0.880, "tfidf": 0.800}
+"""Of a case in which it pays to distil, with a margin of 0.01."""
+
+
+def runs(
+    qualities: Mapping[str, float] = QUALITIES,
+    *,
+    count: int = 3,
+    sd: float = 0.001,
+    make: Callable[..., RunRecord] = classifier_record,
+    n_items: int = N_ITEMS,
+    **changes: Any,
+) -> list[RunRecord]:
+    """Runs with a seed each, whose students and controls differ a little, and whose teacher and baseline do not."""
+    built_by = {"teacher": ["teacher"], "student": ["cache", "train"], "label_only": ["train_label_only"],
+                "tfidf": ["baseline"]}  # fmt: skip
+    found = []
+    for seed in range(count):
+        luck = dict.fromkeys(("student", "label_only"), sd * (seed - 1))
+        base = make(**changes)
+        results = [
+            dataclasses.replace(
+                result(role, value, built_by.get(role, []), ["teacher"] if role == "student" else []),
+                metrics={"accuracy": metric(value + luck.get(role, 0.0), n_items)},
+            )
+            for role, value in qualities.items()
+        ]
+        uses = [
+            dataclasses.replace(i, protocol="full", cpu_s_per_1000=i.cpu_s_per_1000 * (1 + 0.01 * seed))
+            for i in base.inference
+            if i.role in qualities
+        ]
+        payback = base.payback and dataclasses.replace(
+            base.payback, build=base.payback.build + seed, build_without_shared=base.payback.build + seed - 100,
+            saved_per_use=0.0031 + 0.0001 * seed,
+        )  # fmt: skip
+        config = base.config | {"seed": seed}
+        found.append(
+            dataclasses.replace(
+                base, run_id=f"run-{seed}", results=results, inference=uses, payback=payback, config=config
+            )
+        )
+    return found
+
+
+def answers(record: RunRecord, folder: Path, wrong: Mapping[str, Sequence[int]]) -> tuple[RunRecord, Path]:
+    """The record with the accuracy of predictions that are right but for these items, and their file."""
+    labels = [f"class {i % 7}" for i in range(N_ITEMS)]
+    columns: dict[str, Any] = {"id": [f"t{i}" for i in range(N_ITEMS)], "label": labels}
+    results = []
+    for each in record.results:
+        given = list(labels)
+        for i in wrong[each.role]:
+            given[i] = "another class"
+        columns |= {f"{each.role}/prediction": given, f"{each.role}/score": [0.9] * N_ITEMS}
+        share = 1 - len(wrong[each.role]) / N_ITEMS
+        results.append(dataclasses.replace(each, metrics={"accuracy": metric(share, N_ITEMS)}))
+    path = folder / record.run_id / "predictions.parquet"
+    path.parent.mkdir(parents=True)
+    finishing.save_predictions(path, columns)
+    changed = dataclasses.replace(record, results=results, files={"predictions.parquet": files.sha256_file(path)})
+    return changed, path
+
+
+def group_of(found: Sequence[RunRecord], evidence: Evidence = report.NO_EVIDENCE) -> several.Group:
+    (group,) = several.analysed(found, evidence)
+    return group
+
+
+def system(group: several.Group, role: str) -> systems.System:
+    return next(s for s in group.systems if s.role == role)
+
+
+def verdict(group: several.Group, ours: str, theirs: str) -> str:
+    return group.comparisons.verdict(system(group, ours), system(group, theirs))
+
+
+def advice(page: Page) -> str:
+    section = next(s for s in page.sections if s.title == several.ADVICE_TITLE)
+    assert isinstance(section.blocks[0], Text)
+    return section.blocks[0].text.replace("\u00a0", " ")
+
+
+# --- mean, spread, interval, n ----------------------------------------------------------------------------------------
+
+
+def test_systems_table_has_mean_sd_interval_and_n_for_quality_and_cost() -> None:
+    table = table_of(several.page(runs({"teacher": 0.92, "student": 0.9})), "Mean over seeds")
+    plain = {key: {k: v.replace("\u00a0", " ") for k, v in cells(table, key).items()} for key in table.head[1:]}
+    assert plain["accuracy"]["Student"] == "90.0 %"
+    assert plain["SD"]["Student"] == "0.1 points"
+    assert plain["95 % interval".replace(" %", "\u00a0%")]["Student"] == "89.8–90.2 %"
+    assert plain["seeds"]["Student"] == "3"
+    assert plain["CPU-s per 1,000 uses"]["Student"] == "3.33 (SD 0.033, 3.25–3.41, n 3)"
+
+
+def test_a_model_that_all_seeds_share_has_the_interval_over_items() -> None:
+    table = table_of(several.page(runs()), "Mean over seeds")
+    bounds = cells(table, "95\u00a0% interval")
+    assert bounds["Teacher"] == "90.3–93.7\u00a0%†"
+    assert not bounds["Student"].endswith("†")
+
+
+def test_repeats_of_a_seed_are_averaged_before_the_interval() -> None:
+    found = runs()
+    again = [dataclasses.replace(found[0], run_id="again")]
+    student = system(group_of([*found, *again]), "student")
+    quality = student.quality()
+    assert quality is not None
+    assert (quality.n, quality.value) == (3, pytest.approx(0.918))
+
+
+# --- better, indistinguishable, worse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("student", "expected"),
+    [(0.990, "better"), (0.932, "indistinguishable"), (0.920, "indistinguishable"), (0.800, "worse")],
+)
+def test_verdict_needs_the_whole_interval_beyond_the_margin(student: float, expected: str) -> None:
+    group = group_of(runs({"teacher": 0.92, "student": student}))
+    assert verdict(group, "student", "teacher").partition(":")[0] == expected
+
+
+def test_verdict_of_equals_says_that_they_are_equal_within_the_margin() -> None:
+    group = group_of(runs({"teacher": 0.92, "student": 0.92}, n_items=100_000))
+    assert verdict(group, "student", "teacher") == "indistinguishable: equal within the margin"
+    group = group_of(runs({"teacher": 0.92, "student": 0.912}, n_items=30_000))
+    assert "different, but not shown to be by more than the margin" in verdict(group, "student", "teacher")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_verdict_and_no_winner_from_fewer_than_three_seeds(count: int) -> None:
+    found = runs({"teacher": 0.92, "student": 0.5}, count=count)
+    assert verdict(group_of(found), "student", "teacher").startswith(f"no verdict: {count} seed")
+    page = several.page(found) if count > 1 else several.page_of_one(found[0])
+    said = [str(cell) for s in page.sections for b in s.blocks for t in tables_of(b) for row in t.rows for cell in row]
+    assert not [cell for cell in said if "is better" in cell or cell in ("better", "worse")]
+    assert advice(page).startswith(f"From {count} seed")
+
+
+def tables_of(block: Any) -> list[Table]:
+    table = getattr(block, "table", block)
+    return [table] if isinstance(table, Table) else []
+
+
+def test_without_a_declared_margin_the_page_says_so_and_does_not_advise() -> None:
+    page = several.page(runs(margin=None))
+    assert "no margin was declared" in advice(page)
+    assert verdict(group_of(runs({"teacher": 0.92, "student": 0.8}, margin=None)), "student", "teacher") == "worse"
+
+
+def test_lower_is_better_metrics_are_compared_the_other_way_round() -> None:
+    found = []
+    for each in runs({"teacher": 1.0, "student": 2.0}):
+        results = [
+            dataclasses.replace(r, metrics={"bits_per_byte": Metric(value=v, low=v - 0.02, high=v + 0.02, n=90)})
+            for r, v in zip(each.results, (1.0, 2.0 + 0.01 * each.config["seed"]), strict=True)
+        ]
+        found.append(dataclasses.replace(each, metric="bits_per_byte", results=results, payback=None))
+    assert verdict(group_of(found), "student", "teacher") == "worse"
+    assert (
+        cells(table_of(several.page(found), "Against the model that is replaced"), "difference")["Student"] == "-1.010"
+    )
+
+
+# --- paired on the same items -----------------------------------------------------------------------------------------
+
+
+def with_answers(
+    tmp_path: Path, wrong: Callable[[int], Mapping[str, Sequence[int]]]
+) -> tuple[list[RunRecord], Evidence]:
+    pairs = [answers(r, tmp_path, wrong(i)) for i, r in enumerate(runs({"teacher": 0.92, "student": 0.9}))]
+    found = [record for record, _ in pairs]
+    return found, Evidence(predictions={record.run_id: path for record, path in pairs})
+
+
+def test_paired_items_tell_apart_what_separate_intervals_cannot(tmp_path: Path) -> None:
+    """The student is wrong wherever the teacher is, and on some 33 items more."""
+    found, evidence = with_answers(
+        tmp_path, lambda seed: {"teacher": range(300), "student": [*range(300), *range(400 + seed, 433 + seed)]}
+    )
+    assert verdict(group_of(found), "student", "teacher") == "indistinguishable"
+    paired = group_of(found, evidence)
+    assert verdict(paired, "student", "teacher") == "worse"
+    difference = paired.comparisons.difference(system(paired, "student"), system(paired, "teacher"))
+    assert difference is not None
+    assert (difference.is_paired, difference.num_items, difference.num_seeds) == (True, N_ITEMS, 3)
+    table = table_of(several.page(found, evidence), "Against the model that is replaced")
+    assert cells(table, "n items")["Student"] == "1,000 paired"
+
+
+def test_predictions_that_are_not_those_of_the_record_are_not_used(tmp_path: Path) -> None:
+    found, evidence = with_answers(tmp_path, lambda _: {"teacher": range(300), "student": range(340)})
+    altered = [dataclasses.replace(found[0], files={"predictions.parquet": "00" * 32}), *found[1:]]
+    other = [dataclasses.replace(r, results=[r.results[0], result("student", 0.9, [])]) for r in found]
+    for records_, expected in ((found, True), (altered, False), (other, False)):
+        group = group_of(records_, evidence)
+        difference = group.comparisons.difference(system(group, "student"), system(group, "teacher"))
+        assert difference is not None
+        assert difference.is_paired == expected
+
+
+def test_one_run_with_predictions_is_compared_on_its_items_without_a_verdict(tmp_path: Path) -> None:
+    found, evidence = with_answers(tmp_path, lambda _: {"teacher": range(300), "student": range(340)})
+    table = table_of(several.page_of_one(found[0], evidence), "Against the model that is replaced")
+    assert cells(table, "verdict") == {"Student": "no verdict: 1 seed, 3 needed"}
+    assert cells(table, "difference") == {"Student": "-4.0 points"}
+
+
+# --- what is never ranked together ------------------------------------------------------------------------------------
+
+
+def test_another_fingerprint_label_or_thread_count_is_shown_and_never_ranked() -> None:
+    environment = classifier_record().environment
+    others = {
+        "machine": {"environment": dataclasses.replace(environment, fingerprint="ab" * 32)},
+        "threads": {"environment": dataclasses.replace(environment, num_threads=4)},
+        "joules are": {"energy_label": "constant"},
+    }
+    for change in others.values():
+        groups = several.analysed([*runs(), *runs(**change)])
+        assert [len(group.records) for group in groups] == [3, 3]
+    together = [*runs(), *(r for change in others.values() for r in runs(**change))]
+    page = several.page(together)
+    assert page.title == "12 runs in 4 groups"
+    assert table_of(page, "What differs").head == ["Group", "runs", *others]
+    assert len(table_of(page, "Runs").rows) == 12
+    seen = [
+        len(t.rows) for s in page.sections for b in s.blocks for t in tables_of(b) if t.caption == "Mean over seeds"
+    ]
+    assert seen == [4] * 8  # four groups with two costs each, none with a model of another
+
+
+def test_joules_of_a_use_under_another_label_are_not_ranked_with_the_students() -> None:
+    found = [
+        dataclasses.replace(
+            r, inference=[dataclasses.replace(i, label="modelled") if i.role == "tfidf" else i for i in r.inference]
+        )
+        for r in runs(make=counted_record)
+    ]
+    places = cells(table_of(several.page(found), "Mean over seeds"), "place")
+    assert places["TF-IDF"] == "not comparable: joules are modelled, not counter"
+    assert "not comparable" not in places["Student"]
+    one = cells(table_of(several.page_of_one(found[0]), "Cost of 1,000 uses"), "place in this run")
+    assert one["TF-IDF"] == "not comparable: joules are modelled, not counter"
+
+
+# --- the front --------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_points_of_the_front_are_called_indistinguishable() -> None:
+    places = cells(table_of(several.page(runs()), "Mean over seeds"), "place")
+    assert places["Teacher"] == "on the front, but indistinguishable from Student, which costs less"
+    assert places["Student"] == "on the front"
+    assert places["Labels only"] == "Student is better and costs the same"
+
+
+def test_costs_whose_intervals_overlap_are_not_told_apart_either() -> None:
+    found = [
+        dataclasses.replace(
+            r,
+            inference=[
+                dataclasses.replace(i, cpu_s_per_1000=i.cpu_s_per_1000 + 0.001 * (i.role == "label_only"))
+                for i in r.inference
+            ],
+        )
+        for r in runs()
+    ]
+    places = cells(table_of(several.page(found), "Mean over seeds"), "place")
+    assert places["Labels only"] == "Student is better and costs the same within the intervals"
+
+
+# --- cost to come near the teacher ------------------------------------------------------------------------------------
+
+
+def test_cost_to_reach_a_share_of_the_teacher_is_that_of_the_first_validation() -> None:
+    curve = [
+        CurvePoint(step=i, energy_j=100.0 * i, cpu_s=10.0 * i, value=v) for i, v in enumerate((0.5, 0.83, 0.9, 0.88), 1)
+    ]
+    record = runs({"teacher": 0.92, "student": 0.9}, curve=curve, make=counted_record)[0]
+    found = learning.reached(record, "J")
+    assert [each.training for each in found] == [200.0, 300.0, None]  # 0.828, 0.874, 0.9108
+    before = sum(p.energy_j or 0.0 for p in record.phases if p.name in ("teacher", "cache"))
+    assert found[0].whole == pytest.approx(200.0 + before)
+    assert learning.reached(dataclasses.replace(record, results=record.results[1:]), "J") == []
+
+
+def test_curves_of_every_run_are_drawn_with_the_levels_in_a_table() -> None:
+    curves = [
+        [CurvePoint(step=i, energy_j=10.0 * i * (1 + seed), cpu_s=1.0 * i, value=0.8 + 0.03 * i) for i in range(1, 5)]
+        for seed in range(3)
+    ]
+    found = [dataclasses.replace(r, curve=c) for r, c in zip(runs(make=counted_record), curves, strict=True)]
+    page = several.page(found)
+    table = table_of(page, "Cost to come near the teacher")
+    assert [row[3] for row in table.rows] == ["3 of 3", "3 of 3", "3 of 3"]
+    assert table.rows[0][4] == "20.0 (SD 10, -4.84–44.8, n 3)"
+    panel = next(p for p in page.panels() if p.name == "group1-curve-j")
+    assert "a line for each of 3 runs" in panel.alt
+    assert [len(mark.touch) for mark in panel.figure.marks()] == [4, 4, 4]
+
+
+def test_levels_of_a_metric_in_which_less_is_better_lie_above_the_teachers_value() -> None:
+    base = runs({"teacher": 1.0, "student": 1.1})[0]
+    results = [
+        dataclasses.replace(r, metrics={"bits_per_byte": Metric(value=1.0, low=None, high=None, n=9)})
+        for r in base.results
+    ]
+    curve = [CurvePoint(step=i, energy_j=1.0 * i, cpu_s=1.0 * i, value=-v) for i, v in enumerate((1.2, 1.10, 1.02), 1)]
+    found = learning.reached(dataclasses.replace(base, metric="bits_per_byte", results=results, curve=curve), "CPU-s")
+    assert [round(each.level, 4) for each in found] == [1.1111, 1.0526, 1.0101]
+    assert [each.training for each in found] == [2.0, 3.0, None]
+
+
+# --- controls and baselines -------------------------------------------------------------------------------------------
+
+
+def test_controls_are_shown_with_what_they_cost_beside_the_student() -> None:
+    table = table_of(several.page(runs()), "The student against the same student without a teacher")
+    assert cells(table, "cost of the control") == {"Student": "1.02 times"}
+    assert cells(table, "verdict") == {"Student": "better"}
+    phases = [phase(p.name, 60.0 if p.name == "train_label_only" else p.duration_s) for p in classifier_record().phases]
+    table = table_of(several.page(runs(phases=phases)), "The student against the same student without a teacher")
+    assert cells(table, "cost of the control") == {"Student": "0.665 times, not equal"}
+
+
+# --- payback ----------------------------------------------------------------------------------------------------------
+
+
+def paybacks(found: Sequence[RunRecord], evidence: Evidence = report.NO_EVIDENCE) -> dict[str, paying.Counted]:
+    return {each.way: each for each in group_of(found, evidence).counted}
+
+
+def test_payback_is_counted_with_and_without_the_shared_cache_and_over_all_runs() -> None:
+    unfinished = Unfinished(run_id="x", recipe="distill_text_classifier", sweep_id=None, energy_j=9.0, cpu_s=31.0)
+    found = paybacks(runs(), Evidence(unfinished=[unfinished]))
+    assert [*found] == [
+        "one run, caches included",
+        "one run, what others paid for caches left out",
+        "all 3 runs here and 1 that never ended",
+    ]
+    alone, free, everything = found.values()
+    assert alone.build == pytest.approx(370.0)
+    assert free.build == pytest.approx(270.0)
+    assert everything.build == pytest.approx(269.0 + 270.0 + 271.0 + 31.0)
+    for each in found.values():
+        assert each.estimate.uses == pytest.approx(each.build / 0.0032)
+        assert each.estimate.low is not None
+        assert each.estimate.high is not None
+        assert each.estimate.low < each.estimate.uses < each.estimate.high
+
+
+def test_a_bill_with_an_unknown_part_is_called_the_least_it_can_be() -> None:
+    unknown = Unfinished(run_id="x", recipe="r", sweep_id=None, energy_j=None, cpu_s=31.0)
+    found = runs(make=counted_record)
+    bill, what = paying.whole_bill(found, [unknown], "J")
+    assert bill == pytest.approx(sum(r.payback.build_without_shared for r in found if r.payback))
+    assert what == "all 3 runs here and 1 that never ended, at least: the cost of 1 is not known"
+
+
+def test_payback_is_never_where_the_saving_is_within_the_noise_or_the_margin_is_missed() -> None:
+    noisy = [
+        dataclasses.replace(r, payback=r.payback and dataclasses.replace(r.payback, saved_per_use=saved))
+        for r, saved in zip(runs(), (0.0001, 0.003, 0.006), strict=True)
+    ]
+    far = runs({"teacher": 0.92, "student": 0.9})
+    for found, why in ((noisy, "within what 3 runs differ by"), (far, "quality is not close enough")):
+        table = table_of(several.page(found), "Uses until the student has paid for itself")
+        assert {row[4] for row in table.rows} == {"never"}
+        assert all(why in str(row[-1]) for row in table.rows)
+
+
+def test_payback_in_days_follows_the_rate() -> None:
+    for rate, head, days in ((None, "at 1,000 uses a day", "3.8 months"), (50_000.0, "at 50,000 uses a day", "3 days")):
+        page = several.page(runs(), Evidence(uses_per_day=rate))
+        assert table_of(page, "Uses until the student has paid for itself").rows[0][6] == days
+        assert head in table_of(page, "Uses until the student has paid for itself").head
+
+
+def test_payback_says_where_quality_within_the_margin_is_not_shown() -> None:
+    rows = table_of(several.page(runs(n_items=200)), "Uses until the student has paid for itself").rows
+    assert "within the margin is not shown" in str(rows[0][-1])
+
+
+def test_what_runs_share_is_counted_both_ways() -> None:
+    found = runs()
+    assert not [s for s in several.page(found).sections if "share" in s.title]
+    owing = [
+        dataclasses.replace(
+            r,
+            phases=[
+                dataclasses.replace(p, cpu_s=1.0, shared_cpu_s=182.4, shared_energy_j=2688.0)
+                if p.name == "teacher"
+                else p
+                for p in r.phases
+            ],
+        )
+        for r in found[1:]
+    ]
+    rows = {
+        row[0]: row[1:4]
+        for row in table_of(several.page([found[0], *owing]), "Two ways of counting what runs share").rows
+    }
+    assert rows["run-0"] == ["596", "0", "596"]
+    assert rows["run-1"] == ["415", "182", "597"]
+    assert rows["All runs"] == ["1,430", "365", "1,790"]
+    assert paying.outside_debts([found[0], *owing], "CPU-s") == []  # the first run has paid
+    assert paying.outside_debts(owing, "CPU-s") == [182.4]  # somebody else has, once for both
+
+
+# --- should you distil? -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("qualities", "expected"),
+    [
+        (
+            QUALITIES,
+            "Distil: the student is within the margin (1.0 points) of the teacher at 52 % of the processor time of a "
+            "use, and it has paid for itself after 120,000 uses.",
+        ),
+        (
+            QUALITIES | {"tfidf": 0.919},
+            "Do not distil: TF-IDF is within the margin (1.0 points) of the teacher at 1.7 % of the processor time of "
+            "a use: ship that.",
+        ),
+        (
+            QUALITIES | {"label_only": 0.918},
+            "Do not distil: the same student trained on labels alone at equal cost is within the margin (1.0 points) "
+            "of the distilled one: ship that.",
+        ),
+        (
+            QUALITIES | {"student": 0.80},
+            "Do not distil like this: the student misses the margin (1.0 points) against the teacher (-12.0 points, "
+            "95 % interval -12.3 to -11.7): use that, or train another student.",
+        ),
+        (
+            QUALITIES | {"student": 0.911},
+            "Do not distil on this evidence: that the student is within the margin (1.0 points) of the teacher is not "
+            "shown (-0.9 points, 95 % interval -1.1 to -0.7): more seeds or test items would tell.",
+        ),
+    ],
+)
+def test_advice_follows_from_the_numbers(qualities: dict[str, float], expected: str) -> None:
+    assert advice(several.page(runs(qualities, n_items=10_000_000))) == expected
+
+
+def test_advice_of_a_student_that_never_pays_back_names_the_reason() -> None:
+    found = [
+        dataclasses.replace(r, payback=r.payback and dataclasses.replace(r.payback, saved_per_use=-0.001))
+        for r in runs(n_items=10_000_000)
+    ]
+    said = advice(several.page(found))
+    assert said.startswith("Distil for size or speed only: the student is within the margin")
+    assert "never pays for itself, because a use of the student costs 0.001 CPU-s more than one of the teacher" in said
+
+
+def test_advice_from_one_run_is_a_hint_and_a_smoke_run_gets_none() -> None:
+    one = runs(count=1)[0]
+    assert advice(several.page_of_one(one)).startswith("From 1 seed, so a hint and no verdict: distil: the student")
+    assert "hint" in report.run_page(one)
+    page = several.page_of_one(dataclasses.replace(one, smoke=True))
+    assert several.ADVICE_TITLE not in {s.title for s in page.sections}
+
+
+# --- files and terminal -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sweep_folder(tmp_path: Path) -> Path:
+    """Three complete runs with predictions, one that failed and one that was only a smoke run."""
+    for i, each in enumerate(runs({"teacher": 0.92, "student": 0.9})):
+        changed, path = answers(each, tmp_path / "sweep", {"teacher": range(80), "student": range(88 + i)})
+        records.write_record(path.parent, changed)
+    for name, smoke in (("failed", False), ("smoke", True)):
+        folder = tmp_path / "sweep" / "deep" / name
+        folder.mkdir(parents=True)
+        about = {"run_id": name, "recipe": "distill_text_classifier", "smoke": smoke, "sweep": None}
+        files.write_json(folder / "config.json", about)
+        meter = energy.Meter("fake", journal=folder / "journal.jsonl", run_id=name)
+        meter.start()
+        meter.stop()
+    return tmp_path / "sweep"
+
+
+def test_report_takes_a_folder_of_runs_with_predictions_and_failures(sweep_folder, tmp_path, capsys) -> None:
+    assert cli.main(["report", str(sweep_folder), "--out", str(tmp_path / "out"), "--uses-per-day", "500"]) == 0
+    names = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    assert {"index.html", "report.md", "results.csv", "group1-use-cpu-s.svg", "group1-use-cpu-s.png"} <= names
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "1,000 paired" in text
+    assert "all 3 runs here and 1 that never ended" in text
+    assert "at 500 uses a day" in text
+    assert "| failed | distill" in text
+
+
+def test_compare_prints_the_report_in_80_columns(sweep_folder, capsys) -> None:
+    assert cli.main(["compare", *sorted(map(str, sweep_folder.glob("run-*")))]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for said in (several.ADVICE_TITLE, "Against the model that is replaced", "Mean over seeds", "1,000 paired"):
+        assert said in out
+    assert "…" not in out
+
+
+def test_compare_refuses_what_holds_no_complete_run(sweep_folder, tmp_path, capsys) -> None:
+    assert cli.main(["compare", str(sweep_folder / "deep")]) == 2
+    assert "at least one run should be complete" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["compare", str(tmp_path / "empty")]) == 2
+    assert "should be a run folder with a record.json, but has none" in capsys.readouterr().err
+    assert cli.main(["compare", str(sweep_folder), "--uses-per-day", "0"]) == 2
+    assert "should be more than 0" in capsys.readouterr().err
+
+
+def test_show_says_whether_to_distil_and_what_it_took(tmp_path, capsys) -> None:
+    records.write_record(tmp_path, classifier_record())
+    assert cli.main(["show", str(tmp_path), "--uses-per-day", "2000"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("\u00a0", " ").split())
+    assert "From 1 seed, so a hint and no verdict:" in out
+    assert "of training to a share of the teacher's quality: 90 %: 48.0" in out
+    assert "At 2,000 uses a day, building the student is repaid after 60 days." in out
+
+
+def test_runs_with_other_training_rows_and_the_same_test_rows_are_compared() -> None:
+    def with_rows(train: str, test: str) -> list[RunRecord]:
+        notes = {"split_fingerprints": {"train": train, "test": test}}
+        sources = [dataclasses.replace(s, fingerprint=train + test, notes=notes) for s in classifier_record().sources]
+        return runs(sources=sources)
+
+    assert len(several.analysed([*with_rows("a", "t"), *with_rows("b", "t")])) == 1
+    assert len(several.analysed([*with_rows("a", "t"), *with_rows("a", "u")])) == 2
+
+
+def test_systems_of_several_recipes_are_named_by_recipe_and_by_what_varies_within_it() -> None:
+    one = [dataclasses.replace(r, config=r.config | {"temperature": t}) for t in (1.0, 2.0) for r in runs()]
+    other = [dataclasses.replace(r, recipe="finetune", config={"seed": r.config["seed"], "rate": 0.1}) for r in runs()]
+    names = [s.label for s in group_of([*one, *other]).systems if s.role == "student"]
+    assert names == [
+        "Student (recipe distill_text_classifier, temperature 1)",
+        "Student (recipe distill_text_classifier, temperature 2)",
+        "Student (recipe finetune)",
+    ]
+
+
+def test_students_of_many_recipes_are_compared_with_each_other() -> None:
+    found = [
+        dataclasses.replace(r, recipe=f"recipe_{i}", run_id=f"{r.run_id}-{i}")
+        for i in range(4)
+        for r in runs(QUALITIES | {"student": 0.85 + 0.02 * i})
+    ]
+    table = table_of(several.page(found), "Pair by pair")
+    assert [str(row[0]) for row in table.rows] == [f"{i + 1} · Student (recipe recipe_{i})" for i in range(4)]
+    assert table.rows[3][1:] == ["better", "better", "indistinguishable", "–"]
+
+
+def test_p1_hostile_strings_are_inert_in_the_terminal(capsys) -> None:
+    from smallmodels.cli import terminal
+
+    terminal.compare([with_attack(r, MARKUP + "[red]x[/red]\x1b[31m\n") for r in runs()], report.NO_EVIDENCE)
+    out = capsys.readouterr().out
+    assert "[red]x[/red]" in out
+    assert not set("\x1b\x00\u202e") & set(out)
+    assert max(map(len, out.splitlines())) <= 80
