@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from smallmodels import records
 from smallmodels.records import RunRecord
 from smallmodels.report import figures, formats, words
-from smallmodels.report.figures import Line
+from smallmodels.report.figures import Series
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Panel, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.systems import System, phases_cost
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SHARES = (0.90, 0.95, 0.99)
 """Of the teacher's quality."""
+
+MAX_LINES = 60
+"""In one picture."""
 
 _JOULES: tuple[Unit, ...] = ("J",)
 """Drawn beside what is ranked."""
@@ -162,11 +165,11 @@ def section(systems: Sequence[System], unit: Unit, title: str, name: str) -> Sec
 def _panel(systems: Sequence[System], unit: Unit, name: str) -> Panel | None:
     """The curve of every run in one unit; None where no run has two points of known cost."""
     lines = [
-        Line(label=s.label, xs=[x for x, _ in curve], ys=[y for _, y in curve])
-        for s in systems
+        _series(s, r, curve, unit, style)
+        for style, s in enumerate(systems)
         for r in s.records
         if len(curve := curve_of(r, unit)) > 1
-    ]
+    ][:MAX_LINES]
     if not lines:
         return None
     record = systems[0].records[0]
@@ -189,6 +192,21 @@ def _panel(systems: Sequence[System], unit: Unit, name: str) -> Panel | None:
     heading = f"Validation {metric} against {names}"
     return Panel(
         name=name, heading=heading, alt=f"{heading}, a line for each of {len(lines)} runs: {said}.", figure=figure
+    )
+
+
+def _series(system: System, record: RunRecord, curve: Sequence[tuple[float, float]], unit: Unit, style: int) -> Series:
+    """A line with the best value marked, by which the model was chosen."""
+    best = max(range(len(curve)), key=lambda i: curve[i][1])
+    value = formats.quality(record.metric, records.goodness(record.metric, curve[best][1]))
+    cost = f"{number(curve[best][0])} {_unit_words(record, unit)}"
+    return Series(
+        label=system.label,
+        xs=[x for x, _ in curve],
+        ys=[y for _, y in curve],
+        says=f"{system.label}, seed {words.plain(record.config.get('seed'))}: best {value} after {cost}",
+        style=style,
+        marked=best,
     )
 
 
