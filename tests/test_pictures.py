@@ -5,10 +5,9 @@ import pytest
 from sample_records import classifier_record, compared_records, counted_record, retriever_record
 
 from smallmodels.records import RunRecord
-from smallmodels.report import axes, origins, pictures, several, single
-from smallmodels.report.drawing import COLOURS, PALETTE, Box, Drawing
+from smallmodels.report import axes, kinds, origins, pictures, several, single
+from smallmodels.report.drawing import COLOURS, PALETTE, Box, Drawing, Line, Sign
 from smallmodels.report.page import MAX_BYTES, Page, Picture, Table, to_html
-from smallmodels.report.pictures import names
 
 
 def tables(page: Page) -> dict[str, Table]:
@@ -30,25 +29,26 @@ def with_metric(record: RunRecord, **changes: object) -> RunRecord:
 
 
 def test_kinds_are_told_apart_by_the_settings_that_differ() -> None:
-    found = names.kinds(compared_records())
+    found = kinds.kinds_of(compared_records())
     assert [(kind.difference, len(kind.records)) for kind in found] == [("temperature 2", 3), ("temperature 4", 3)]
-    assert found[0].name == "distill_text_classifier, temperature 2"
+    assert found[0].name == "temperature 2"
 
 
 def test_kinds_of_other_recipes_need_no_settings() -> None:
-    found = names.kinds([classifier_record(), retriever_record()])
-    assert [kind.difference for kind in found] == ["distill_text_classifier", "quickstart"]
+    found = kinds.kinds_of([classifier_record(), retriever_record()])
+    assert [kind.difference for kind in found] == ["recipe distill_text_classifier", "recipe quickstart"]
 
 
-def test_kinds_of_one_kind_need_no_name() -> None:
-    assert [kind.difference for kind in names.kinds(compared_records((2.0,)))] == [""]
+def test_kinds_of_one_kind_are_called_by_their_recipe() -> None:
+    found = kinds.kinds_of(compared_records((2.0,)))
+    assert [(kind.difference, kind.name) for kind in found] == [("", "distill_text_classifier")]
 
 
 def test_seed_names_add_the_id_only_where_a_seed_repeats() -> None:
     runs = compared_records((2.0,))
-    assert names.seed_names(runs) == ["seed 0", "seed 1", "seed 2"]
+    assert kinds.seed_names(runs) == ["seed 0", "seed 1", "seed 2"]
     twice = [dataclasses.replace(r, config=r.config | {"seed": 0}, run_id=f"run-{i:06}") for i, r in enumerate(runs)]
-    assert names.seed_names(twice) == ["seed 0 000000", "seed 0 000001", "seed 0 000002"]
+    assert kinds.seed_names(twice) == ["seed 0 000000", "seed 0 000001", "seed 0 000002"]
 
 
 # --- axes -------------------------------------------------------------------------------------------------------------
@@ -147,21 +147,33 @@ def test_payback_never_draws_the_lines_and_says_why() -> None:
     assert len(tables(page)["CPU-seconds after so many uses"].rows) == 4
 
 
-def test_payback_of_several_has_a_line_and_a_row_for_each_run() -> None:
-    runs = compared_records()
-    page = several.page(runs)
-    marks = drawing_of(page, "group1-payback").marks()
-    assert [mark.row for mark in marks] == [run.run_id for run in runs]
-    assert [row[0] for row in tables(page)["Payback, run by run"].rows] == [run.run_id for run in runs]
-    for mark in marks:
+def test_payback_of_several_has_a_line_for_each_row_that_crosses_where_the_table_says() -> None:
+    page = several.page(compared_records())
+    drawing = drawing_of(page, "group1-payback")
+    marks = drawing.marks()
+    rows = tables(page)["Uses until the student has paid for itself"].rows
+    assert [mark.row for mark in marks] == [row[0] for row in rows]
+    level = next(i for i in drawing.items if isinstance(i, Line) and i.dash == (5, 4)).places[0][1]
+    for mark, row in zip(marks, rows, strict=True):
+        assert f"after about {row[4]} uses" in mark.says
         depths = [y for _, y in mark.touch]
         assert depths == sorted(depths)  # the more uses, the cheaper each
+        (sign,) = [item for item in mark.items if isinstance(item, Sign)]
+        assert sign.y == pytest.approx(level, abs=0.1)
+
+
+def test_payback_of_several_tells_models_by_colour_and_ways_of_counting_by_dash() -> None:
+    lines = [mark.items[0] for mark in drawing_of(several.page(compared_records()), "group1-payback").marks()]
+    styles = [(line.colour, line.dash) for line in lines if isinstance(line, Line)]
+    assert len({colour for colour, _ in styles}) == 2
+    assert len(set(styles)) == len(styles) == len(lines)
 
 
 def test_payback_needs_what_a_use_costs() -> None:
     assert pictures.payback.panel_of_one(classifier_record(inference=[])) is None
     assert pictures.payback.panel_of_one(classifier_record(smoke=True)) is None
-    assert pictures.payback.section([classifier_record(payback=None)], "", "x") is None
+    page = several.page([classifier_record(inference=[], run_id=name) for name in "ab"])
+    assert "group1-payback" not in {panel.name for panel in page.panels()}
 
 
 # --- parts and origins ------------------------------------------------------------------------------------------------
@@ -179,7 +191,7 @@ def test_groups_over_several_kinds_have_a_column_each() -> None:
     groups = [{"group": "de", "n": 9, "accuracy": 0.9}, {"group": "sw", "n": 9, "accuracy": 0.5}]
     runs = [with_metric(r, groups=groups) for r in compared_records((2.0, 4.0), 1)]
     table = tables(several.page(runs))["Accuracy of each group, the worst first"]
-    assert table.head == ["Group", "distill_text_classifier, temperature 2", "distill_text_classifier, temperature 4"]
+    assert table.head == ["Group", "temperature 2", "temperature 4"]
     assert table.rows == [["sw", "50.0\u00a0%", "50.0\u00a0%"], ["de", "90.0\u00a0%", "90.0\u00a0%"]]
 
 

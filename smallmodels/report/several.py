@@ -112,12 +112,12 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
     sections = list(found.sections)
     for i, each in enumerate(sections):
         table = learning.run_table(record, group.unit) if each.title == single.CURVE_TITLE else None
+        if each.title == single.PAYBACK_TITLE and group.counted and (evidence.uses_per_day or evidence.unfinished):
+            table = paying.table_of(group.counted, group.evidence)
         if table is not None:
             sections[i] = dataclasses.replace(each, blocks=[*each.blocks, table])
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
-    if evidence.uses_per_day or evidence.unfinished:
-        sections += paying.sections(group.counted, group.evidence, "")
     if evidence.unfinished:
         sections.append(_unfinished_section(evidence.unfinished))
     if said := group.advice:
@@ -216,7 +216,7 @@ def _group_sections(group: Group) -> list[Section]:
         sections.append(Section(heading, [Text(_lead(points)), Picture(panels, table)]))
     learned = learning.section(systems, unit, group.title, group.name)
     shared = paying.shared_section(group.records, unit, group.title)
-    paid = paying.sections(group.counted, group.evidence, group.title)
+    paid = paying.sections(group.counted, group.evidence, group.title, f"{group.name}-payback")
     return [*sections, *([learned] if learned else []), *paid, *([shared] if shared else [])]
 
 

@@ -16,6 +16,7 @@ from smallmodels.report.words import Unit, role_name
 
 USES_PER_DAY = (100, 1_000, 10_000, 100_000)
 _CURVE_ROWS = 12
+PAYBACK_TITLE = "When it has paid for itself"
 CURVE_TITLE = "How it learned"
 
 _FRONT_NOTE = (
@@ -382,13 +383,13 @@ def _payback_section(record: RunRecord) -> Section | None:
         return None
     if payback is None:
         none = "No point of payback: this run measured the use of no other model that the student would replace."
-        return Section("When it has paid for itself", [Text(none)])
+        return Section(PAYBACK_TITLE, [Text(none)])
     reason = formats.capital(words.reason_words(payback))
     panel = payback_pictures.panel_of_one(record)
     if payback.uses is None:
         table = payback_pictures.table_of_one(record)
         drawn: list[Block] = [Picture([panel], table, beside=True)] if panel and table else []
-        return Section("When it has paid for itself", [Text(f"Never. {reason}."), *drawn])
+        return Section(PAYBACK_TITLE, [Text(f"Never. {reason}."), *drawn])
     lead = f"After {words.uses_words(payback)} instead of the {role_name(payback.replaces).lower()}. {reason}."
     if payback.build_without_shared != payback.build:
         unit = _axis(payback.unit)
@@ -399,7 +400,7 @@ def _payback_section(record: RunRecord) -> Section | None:
     rows: list[Row] = [[f"{rate:,}", days_words(payback.uses / rate)] for rate in USES_PER_DAY]
     table = Table(caption="Time to repay", head=["Uses per day", "repaid after"], rows=rows)
     block = Picture([panel], table, beside=True) if panel else table
-    return Section("When it has paid for itself", [Text(lead), block])
+    return Section(PAYBACK_TITLE, [Text(lead), block])
 
 
 def days_words(days: float) -> str:

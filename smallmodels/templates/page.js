@@ -42,7 +42,11 @@
   const rowsOf = (picture) => {
     if (!picture.rowsByName) {
       picture.rowsByName = new Map();
-      for (const row of picture.querySelectorAll("tbody tr")) picture.rowsByName.set(text(row.cells[0]), row);
+      for (const row of picture.querySelectorAll("tbody tr")) { // several, such as a model's under each way of counting
+        const name = text(row.cells[0]);
+        if (!picture.rowsByName.has(name)) picture.rowsByName.set(name, []);
+        picture.rowsByName.get(name).push(row);
+      }
     }
     return picture.rowsByName;
   };
@@ -59,8 +63,8 @@
   };
   const light = (mark, on) => {
     const picture = mark.closest(".picture");
-    const row = picture && mark.dataset.row && rowsOf(picture).get(mark.dataset.row.trim());
-    if (row) row.classList.toggle("lit", on);
+    const rows = picture && mark.dataset.row && rowsOf(picture).get(mark.dataset.row.trim());
+    for (const row of rows || []) row.classList.toggle("lit", on);
     mark.classList.toggle("lit", on);
   };
   const hide = () => {
@@ -173,7 +177,10 @@
       const fits = wanted.every((word) => row.searched.includes(word));
       row.hidden = !fits;
       left += fits;
-      for (const mark of marks.get(text(row.cells[0])) ?? []) mark.classList.toggle("dim", !fits);
+    }
+    for (const [name, found] of picture ? rowsOf(picture) : []) {
+      const fits = found.some((row) => !row.hidden);
+      for (const mark of marks.get(name) ?? []) mark.classList.toggle("dim", !fits);
     }
     count.textContent = wanted.length ? `${left} of ${rows.length} rows` : "";
     status.textContent = count.textContent;

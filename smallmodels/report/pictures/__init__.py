@@ -20,6 +20,5 @@ def of_group(group: Sequence[RunRecord], title: str, name: str) -> list[Section]
         title: In front of each heading, such as `Group 1: `.
         name: Start of the names of the pictures.
     """
-    sections = [make(group, title, name) for make in (phases.section, payback.section)]
-    sections += parts.sections(group, title)
-    return [section for section in sections if section is not None]
+    costs = phases.section(group, title, name)
+    return [*([costs] if costs is not None else []), *parts.sections(group, title)]

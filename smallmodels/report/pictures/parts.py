@@ -8,8 +8,8 @@ from smallmodels import records
 from smallmodels.records import Result, RunRecord
 from smallmodels.report import formats, words
 from smallmodels.report.formats import MISSING
+from smallmodels.report.kinds import Kind, kinds_of
 from smallmodels.report.page import Row, Section, Table, Text, cut_note
-from smallmodels.report.pictures.names import Kind, kinds
 
 _MAX_KINDS = 6
 _MAX_ROWS = 200
@@ -52,7 +52,7 @@ def _section(
     *,
     falling: bool,
 ) -> Section | None:
-    found = [(kind, values) for kind in kinds(group) if (values := _of_kind(kind, values_of))]
+    found = [(kind, values) for kind in kinds_of(group) if (values := _of_kind(kind, values_of))]
     if not found:
         return None
     columns = found[:_MAX_KINDS]

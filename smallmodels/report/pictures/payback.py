@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from smallmodels.records import Payback, RunRecord
 from smallmodels.report import axes, figures, formats, words
+from smallmodels.report.drawing import COLOURS
 from smallmodels.report.figures import Series
-from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import Panel, Picture, Row, Section, Table, Text, cut_note
-from smallmodels.report.pictures.names import Kind, kinds, seed_names
+from smallmodels.report.formats import number
+from smallmodels.report.page import Panel, Row, Table
 
 MAX_LINES = 30
-_MAX_ROWS = 200
 _PLACES = 32
 _HIGHEST = 2.0  # of the picture of several runs, in costs of a use of what is replaced
 
@@ -51,7 +50,7 @@ def panel_of_one(record: RunRecord) -> Panel | None:
     if costs is None:
         return None
     payback, crossing = costs.payback, costs.crossing()
-    axis = _axis(record, payback)
+    axis = words.cost_name(record, payback.unit)
     most = 2 * (crossing or payback.build / costs.replaced)
     role = words.role_name(payback.replaces)
     ends = {"Student": (payback.build, payback.build + most * costs.student), role: (0.0, most * costs.replaced)}
@@ -91,7 +90,7 @@ def table_of_one(record: RunRecord) -> Table | None:
         [f"{uses:,}", number(costs.payback.build + uses * costs.student), number(uses * costs.replaced)]
         for uses in (1_000, 10_000, 100_000, 1_000_000)
     ]
-    axis = _axis(record, costs.payback)
+    axis = words.cost_name(record, costs.payback.unit)
     return Table(
         caption=f"{formats.capital(axis)} after so many uses",
         head=["Uses", "Student, building included", role],
@@ -99,53 +98,48 @@ def table_of_one(record: RunRecord) -> Table | None:
     )
 
 
-def _axis(record: RunRecord, payback: Payback) -> str:
-    if payback.unit == "CPU-s":
-        return "CPU-seconds"
-    return "joules" if record.energy_is_counted else "estimated joules"
-
-
 # --- several runs -----------------------------------------------------------------------------------------------------
 
 
-def section(group: Sequence[RunRecord], title: str, name: str) -> Section | None:
-    """A line per run that falls below 100 % where its student has paid for itself; None where no run tells."""
-    known = [(kind, record, label) for kind in kinds(group) for record, label in _named(kind) if _costs(record)]
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """The payback of one model under one way of counting what was paid."""
+
+    label: str
+    way: str
+    build: float
+    student: float
+    """Cost of one use of the student."""
+    saved: float
+    """By one use of it instead of one of what it replaces."""
+    uses: float | None
+    says: str
+
+
+def panel_of_several(ways: Sequence[Way], name: str) -> Panel | None:
+    """What a use costs when the building is shared among all uses, as a part of that of a use of what is replaced.
+
+    Models have their colours and ways of counting their dashes; None where no cost is known.
+    """
+    known = [way for way in ways if way.build > 0 and way.student + way.saved > 0][:MAX_LINES]
     if not known:
         return None
-    lead = (
-        "What a use of the student costs when its building is shared among all uses, as a part of what a use of the "
-        "model that it replaces costs. Below 100\u00a0% it has paid for itself, provided that its quality is close "
-        "enough; the last column says where it is not."
-    )
-    heading = formats.capital(f"{title}on the way to payback")
-    panel = _ratio_panel(known[:MAX_LINES], f"{name}-payback")
-    return Section(heading, [Text(lead), Picture([panel], _ratio_table([record for _, record, _ in known]))])
-
-
-def _named(kind: Kind) -> list[tuple[RunRecord, str]]:
-    return list(zip(kind.records, seed_names(kind.records), strict=True))
-
-
-def _ratio_panel(known: Sequence[tuple[Kind, RunRecord, str]], name: str) -> Panel:
-    styles = list(dict.fromkeys(kind.name for kind, _, _ in known))
-    found = [(kind, record, label, costs) for kind, record, label in known if (costs := _costs(record)) is not None]
-    centres = [costs.crossing() or costs.payback.build / costs.replaced for *_, costs in found]
-    low, high = min(centres) / 5, max(centres) * 50
+    models, counted = (list(dict.fromkeys(names)) for names in zip(*[(w.label, w.way) for w in known], strict=True))
+    centres = [w.uses or w.build / (w.student + w.saved) for w in known]
+    ends = min(centres) / 5, max(centres) * 50
     sides = axes.across(), axes.upwards()
-    x = axes.logarithmic([low, high], start=sides[0][0], end=sides[0][1])
-    y = axes.linear(0.0, _HIGHEST, start=sides[1][0], end=sides[1][1])
-    series = [
-        _ratio_series(costs, f"{kind.name}, {label}", kind.name, styles.index(kind.name), record, (low, high))
-        for kind, record, label, costs in found
-    ]
+    series = []
+    for way in known:
+        style = models.index(way.label) % len(COLOURS) + len(COLOURS) * counted.index(way.way)
+        label = way.label if len(models) > 1 else way.way
+        series.append(_ratio_series(way, label, style, ends))
     said = "; ".join(each.says for each in series[:8]) + (f"; and {len(series) - 8} more" if len(series) > 8 else "")
     figure = figures.lines(
         series,
         x_label="uses",
         y_label="cost of a use, building included",
-        x=x,
-        y=y,
+        x=axes.logarithmic(ends, start=sides[0][0], end=sides[0][1]),
+        y=axes.linear(0.0, _HIGHEST, start=sides[1][0], end=sides[1][1]),
         y_words=lambda value: f"{100 * value:.0f}\u00a0%",
         levels=[("what a use costs now", 1.0)],
         signs=False,
@@ -153,41 +147,22 @@ def _ratio_panel(known: Sequence[tuple[Kind, RunRecord, str]], name: str) -> Pan
     return Panel(name=name, heading="Cost of a use, building included", alt=f"{said}.", figure=figure)
 
 
-def _ratio_series(
-    costs: _Costs, who: str, label: str, style: int, record: RunRecord, ends: tuple[float, float]
-) -> Series:
+def _ratio_series(way: Way, label: str, style: int, ends: tuple[float, float]) -> Series:
+    """A line from where it enters the picture; the number of uses that repays the building is marked."""
     low, high = ends
-    first = max(low, costs.payback.build / max(_HIGHEST * costs.replaced - costs.student, 1e-30))
+    replaced = way.student + way.saved
+    first = max(low, way.build / max(_HIGHEST * replaced - way.student, 1e-30))
     first = min(first, high)
     xs = [first * (high / first) ** (i / (_PLACES - 1)) for i in range(_PLACES)]
-    ys = [(costs.payback.build / n + costs.student) / costs.replaced for n in xs]
-    payback = costs.payback
-    says = f"after {words.uses_words(payback)}" if payback.uses else f"never, because {words.reason_words(payback)}"
+    if way.uses is not None:
+        xs = sorted({*xs, way.uses})
     return Series(
-        label=label, xs=xs, ys=ys, says=f"{who}: {says}", row=formats.clean(record.run_id), style=style,
-        faint=payback.uses is None,
-    )  # fmt: skip
-
-
-def _ratio_table(group: Sequence[RunRecord]) -> Table:
-    rows: list[Row] = []
-    for record in group[:_MAX_ROWS]:
-        payback = record.payback
-        assert payback is not None, "only runs with a payback have a line"
-        uses = f"{words.rounded_large(payback.uses)}" if payback.uses else "never"
-        interval = words.uses_interval(payback) if words.has_interval(payback) else MISSING
-        saved = MISSING if payback.saved_per_use is None else number(1000 * payback.saved_per_use)
-        cells = [words.role_name(payback.replaces), number(payback.build), saved, payback.unit, uses, interval]
-        rows.append([record.run_id, *cells, formats.capital(words.reason_words(payback))])
-    head = [
-        "Run",
-        "replaces",
-        "building",
-        "saved per 1,000 uses",
-        "unit",
-        "uses until repaid",
-        "95\u00a0% interval",
-        "why",
-    ]
-    note = cut_note(len(group), len(rows))
-    return Table(caption="Payback, run by run", head=head, rows=rows, text_columns=(1, 4, 7), note=note)
+        label=label,
+        xs=xs,
+        ys=[(way.build / n + way.student) / replaced for n in xs],
+        says=f"{way.label}, {way.way}: {way.says}",
+        row=way.label,
+        style=style,
+        marked=None if way.uses is None else xs.index(way.uses),
+        faint=way.uses is None,
+    )

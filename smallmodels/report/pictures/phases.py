@@ -9,8 +9,8 @@ from smallmodels.report import figures, formats, words
 from smallmodels.report.drawing import COLOURS, Pattern
 from smallmodels.report.figures import Bar, Key, Part
 from smallmodels.report.formats import number
+from smallmodels.report.kinds import kinds_of, seed_names
 from smallmodels.report.page import Panel, Picture, Row, Section, Table, Text, cut_note
-from smallmodels.report.pictures.names import kinds, seed_names
 from smallmodels.report.words import Unit
 
 MAX_BARS = 30
@@ -42,7 +42,7 @@ def section(group: Sequence[RunRecord], title: str, name: str) -> Section | None
     lead = "Each bar is one run, cut into its phases; what models took from caches of earlier runs is not in it."
     if len(group) > MAX_BARS:
         lead = "Each bar is the mean over the runs that differ only in their seed, cut into phases."
-        if len(kinds(group)) > MAX_BARS:
+        if len(kinds_of(group)) > MAX_BARS:
             lead += f" The {MAX_BARS} most costly are drawn."
     heading = formats.capital(f"{title}what each phase cost")
     return Section(heading, [Text(lead), Picture(panels, _table(group, named, unit))])
@@ -78,7 +78,7 @@ def _most_costly(group: Sequence[RunRecord], unit: Unit) -> list[str]:
 def _sums(group: Sequence[RunRecord], named: Sequence[str], unit: Unit) -> list[_Sum]:
     single = len(group) == 1
     found = []
-    for kind in kinds(group):
+    for kind in kinds_of(group):
         costs = [_by_name(record, named, unit) for record in kind.records]
         if len(group) > MAX_BARS:
             mean = {key: sum(c.get(key, 0.0) for c in costs) / len(costs) for key in [*named, _OTHER]}
@@ -103,8 +103,7 @@ def _panel(group: Sequence[RunRecord], named: Sequence[str], unit: Unit, name: s
     sums = [each for each in _sums(group, named, unit) if sum(each.costs.values()) > 0]
     if not sums:
         return None
-    is_estimate = unit == "J" and not group[0].energy_is_counted
-    axis = {"J": "estimated joules" if is_estimate else "joules", "CPU-s": "CPU-seconds"}[unit]
+    axis = words.cost_name(group[0], unit)
     styles = {key: (COLOURS[i], _PATTERNS[i]) for i, key in enumerate([*named, _OTHER])}
     keys = [
         Key(name=formats.clean(key, 40), colour=colour, pattern=pattern) for key, (colour, pattern) in styles.items()
@@ -114,7 +113,7 @@ def _panel(group: Sequence[RunRecord], named: Sequence[str], unit: Unit, name: s
     more = f"; and {len(sums) - 12} more" if len(sums) > 12 else ""
     return Panel(
         name=name,
-        heading=formats.capital(axis) + " by phase" + (", not ranked" if is_estimate else ""),
+        heading=formats.capital(axis) + " by phase" + (", not ranked" if axis.startswith("estimated") else ""),
         alt=f"{formats.capital(axis)} by phase: {said}{more}.",
         figure=figures.stacks(bars, x_label=axis, keys=keys),
     )
