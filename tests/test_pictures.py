@@ -5,8 +5,8 @@ import pytest
 from sample_records import classifier_record, compared_records, counted_record, retriever_record
 
 from smallmodels.records import RunRecord
-from smallmodels.report import axes, kinds, origins, pictures, several, single
-from smallmodels.report.drawing import COLOURS, PALETTE, Box, Drawing, Line, Sign
+from smallmodels.report import axes, figures, kinds, origins, pictures, several, single
+from smallmodels.report.drawing import COLOURS, HEIGHT, PALETTE, Box, Drawing, Line, Sign, text_width
 from smallmodels.report.page import MAX_BYTES, Page, Picture, Table, to_html
 
 
@@ -176,6 +176,36 @@ def test_payback_needs_what_a_use_costs() -> None:
     assert "group1-payback" not in {panel.name for panel in page.panels()}
 
 
+# --- names of lines ---------------------------------------------------------------------------------------------------
+
+
+def drawn_lines(names: tuple[str, ...], heights: tuple[float, ...] = ()) -> Drawing:
+    x, y = axes.linear(0.0, 1.0, start=58.0, end=386.0), axes.linear(0.0, 1.0, start=274.0, end=26.0)
+    series = [
+        figures.Series(label=name, xs=[0.0, 1.0], ys=[0.1 * i, 0.2 * i], says=name, style=i)
+        for i, name in enumerate(names)
+    ]
+    levels = [(f"level {height}", height) for height in heights]
+    return figures.lines(series, x_label="cost", y_label="quality", x=x, y=y, levels=levels)
+
+
+def test_short_names_stand_at_their_lines_and_long_ones_in_a_key_inside_the_picture() -> None:
+    assert drawn_lines(("Student", "Teacher")).height == HEIGHT
+    names = (*(f"Student (recipe distill_text_classifier, temperature {i})" for i in range(14)), "x" * 100)
+    drawing = drawn_lines(names)
+    beneath = [words for words in drawing.words() if words.y > HEIGHT]
+    assert [words.text for words in beneath] == [*names[:12], "and 3 more"]
+    assert max(words.y for words in beneath) <= drawing.height
+    assert all(words.x + text_width(words.text, words.size) <= drawing.width for words in beneath)
+    (cut,) = [words.text for words in drawn_lines(("Student", "x" * 100)).words() if words.text.startswith("xx")]
+    assert cut.endswith("x…")
+
+
+def test_names_of_levels_that_would_cover_each_other_are_left_out() -> None:
+    shown = [words.text for words in drawn_lines(("a",), (0.5, 0.51, 0.9)).words()]
+    assert [name for name in shown if name.startswith("level")] == ["level 0.5", "level 0.9"]
+
+
 # --- parts and origins ------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +239,17 @@ def test_limits_say_how_many_runs_they_hold_for() -> None:
     lines = [line for block in section.blocks for line in getattr(block, "lines", [])]
     assert lines[:2] == ["In 1 of 2 runs: x", "y"]
     assert any(line.startswith("modelled: ") for line in lines)
+
+
+def test_sections_of_a_group_share_a_link() -> None:
+    other = [dataclasses.replace(r, task="another", run_id=f"x{r.run_id}") for r in compared_records()]
+    page = several.page([*compared_records(), *other])
+    titles = [section.title for section in page.sections]
+    links = page.links()
+    assert [*links][:4] == ["Should you distil at all?", "Why they are not ranked together", "Group 1", "Group 2"]
+    assert titles[links["Group 2"] - 1].startswith("Group 2: ")
+    assert not titles[links["Group 2"] - 2].startswith("Group 2: ")
+    assert to_html(page).count('href="#s') == 1 + len(links)
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The charts of a report: cost against quality, lines such as quality during training, and stacked bars."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,12 @@ _MAX_MARKS = 100  # further points are dots without a name, so that a page of a 
 _MAX_NAMES = 40
 _MAX_SIGNS = 60  # on one line
 _MAX_SIGNED = 20  # lines with signs
+_MAX_KEYS = 12
+_SHORT = 90.0  # widest name at the end of a line
+_LEVEL_ROOM = 11.0
+_PIECE = 8.0
+_KEY_SIZE = 11.5
+_FAINT = 0.45
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +272,7 @@ def lines(
     levels: Sequence[tuple[str, float]] = (),
     signs: bool = True,
 ) -> Drawing:
-    """Lines through values; each is a mark, and its name stands at its end where there is room.
+    """Lines through values; each is a mark. Short names stand at the ends of their lines, long ones in a key beneath.
 
     Args:
         series: At least one.
@@ -278,25 +285,76 @@ def lines(
         signs: Whether every value has a sign.
     """
     items: list[Item | Mark] = [*axes.frame(x, y, x_label=x_label, y_label=y_label, y_words=y_words)]
-    for name, level in levels:
-        at = y.place(level)
-        items.append(Line(places=[(x.start, at), (x.end, at)], colour="ink", width=1.0, dash=(5, 4)))
-        items.append(Words(x=x.end, y=at - 3, text=clean(name, 24), anchor="end", colour="soft", size=10))
-    names, seen = [], set()
+    items += _level_items(levels, x, y)
+    ends: dict[str, tuple[Series, Place]] = {}
     for each in series:
         mark, end = _line_mark(each, x, y, signs=signs and len(series) <= _MAX_SIGNED)
         items.append(mark)
-        if each.label and each.label not in seen and not each.faint:
-            names.append(labels.Name(place=end, text=each.label))
-            seen.add(each.label)
-    frame = (axes.LEFT, axes.TOP - 4, WIDTH - 2, HEIGHT - axes.BOTTOM)
-    return Drawing(width=WIDTH, height=HEIGHT, items=[*items, *labels.placed(names[:12], taken=(), frame=frame)])
+        if each.label:
+            ends.setdefault(each.label, (each, end))
+    if all(text_width(name) <= _SHORT for name in ends):
+        names = [labels.Name(place=end, text=name) for name, (each, end) in ends.items() if not each.faint]
+        frame = (axes.LEFT, axes.TOP - 4, WIDTH - 2, HEIGHT - axes.BOTTOM)
+        taken = [box for item in items if isinstance(item, Mark) for box in _along_all(item.touch)]
+        items += labels.placed(names, taken=taken, frame=frame)
+        return Drawing(width=WIDTH, height=HEIGHT, items=items)
+    key, height = _line_key([each for each, _ in ends.values()])
+    return Drawing(width=WIDTH, height=height, items=[*items, *key])
+
+
+def _along_all(places: Sequence[Place]) -> Iterator[labels.Rectangle]:
+    """The room that a line takes, in pieces that are short enough to say so where it is steep."""
+    for (x1, y1), (x2, y2) in itertools.pairwise(places):
+        count = max(1, math.ceil(max(abs(x2 - x1), abs(y2 - y1)) / _PIECE))
+        steps = [(x1 + (x2 - x1) * i / count, y1 + (y2 - y1) * i / count) for i in range(count + 1)]
+        yield from (labels.along(*pair) for pair in itertools.pairwise(steps))
+
+
+def _level_items(levels: Sequence[tuple[str, float]], x: Scale, y: Scale) -> Iterator[Item]:
+    """Lines across with their names at the left, where the lines of values seldom are; one has no room, no name."""
+    above = math.inf
+    for name, level in sorted(levels, key=lambda each: -y.place(each[1])):
+        at = y.place(level)
+        yield Line(places=[(x.start, at), (x.end, at)], colour="ink", width=1.0, dash=(5, 4))
+        if above - at >= _LEVEL_ROOM:
+            yield Words(x=x.start + 4, y=at - 3, text=clean(name, 24), colour="soft", size=10)
+            above = at
+
+
+def _line_key(series: Sequence[Series]) -> tuple[list[Item], float]:
+    """The key of lines under the axis, in as many rows as it needs, and the height of the picture with it."""
+    items: list[Item] = []
+    x, y = 2.0, HEIGHT + 6
+    for each in series[:_MAX_KEYS]:
+        colour, shape, dash = style_of(each.style)
+        name = _shortened(each.label, WIDTH - 36)
+        wide = 32 + text_width(name, _KEY_SIZE) + 12
+        if x > 2 and x + wide > WIDTH:
+            x, y = 2.0, y + _KEY_STEP
+        opacity = _FAINT if each.faint else 1.0
+        items.append(Line(places=[(x, y), (x + 26, y)], colour=colour, width=1.8, opacity=opacity, dash=dash))
+        if not each.faint:
+            items.append(Sign(x=x + 13, y=y, shape=shape, colour=colour, radius=3.5))
+        items.append(Words(x=x + 32, y=y + 4, text=name, size=_KEY_SIZE))
+        x += wide
+    if len(series) > _MAX_KEYS:
+        y += _KEY_STEP
+        items.append(Words(x=2, y=y + 4, text=f"and {len(series) - _MAX_KEYS:,} more", colour="soft", size=_KEY_SIZE))
+    return items, y + _KEY_STEP / 2
+
+
+def _shortened(name: str, room: float) -> str:
+    """A name cut to the room that it has: its end goes, and the row and the words of its sign have it whole."""
+    shown = clean(name, 150)
+    while text_width(shown, _KEY_SIZE) > room:
+        shown = shown.rstrip("…")[:-1].rstrip() + "…"
+    return shown
 
 
 def _line_mark(series: Series, x: Scale, y: Scale, *, signs: bool) -> tuple[Mark, Place]:
     colour, shape, dash = style_of(series.style)
     places = [(x.place(a), y.place(b)) for a, b in zip(series.xs, series.ys, strict=True)]
-    opacity = 0.45 if series.faint else 1.0
+    opacity = _FAINT if series.faint else 1.0
     items: list[Item] = [Line(places=places, colour=colour, width=1.8, opacity=opacity, dash=dash)]
     if signs and not series.faint and len(places) <= _MAX_SIGNS:
         items += [Sign(x=a, y=b, shape=shape, colour=colour, radius=2.2) for a, b in places]

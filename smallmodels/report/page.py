@@ -138,6 +138,16 @@ class Page:
     sections: list[Section] = field(default_factory=list)
     footer: str = ""
 
+    def links(self) -> dict[str, int]:
+        """Where to go on the page: names with the place of their section, from 1.
+
+        Sections of one group, which have their name before a colon, share one link.
+        """
+        found: dict[str, int] = {}
+        for place, section in enumerate(self.sections, 1):
+            found.setdefault(section.title.partition(": ")[0], place)
+        return found
+
     def panels(self) -> list[Panel]:
         """Every drawing of the page, in order."""
         pictures = [b for s in self.sections for b in s.blocks if isinstance(b, Picture)]

@@ -131,7 +131,8 @@ def panel_of_several(ways: Sequence[Way], name: str) -> Panel | None:
     series = []
     for way in known:
         style = models.index(way.label) % len(COLOURS) + len(COLOURS) * counted.index(way.way)
-        label = way.label if len(models) > 1 else way.way
+        names = [way.label] * (len(models) > 1) + [way.way] * (len(counted) > 1 or len(models) == 1)
+        label = ", ".join(names)
         series.append(_ratio_series(way, label, style, ends))
     said = "; ".join(each.says for each in series[:8]) + (f"; and {len(series) - 8} more" if len(series) > 8 else "")
     figure = figures.lines(
