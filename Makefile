@@ -27,7 +27,7 @@ test:
 constraints:
 	rm -rf build/constraints && python3 -m venv build/constraints
 	build/constraints/bin/pip install --quiet torch==2.13.0
-	build/constraints/bin/pip install --quiet '.[test,quickstart,peers,eval,qlora,slurm]'
+	build/constraints/bin/pip install --quiet '.[test,quickstart,peers,eval,qlora,slurm,browser]'
 	build/constraints/bin/pip freeze --all --exclude pip --exclude smallmodels | sed 's/+[a-z0-9.]*$$//' > build/pins.txt
 	(head -n 1 constraints.txt && cat build/pins.txt) > build/constraints.txt
 	mv build/constraints.txt constraints.txt

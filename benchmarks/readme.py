@@ -18,7 +18,7 @@ from typing import Any
 
 from smallmodels import files, records
 from smallmodels.records import RunRecord
-from smallmodels.report import figures, formats, single, words
+from smallmodels.report import formats, single, svg, words
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -149,7 +149,7 @@ def picture(found: dict[str, RunRecord]) -> str:
         panel = single.use_panel(record)
         if panel is not None:
             panels.append((record.recipe, panel.figure))
-    return figures.combine(panels, title=_picture_words(found)) if panels else ""
+    return svg.combine(panels, title=_picture_words(found)) if panels else ""
 
 
 def read_results(folder: Path) -> dict[str, RunRecord]:

@@ -104,7 +104,7 @@ def _import_what_recipes_import():
 
     for recipe in cli.shipped_recipes().values():
         cli.load_recipe(str(recipe))
-    late = "codecarbon", "matplotlib.backends.backend_svg", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
+    late = "codecarbon", "peft", "pyarrow.parquet", "smallmodels.report", "tyro"
     for module in (*late, "sklearn.feature_extraction.text", "sklearn.linear_model", "smallmodels.cards"):
         importlib.import_module(module)
     with energy.Meter():  # looks for the machine's parts, which takes a second and is remembered

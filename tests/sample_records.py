@@ -322,3 +322,47 @@ def retriever_record(**changes: Any) -> RunRecord:
         ],
     }  # fmt: skip
     return classifier_record(**(values | changes))
+
+
+def compared_records(temperatures: tuple[float, ...] = (2.0, 4.0), seeds: int = 3) -> list[RunRecord]:
+    """Runs with several temperatures and seeds, under the full protocol; all differ a little in quality and cost."""
+    return [_varied(classifier_record(), i, t, seed) for i, t in enumerate(temperatures) for seed in range(seeds)]
+
+
+def many_records(count: int) -> list[RunRecord]:
+    """So many runs, five seeds for each of many temperatures."""
+    base = classifier_record()
+    return [_varied(base, i // 5, 1.0 + (i // 5) / 100, i % 5) for i in range(count)]
+
+
+def _varied(base: RunRecord, kind: int, temperature: float, seed: int) -> RunRecord:
+    better, dearer = 0.0013 * (kind % 17) + 0.001 * seed, 1 + 0.07 * (kind % 11) + 0.01 * seed
+    results = [
+        dataclasses.replace(r, metrics={"accuracy": metric(min(r.metrics["accuracy"].value + better, 1.0))})
+        for r in base.results
+    ]
+    uses = [
+        dataclasses.replace(
+            i,
+            protocol="full",
+            cpu_s_per_1000=i.cpu_s_per_1000 * dearer,
+            energy_j_per_1000=14.7 * i.cpu_s_per_1000 * dearer,
+        )
+        for i in base.inference
+    ]
+    phases = [
+        dataclasses.replace(p, cpu_s=p.cpu_s * dearer, energy_j=(p.energy_j or 0.0) * dearer) for p in base.phases
+    ]
+    curve = [dataclasses.replace(p, cpu_s=p.cpu_s * dearer, value=p.value + better) for p in base.curve]
+    return dataclasses.replace(
+        base,
+        run_id=f"20260301-101500-s{seed}-{kind:04x}{seed}",
+        config=base.config | {"temperature": temperature, "seed": seed},
+        command=f"smallmodels run distill_text_classifier --temperature {temperature} --seed {seed}",
+        results=results,
+        inference=uses,
+        phases=phases,
+        cpu_s=sum(p.cpu_s for p in phases),
+        energy_j=sum(p.energy_j or 0.0 for p in phases),
+        curve=curve,
+    )

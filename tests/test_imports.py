@@ -43,7 +43,7 @@ def test_light_commands_do_not_import_torch(command, run_folder, tmp_path):
     more = {"show": [run], "compare": [run], "report": [run, "--out", str(tmp_path)]}.get(command, [])
     result = run_fresh(command, *more)
     assert result["code"] == 0
-    allowed = {"matplotlib"} if command in ("compare", "report") else set()
+    allowed = {"matplotlib"} if command == "report" else set()
     assert not (HEAVY - allowed) & set(result["modules"])
 
 

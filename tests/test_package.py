@@ -91,6 +91,7 @@ def test_constraints_pin_every_dependency_at_a_version_that_it_accepts() -> None
         *extras["peers"],
         *extras["eval"],
         *extras["qlora"],
+        *extras["browser"],
     ]:
         wanted = Requirement(text)
         version = pinned.get(canonicalize_name(wanted.name))

@@ -232,7 +232,8 @@ def test_p1_hostile_data_is_inert_in_the_pages_of_a_whole_run(hostile_run):
     for path in (run / "report.html", *(folder / "report").glob("*.html")):
         page = Reader(path.read_text(encoding="utf-8"))
         assert page.unsafe() == []
-        assert not {"script", "img", "iframe", "b"} & set(page.tags)
+        assert not {"img", "iframe", "b"} & set(page.tags)
+        assert page.tags["script"] == 1
         assert not set(BIDI) & set(page.text)
         assert "<img src=x onerror=alert(1)>" in page.text  # shown as text, so the attack did arrive
     assert not set(BIDI) & set((run / "model" / "README.md").read_text(encoding="utf-8"))

@@ -43,7 +43,7 @@ _CSV_HEAD = (
 
 
 def run_page(record: RunRecord) -> str:
-    """The page of one run as self-contained HTML: no script, no network, readable from a file."""
+    """The page of one run as self-contained HTML: no network, readable from a file, and whole without its script."""
     return to_html(several.page_of_one(record))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from smallmodels.records import Phase, RunRecord
 from smallmodels.report import formats, groups, words
 from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Row, Section, Table, Text, cut_note
+from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.pictures import phases
 from smallmodels.report.words import Unit
 
 WORST_CLASSES = 10
@@ -53,7 +54,8 @@ def _phases_section(record: RunRecord) -> Section | None:
         strong=(len(rows) - 1,),
         note="Owed to caches: what an earlier run paid for work that this one took over.",
     )  # fmt: skip
-    blocks: list[Block] = [table, _work_table(record)]
+    panels = phases.panels_of_one(record)
+    blocks: list[Block] = [Picture(panels, table) if panels else table, _work_table(record)]
     if any(p.components for p in record.phases):
         blocks.append(_labels_table(record))
     blocks += [Text(sentence) for sentence in words.wall_sentences(record)]

@@ -17,6 +17,10 @@ def _beats(one: Point, two: Point) -> bool:
     return one.x <= two.x and one.y >= two.y and (one.x < two.x or one.y > two.y)
 
 
+_MANY = 100
+"""Of more models, each is compared with those on the front alone: every one that is not on it loses to one there."""
+
+
 def verdicts(points: Sequence[Point], *, better: Better | None = None, one_seed: bool = False) -> list[str]:
     """What each point's place means; points whose quality is not told apart are called indistinguishable.
 
@@ -31,10 +35,13 @@ def verdicts(points: Sequence[Point], *, better: Better | None = None, one_seed:
 
     is_better = better or from_intervals
     fronts = pareto_front(points)
-    return [_verdict(i, points, fronts[i], is_better, one_seed) for i in range(len(points))]
+    asked = [i for i in range(len(points)) if fronts[i] or len(points) <= _MANY]
+    return [_verdict(i, points, asked, fronts[i], is_better, one_seed) for i in range(len(points))]
 
 
-def _verdict(place: int, points: Sequence[Point], on_front: bool, better: Better, one_seed: bool) -> str:
+def _verdict(
+    place: int, points: Sequence[Point], asked: Sequence[int], on_front: bool, better: Better, one_seed: bool
+) -> str:
     point, places = points[place], range(len(points))
     if on_front:
         alike = [i for i in places if points[i].x < point.x and not better(place, i)]
@@ -42,8 +49,8 @@ def _verdict(place: int, points: Sequence[Point], on_front: bool, better: Better
             rival = points[max(alike, key=lambda i: points[i].y)]
             return f"on the front, but indistinguishable from {rival.label}, which {_cost_words(rival, point)}"
         return "on the front" if any(p.x < point.x for p in points) else "on the front: nothing is cheaper"
-    rivals = [i for i in places if _beats(points[i], point)]
-    first = max(rivals, key=lambda i: (better(i, place), -points[i].x))
+    rivals = sorted((i for i in asked if _beats(points[i], point)), key=lambda i: points[i].x)
+    first = next((i for i in rivals if better(i, place)), rivals[0])
     rival = points[first]
     if not better(first, place):
         return f"indistinguishable from {rival.label}, which {_cost_words(rival, point)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from smallmodels import records
 from smallmodels.records import RunRecord
 from smallmodels.report import figures, formats, words
-from smallmodels.report.figures import Line
+from smallmodels.report.figures import Series
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Panel, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.systems import System, phases_cost
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 SHARES = (0.90, 0.95, 0.99)
 """Of the teacher's quality."""
+
+MAX_LINES = 60
+"""In one picture."""
 
 _JOULES: tuple[Unit, ...] = ("J",)
 """Drawn beside what is ranked."""
@@ -89,7 +92,7 @@ def _columns(record: RunRecord, unit: Unit) -> list[tuple[Unit, str, str]]:
     """Unit, field of `Reached` and head of each column of costs: the ranked unit, and joules where they are not it."""
     units: list[Unit] = [unit] if unit == "J" else [unit, "J"]
     heads = (("training", "of training"), ("whole", "with teacher and its pass"))
-    return [(u, field, f"{_unit_words(record, u)} {words_}") for u in units for field, words_ in heads]
+    return [(u, field, f"{words.cost_name(record, u)} {words_}") for u in units for field, words_ in heads]
 
 
 def run_table(record: RunRecord, unit: Unit) -> Table | None:
@@ -121,15 +124,9 @@ def run_sentence(record: RunRecord, unit: Unit) -> str:
         f"{100 * each.share:.0f}\u00a0%: {'not reached' if each.training is None else number(each.training)}"
         for each in found
     ]
-    return f"{formats.capital(_unit_words(record, unit))} of training to a share of the teacher's quality: " + (
+    return f"{formats.capital(words.cost_name(record, unit))} of training to a share of the teacher's quality: " + (
         ", ".join(said) + "."
     )
-
-
-def _unit_words(record: RunRecord, unit: Unit) -> str:
-    if unit == "CPU-s":
-        return "CPU-seconds"
-    return "joules" if record.energy_is_counted else "estimated joules"
 
 
 def section(systems: Sequence[System], unit: Unit, title: str, name: str) -> Section | None:
@@ -162,15 +159,15 @@ def section(systems: Sequence[System], unit: Unit, title: str, name: str) -> Sec
 def _panel(systems: Sequence[System], unit: Unit, name: str) -> Panel | None:
     """The curve of every run in one unit; None where no run has two points of known cost."""
     lines = [
-        Line(label=s.label, xs=[x for x, _ in curve], ys=[y for _, y in curve])
-        for s in systems
+        _series(s, r, curve, unit, style)
+        for style, s in enumerate(systems)
         for r in s.records
         if len(curve := curve_of(r, unit)) > 1
-    ]
+    ][:MAX_LINES]
     if not lines:
         return None
     record = systems[0].records[0]
-    metric, names = formats.metric_name(record.metric), _unit_words(record, unit)
+    metric, names = formats.metric_name(record.metric), words.cost_name(record, unit)
     levels = [(f"{100 * r.share:.0f} % of teacher", records.goodness(record.metric, r.level))
               for r in reached(record, unit)]  # fmt: skip
     figure = figures.curves(
@@ -189,6 +186,22 @@ def _panel(systems: Sequence[System], unit: Unit, name: str) -> Panel | None:
     heading = f"Validation {metric} against {names}"
     return Panel(
         name=name, heading=heading, alt=f"{heading}, a line for each of {len(lines)} runs: {said}.", figure=figure
+    )
+
+
+def _series(system: System, record: RunRecord, curve: Sequence[tuple[float, float]], unit: Unit, style: int) -> Series:
+    """A line with the best value marked, by which the model was chosen."""
+    best = max(range(len(curve)), key=lambda i: curve[i][1])
+    value = formats.quality(record.metric, records.goodness(record.metric, curve[best][1]))
+    cost = f"{number(curve[best][0])} {words.cost_name(record, unit)}"
+    return Series(
+        label=system.label,
+        xs=[x for x, _ in curve],
+        ys=[y for _, y in curve],
+        says=f"{system.label}, seed {words.plain(record.config.get('seed'))}: best {value} after {cost}",
+        row=system.label,
+        style=style,
+        marked=best,
     )
 
 

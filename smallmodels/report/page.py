@@ -3,21 +3,28 @@
 A page is plain data until the very end, so both forms say the same, and a test can read it without parsing anything.
 """
 
+import base64
 import functools
-import importlib.metadata
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from smallmodels import __version__, files
-from smallmodels.report import figures, formats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from smallmodels.report import formats, svg
+from smallmodels.report.drawing import PALETTE, Drawing
 
 MAX_ROWS = 500
 """Rows that a page shows of a long list; what is left out is counted."""
+
+MAX_BYTES = 1_000_000
+"""Of a page, so that it can be sent by mail and opens at once on a phone."""
+
+_LONG = 60
+_TABLE_BYTES, _PICTURE_BYTES = 430_000, 480_000
+_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
+_LENGTHS = (500, 400, 300, 200, 150, 100, 80, 60, 40, 25, 15, 10, 5)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Table:
     note: str = ""
     fold: str = ""
     """If given, the table is closed until this line is clicked."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its cells are written without what turns rows into blocks on a phone, which would be most of it."""
+        return len(self.rows) > _LONG
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Panel:
     name: str
     heading: str
     alt: str
-    figure: "Figure"
+    figure: Drawing
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,16 @@ class Page:
     sections: list[Section] = field(default_factory=list)
     footer: str = ""
 
+    def links(self) -> dict[str, int]:
+        """Where to go on the page: names with the place of their section, from 1.
+
+        Sections of one group, which have their name before a colon, share one link.
+        """
+        found: dict[str, int] = {}
+        for place, section in enumerate(self.sections, 1):
+            found.setdefault(section.title.partition(": ")[0], place)
+        return found
+
     def panels(self) -> list[Panel]:
         """Every drawing of the page, in order."""
         pictures = [b for s in self.sections for b in s.blocks if isinstance(b, Picture)]
@@ -138,16 +160,99 @@ def cut_note(total: int, shown: int) -> str:
 
 
 def to_html(page: Page) -> str:
-    """The page as one HTML document: no script, no network, readable from a file."""
+    """The page as one HTML document: no network, readable from a file, and whole without its small script.
+
+    It stays under `MAX_BYTES`: where there is more, tables are cut to the same number of rows each and pictures are
+    left out, those first whose cost is not ranked; the page says what and where it is.
+    """
+    return next((text for text in map(functools.partial(_rendered, page), _SHARES) if _fits(text)), None) or _rendered(
+        page, 0.0
+    )
+
+
+def _fits(text: str) -> bool:
+    return len(text.encode()) < MAX_BYTES
+
+
+def _rendered(page: Page, share: float) -> str:
+    """The page with a share of the room that tables and pictures have in a page of few groups."""
     from markupsafe import Markup
 
-    def svg(panel: Panel) -> Markup:
-        return Markup(figures.to_svg(panel.figure, title=panel.alt, salt=panel.name))  # escaped where it is drawn
+    drawn = _drawn(page, int(share * _PICTURE_BYTES))
+    palette = {theme: {n: v[i] for n, v in PALETTE.items()} for i, theme in enumerate(("light", "dark"))}
+    script = _script()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        formats.environment("html")
+        .get_template("page.html.j2")
+        .render(
+            page=_with_fewer_rows(page, int(share * _TABLE_BYTES)),
+            drawn=lambda panel: Markup(drawn[panel.name]) if panel.name in drawn else "",  # escaped where it is drawn
+            palette=palette,
+            made_by=writer(),
+            chart_style=Markup(svg.page_style()),
+            patterns=Markup(svg.patterns()),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+        )
+    )
 
-    palette = {theme: {n: v[i] for n, v in figures.PALETTE.items()} for i, theme in enumerate(("light", "dark"))}
-    made_by = f"{writer()}, matplotlib {importlib.metadata.version('matplotlib')}"
-    template = formats.environment("html").get_template("page.html.j2")
-    return template.render(page=page, svg=svg, palette=palette, made_by=made_by)
+
+def _drawn(page: Page, room: int) -> dict[str, str]:
+    """Each panel's picture by its name, without those that the page has no room for."""
+    drawn = {panel.name: svg.inline(panel.figure, says=panel.alt) for panel in page.panels()}
+    room -= sum(len(text.encode()) for text in drawn.values())
+    unranked = [p.name for p in page.panels() if p.heading.endswith("not ranked")]
+    for name in [*reversed(unranked), *reversed([name for name in drawn if name not in unranked])]:
+        if room >= 0:
+            break
+        room += len(drawn.pop(name).encode())
+    return drawn
+
+
+def _with_fewer_rows(page: Page, room: int) -> Page:
+    """The page with tables that are cut to the longest length at which all of them have room."""
+    tables = [t for s in page.sections for b in s.blocks if (t := _table_of(b)) is not None]
+    most = next((n for n in _LENGTHS if sum(_table_bytes(t, n) for t in tables) <= room), _LENGTHS[-1])
+    if all(len(table.rows) <= most for table in tables):
+        return page
+    sections = [replace(s, blocks=[_cut_block(block, most) for block in s.blocks]) for s in page.sections]
+    return replace(page, sections=sections)
+
+
+def _table_of(block: Block) -> Table | None:
+    return block.table if isinstance(block, Picture) else block if isinstance(block, Table) else None
+
+
+def _table_bytes(table: Table, most: int) -> int:
+    """About what a table of at most so many rows takes in the page."""
+    rows = table.rows[:most]
+    around = [14 if len(rows) > _LONG else 95 + len(name) for name in table.head]
+    content = sum(
+        len(formats.clean(cell.text if isinstance(cell, Cell) else cell).encode()) for row in rows for cell in row
+    )
+    return content + len(rows) * (30 + sum(around))
+
+
+def _cut_block(block: Block, most: int) -> Block:
+    if isinstance(block, Picture):
+        return replace(block, table=_cut_table(block.table, most))
+    return _cut_table(block, most) if isinstance(block, Table) else block
+
+
+def _cut_table(table: Table, most: int) -> Table:
+    left_out = len(table.rows) - most
+    if left_out <= 0:
+        return table
+    note = (
+        f"{left_out:,} more rows are left out here to keep the page small; the files beside it have them. {table.note}"
+    )
+    return replace(table, rows=table.rows[:most], strong=tuple(i for i in table.strong if i < most), note=note.strip())
+
+
+def _script() -> str:
+    """The script of every page; nothing of a record is ever in it, so one hash allows it and nothing else."""
+    return (Path(__file__).parents[1] / "templates" / "page.js").read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -157,7 +262,7 @@ def writer() -> str:
     sources = [
         package / "cards.py",
         package / "licenses.py",
-        *package.glob("report/*.py"),
+        *package.glob("report/**/*.py"),
         *package.glob("templates/*"),
     ]
     digest = files.sha256_json([files.sha256_file(path) for path in sorted(sources)])

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smallmodels.records import Payback, RunRecord
-from smallmodels.report import formats, single, words
+from smallmodels.report import formats, pictures, single, words
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import Evidence, Unfinished
 from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import MAX_ROWS, Block, Row, Section, Table, Text, cut_note
+from smallmodels.report.page import MAX_ROWS, Block, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.pictures.payback import Way
 from smallmodels.report.systems import System, phases_cost, replaced_by
 from smallmodels.report.words import Unit
 
@@ -139,10 +140,26 @@ def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
     return [debt for (name, _), debt in debts.items() if name not in payers]
 
 
-def sections(found: Sequence[Counted], evidence: Evidence, title: str) -> list[Section]:
-    """The table of paybacks; nothing where no run measured one."""
+def sections(found: Sequence[Counted], evidence: Evidence, title: str, name: str) -> list[Section]:
+    """The paybacks as a picture and a table; nothing where no run measured one."""
     if not found:
         return []
+    table = table_of(found, evidence)
+    lead = "The student is repaid when what its uses save is what it took to build it" + (
+        "." if all(each.unit == "J" for each in found) else ", counted in CPU-seconds: joules are estimates here."
+    )
+    panel = pictures.payback.panel_of_several([way for each in found if (way := _drawn(each)) is not None], name)
+    if panel is not None:
+        lead += (
+            " The lines are what a use costs with its share of the building, as a part of a use of what it replaces: "
+            "below 100\u00a0% the building is repaid. A faint line is never repaid, for the reason in the last column."
+        )
+    block = Picture([panel], table) if panel is not None else table
+    return [Section(formats.capital(f"{title}when it has paid for itself"), [Text(lead), block])]
+
+
+def table_of(found: Sequence[Counted], evidence: Evidence) -> Table:
+    """A row for each payback."""
     rate = evidence.uses_per_day or USES_PER_DAY
     rows: list[Row] = []
     for each in found[:MAX_ROWS]:
@@ -159,7 +176,7 @@ def sections(found: Sequence[Counted], evidence: Evidence, title: str) -> list[S
                 reason(each),
             ]
         )
-    table = Table(
+    return Table(
         caption="Uses until the student has paid for itself",
         head=["Model", "instead of", "counting", "was paid", "uses", "95\u00a0% interval",
               f"at {rate:,.15g} uses a day", "why"],
@@ -169,10 +186,27 @@ def sections(found: Sequence[Counted], evidence: Evidence, title: str) -> list[S
         "same runs are not counted, nor is pre-training by others. The interval is Fieller's over runs, that of one "
         "run is over its windows. " + cut_note(len(found), MAX_ROWS),
     )  # fmt: skip
-    lead = "The student is repaid when what its uses save is what it took to build it" + (
-        "." if all(each.unit == "J" for each in found) else ", counted in CPU-seconds: joules are estimates here."
+
+
+def _drawn(each: Counted) -> Way | None:
+    """What its line needs; None where the cost of a use is not known."""
+    use, estimate = each.system.use(each.unit), each.estimate
+    if use is None:
+        return None
+    says = f"never repaid: {reason(each)}"
+    if estimate.uses is not None:
+        known = interval_words(estimate)
+        interval = f" (95\u00a0% interval {known})" if known != MISSING else ""
+        says = f"repaid after about {words.rounded_large(estimate.uses)} uses{interval}"
+    return Way(
+        label=each.system.label,
+        way=each.way,
+        build=each.build,
+        student=use.value / 1000,
+        saved=estimate.saved_per_use,
+        uses=estimate.uses,
+        says=says,
     )
-    return [Section(formats.capital(f"{title}when it has paid for itself"), [Text(lead), table])]
 
 
 def reason(each: Counted) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from smallmodels import __version__
 from smallmodels.records import RunRecord
-from smallmodels.report import advice, comparing, formats, fronts, learning, paying, single, words
+from smallmodels.report import advice, comparing, formats, fronts, learning, origins, paying, pictures, single, words
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
 from smallmodels.report.figures import Point
@@ -86,11 +86,12 @@ def page(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page
     groups = analysed(records, evidence)
     advised = [f"{group.title}{said}" for group in groups if (said := group.advice)]
     sections = [Section(ADVICE_TITLE, [Bullets(advised) if len(advised) > 1 else Text(advised[0])])] if advised else []
-    sections.append(_runs_section(records))
     if len(groups) > 1:
         sections.append(_apart_section(groups))
     for group in groups:
         sections += _group_sections(group)
+        sections += pictures.of_group(group.records, group.title, group.name)
+    sections += [_runs_section(records), *origins.sections(records)]
     if evidence.unfinished:
         sections.append(_unfinished_section(evidence.unfinished))
     sections.append(Section("How to read these numbers", [Bullets(_method_lines(groups))]))
@@ -111,12 +112,12 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
     sections = list(found.sections)
     for i, each in enumerate(sections):
         table = learning.run_table(record, group.unit) if each.title == single.CURVE_TITLE else None
+        if each.title == single.PAYBACK_TITLE and group.counted and (evidence.uses_per_day or evidence.unfinished):
+            table = paying.table_of(group.counted, group.evidence)
         if table is not None:
             sections[i] = dataclasses.replace(each, blocks=[*each.blocks, table])
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
-    if evidence.uses_per_day or evidence.unfinished:
-        sections += paying.sections(group.counted, group.evidence, "")
     if evidence.unfinished:
         sections.append(_unfinished_section(evidence.unfinished))
     if said := group.advice:
@@ -215,7 +216,7 @@ def _group_sections(group: Group) -> list[Section]:
         sections.append(Section(heading, [Text(_lead(points)), Picture(panels, table)]))
     learned = learning.section(systems, unit, group.title, group.name)
     shared = paying.shared_section(group.records, unit, group.title)
-    paid = paying.sections(group.counted, group.evidence, group.title)
+    paid = paying.sections(group.counted, group.evidence, group.title, f"{group.name}-payback")
     return [*sections, *([learned] if learned else []), *paid, *([shared] if shared else [])]
 
 
@@ -308,7 +309,7 @@ def _short_names(points: Sequence[Point], systems: Sequence[System]) -> list[Poi
     names = [system.label for system in systems]
     if len(names) <= _MAX_NAMED:
         return list(points)
-    return [dataclasses.replace(p, label=str(names.index(p.label) + 1)) for p in points]
+    return [dataclasses.replace(p, label=str(names.index(p.label) + 1), name=p.label) for p in points]
 
 
 def _systems_table(

@@ -10,11 +10,13 @@ from smallmodels.records import Inference, Payback, Result, RunRecord, statement
 from smallmodels.report import details, figures, formats, fronts, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
-from smallmodels.report.page import Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.page import Block, Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
+from smallmodels.report.pictures import payback as payback_pictures
 from smallmodels.report.words import Unit, role_name
 
 USES_PER_DAY = (100, 1_000, 10_000, 100_000)
 _CURVE_ROWS = 12
+PAYBACK_TITLE = "When it has paid for itself"
 CURVE_TITLE = "How it learned"
 
 _FRONT_NOTE = (
@@ -381,10 +383,13 @@ def _payback_section(record: RunRecord) -> Section | None:
         return None
     if payback is None:
         none = "No point of payback: this run measured the use of no other model that the student would replace."
-        return Section("When it has paid for itself", [Text(none)])
+        return Section(PAYBACK_TITLE, [Text(none)])
     reason = formats.capital(words.reason_words(payback))
+    panel = payback_pictures.panel_of_one(record)
     if payback.uses is None:
-        return Section("When it has paid for itself", [Text(f"Never. {reason}.")])
+        table = payback_pictures.table_of_one(record)
+        drawn: list[Block] = [Picture([panel], table, beside=True)] if panel and table else []
+        return Section(PAYBACK_TITLE, [Text(f"Never. {reason}."), *drawn])
     lead = f"After {words.uses_words(payback)} instead of the {role_name(payback.replaces).lower()}. {reason}."
     if payback.build_without_shared != payback.build:
         unit = _axis(payback.unit)
@@ -394,7 +399,8 @@ def _payback_section(record: RunRecord) -> Section | None:
         )
     rows: list[Row] = [[f"{rate:,}", days_words(payback.uses / rate)] for rate in USES_PER_DAY]
     table = Table(caption="Time to repay", head=["Uses per day", "repaid after"], rows=rows)
-    return Section("When it has paid for itself", [Text(lead), table])
+    block = Picture([panel], table, beside=True) if panel else table
+    return Section(PAYBACK_TITLE, [Text(lead), block])
 
 
 def days_words(days: float) -> str:

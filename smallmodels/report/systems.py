@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallmodels.records import Metric, RunRecord, Source
 from smallmodels.report import formats, single, words
+from smallmodels.report.kinds import kinds_of
 from smallmodels.report.words import Unit
 
 if TYPE_CHECKING:
@@ -169,20 +170,12 @@ def groups_of(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 def systems_of(group: Sequence[RunRecord]) -> list[System]:
     """Every role of every config in the group; what all configs share, such as the teacher, is one system."""
-    configs: dict[str, list[RunRecord]] = {}
-    for record in group:
-        settings = {key: value for key, value in record.config.items() if key != "seed"}
-        key = json.dumps([record.recipe, settings], sort_keys=True, default=str)
-        configs.setdefault(key, []).append(record)
-    recipes = {r.recipe for r in group}
-    varying = {recipe: _varying([r for r in group if r.recipe == recipe]) for recipe in recipes}
     found: list[System] = []
-    for runs in configs.values():
-        roles = dict.fromkeys(r.role for record in runs for r in words.test_results(record))
-        for role in roles:
-            having = [r for r in runs if r.result(role) is not None]
-            keys = [*(["recipe"] if len(recipes) > 1 else []), *varying[runs[0].recipe]]
-            found.append(System(words.role_name(role) + _setting_words(runs[0], keys), role, having))
+    for kind in kinds_of(group):
+        said = f" ({kind.difference})" if kind.difference else ""
+        for role in dict.fromkeys(r.role for record in kind.records for r in words.test_results(record)):
+            having = [r for r in kind.records if r.result(role) is not None]
+            found.append(System(words.role_name(role) + said, role, having))
     return _merged(found)
 
 
@@ -209,31 +202,6 @@ def _is_one_model(systems: Sequence[System]) -> bool:
     if [len(found) for found in known] != [len(found) for found in values.values()]:
         return False
     return all(max(found) - min(found) <= _ROUNDING * abs(max(found)) for found in known)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _varying(runs: Sequence[RunRecord]) -> list[str]:
-    """Settings, but for the seed, that are not the same in all runs of a recipe."""
-    flats = [_flat(r.config) for r in runs]
-    keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
-    return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
-
-
-def _setting_words(record: RunRecord, varying: Sequence[str]) -> str:
-    values = {"recipe": record.recipe, **_flat(record.config)}
-    said = [
-        f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in varying if key in values
-    ]
-    return f" ({', '.join(said)})" if said else ""
 
 
 def replaced_by(system: System, systems: Sequence[System]) -> System | None:

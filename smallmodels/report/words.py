@@ -86,6 +86,13 @@ def ranking_unit(record: RunRecord) -> Unit:
     return "J" if record.energy_is_counted else "CPU-s"
 
 
+def cost_name(record: RunRecord, unit: Unit) -> str:
+    """What a cost is called beside an axis: joules are estimated where they were not counted."""
+    if unit == "CPU-s":
+        return "CPU-seconds"
+    return "joules" if record.energy_is_counted else "estimated joules"
+
+
 def test_results(record: RunRecord) -> list[Result]:
     """Results on the test split, in the order of the record."""
     return [r for r in record.results if r.split == "test"]

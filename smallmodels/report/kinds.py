@@ -1,0 +1,73 @@
+"""Runs by what they did: those that share a recipe and a config but for the seed, and how they are called."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smallmodels.records import RunRecord
+from smallmodels.report import words
+from smallmodels.report.formats import clean
+
+_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Runs that share a recipe and a config but for the seed."""
+
+    difference: str
+    """What tells them from the others: the recipe where there are several, and the settings that vary within it."""
+    records: Sequence[RunRecord]
+
+    @property
+    def name(self) -> str:
+        """What tells them from others, and the recipe where there are none."""
+        return clean(self.difference or self.records[0].recipe, _CHARACTERS)
+
+
+def kinds_of(group: Sequence[RunRecord]) -> list[Kind]:
+    """The kinds among these runs, in the order in which they came."""
+    configs: dict[str, list[RunRecord]] = {}
+    for record in group:
+        settings = {key: value for key, value in record.config.items() if key != "seed"}
+        configs.setdefault(json.dumps([record.recipe, settings], sort_keys=True, default=str), []).append(record)
+    recipes = {record.recipe for record in group}
+    varying = {recipe: _varying([r for r in group if r.recipe == recipe]) for recipe in recipes}
+    also = ["recipe"] if len(recipes) > 1 else []
+    return [Kind(_setting_words(runs[0], [*also, *varying[runs[0].recipe]]), runs) for runs in configs.values()]
+
+
+def _varying(runs: Sequence[RunRecord]) -> list[str]:
+    """Settings, but for the seed, that are not the same in all runs of a recipe."""
+    flats = [_flat(r.config) for r in runs]
+    keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
+    return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _setting_words(record: RunRecord, keys: Sequence[str]) -> str:
+    values = {"recipe": record.recipe, **_flat(record.config)}
+    return ", ".join(
+        f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in keys if key in values
+    )
+
+
+def seed_names(records: Sequence[RunRecord]) -> list[str]:
+    """A short name for each run of a kind: its seed, and the end of its id where a seed repeats."""
+    seeds = [f"seed {clean(words.plain(record.config.get('seed')), 8)}" for record in records]
+    repeated = {name for name, count in Counter(seeds).items() if count > 1}
+    return [
+        f"{seed} {clean(record.run_id)[-6:]}" if seed in repeated else seed
+        for seed, record in zip(seeds, records, strict=True)
+    ]
