@@ -62,7 +62,7 @@ def _lines(found: dict[str, RunRecord]) -> str:
         rows.append(
             [
                 name,
-                ", ".join(source.name for source in record.sources if source.kind == "dataset"),
+                ", ".join(dict.fromkeys(source.name for source in record.sources if source.kind == "dataset")),
                 formats.metric_name(record.metric),
                 _quality_of(record, "teacher"),
                 _quality_of(record, "student"),
@@ -75,7 +75,23 @@ def _lines(found: dict[str, RunRecord]) -> str:
         )
     table = formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1, 2))
     links = ", ".join(f"[{name}](benchmarks/results/{name}/record.json)" for name in found)
-    return f"{table}\n\nThe records: {links}."
+    return f"{table}\n\n{_machines(found)} The records: {links}."
+
+
+def _machines(found: dict[str, RunRecord]) -> str:
+    """Where the runs were, and which of them shared their machine, whose times and costs are too high therefore."""
+    places = dict.fromkeys(map(_place, found.values()))
+    said = []
+    for place in places:
+        names = [name for name, r in found.items() if _place(r) == place]
+        said.append(f"On {place}: {', '.join(names)}.")
+    if shared := [name for name, r in found.items() if r.contended]:
+        said.append(f"Other work shared the machine, so that time and CPU-s are too high, of {', '.join(shared)}.")
+    return formats.markdown(" ".join(said))
+
+
+def _place(record: RunRecord) -> str:
+    return f"{record.environment.processor}, {record.environment.num_cores} cores"
 
 
 SIMPLE = ("tfidf", "majority", "word_tags", "unigrams")
