@@ -5,8 +5,10 @@ far. Everything stays in `trackers/` of the run folder, and nothing is sent, unl
 otherwise (`WANDB_MODE`, `MLFLOW_TRACKING_URI`). A tracker that fails ends, and the run goes on.
 """
 
+import contextlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -151,7 +153,8 @@ class Tracker:
     def _try(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """A tracker never breaks a run: it ends with one sentence."""
         try:
-            function(*args, **kwargs)
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for the run's own lines
+                function(*args, **kwargs)
         except Exception as error:
             self._tracker = None
             reason = " ".join(str(error).split())[:300]

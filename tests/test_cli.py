@@ -255,7 +255,8 @@ def test_help_and_list_name_every_command_and_recipe(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["list", "sweep", "show", "compare", "report", "predict", "search", "verify", "push"]
+    "command",
+    ["list", "check", "shrink", "sweep", "show", "compare", "report", "predict", "search", "energy", "verify", "push"],
 )
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0

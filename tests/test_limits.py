@@ -216,7 +216,10 @@ def test_budget_that_is_spent_before_the_first_step_is_one_sentence_and_the_run_
 # What comes after the student
 
 
-@pytest.mark.parametrize("cap", [8.5, 9.5], ids=["in its first step", "in its second step"])
+@pytest.mark.parametrize(
+    "cap",
+    [pytest.param(8.5, marks=pytest.mark.slow, id="in its first step"), pytest.param(9.5, id="in its second step")],
+)
 def test_control_that_was_cut_short_is_not_compared_and_goes_on_later(toy, never_capped, cap):
     toy.control_steps = 4
     record = toy.start(budget_wh=cap)
@@ -235,6 +238,7 @@ def test_control_that_was_left_out_is_made_up_for_with_a_larger_budget(toy):
     assert roles(toy.start(resume=True, budget_wh=20)) == ["student", "label_only"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("limits", "steps"), [({"budget_wh": 2.5}, 3), ({}, 8)], ids=["same", "none"])
 def test_capped_run_that_was_interrupted_as_it_was_evaluated_goes_on(toy, limits, steps):
     toy.fails_in = "evaluate"
@@ -247,6 +251,7 @@ def test_capped_run_that_was_interrupted_as_it_was_evaluated_goes_on(toy, limits
     verification.verify(toy.folder)
 
 
+@pytest.mark.faults
 def test_nothing_of_the_shorter_training_is_left_when_the_longer_one_is_interrupted(toy):
     toy.start(budget_wh=2.5)
     toy.fails_in = "evaluate"

@@ -290,7 +290,8 @@ def test_cell_whose_data_cannot_be_had_is_refused_before_the_first_runs(bench, c
 # What cells take, before they run
 
 
-def test_dry_run_foretells_by_one_trial_of_a_config_or_by_its_records(bench, capfd):
+def test_dry_run_foretells_by_one_trial_of_a_config_or_by_its_records(bench, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     write_sweep(bench, recipes=("recipes/a.py",), axes={"temperature": (1.0, 2.0), "seed": (0, 1)})
     done = run_cell(bench, "a,temperature=1.0,seed=0", temperature=1.0)
     capfd.readouterr()

@@ -115,7 +115,7 @@ def test_e10_tracker_that_fails_ends_with_one_sentence_and_the_run_goes_on(tmp_p
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb", "mlflow"])
-def test_optional_tracker_keeps_its_files_in_the_run_and_the_run_whole(tmp_path, monkeypatch, name):
+def test_optional_tracker_keeps_its_files_in_the_run_and_the_run_whole(tmp_path, monkeypatch, capsys, name):
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"needs {name}")
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,10 @@ def test_optional_tracker_keeps_its_files_in_the_run_and_the_run_whole(tmp_path,
         monkeypatch.delenv(variable, raising=False)
     record = run_with(name, tmp_path / "run")
     assert own_events(record) == ["interrupted"]
-    assert any((tmp_path / "run" / "trackers" / name).rglob("*"))
+    written = b"".join(p.read_bytes() for p in (tmp_path / "run" / "trackers" / name).rglob("*") if p.is_file())
+    assert b"train/loss" in written
+    assert b"run/energy_j" in written
+    assert capsys.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     verification.verify(tmp_path / "run")
 

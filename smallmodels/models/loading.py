@@ -390,9 +390,21 @@ def load_language_model(
         may_lack=_MAY_LACK["language_model"],
         **({"quantization_config": _nf4()} if four_bit else {}),
     )
+    _keep_packing(transformer)
     language_model = LanguageModel(transformer).eval()
     require_known_output(language_model, name)
     return TextModel(language_model, tokenizer, {"base_model": name}, _usable_length(transformer, max_length)), fetched
+
+
+def _keep_packing(transformer: Any) -> None:
+    """Have bitsandbytes leave weights in four bits as they are packed.
+
+    On a processor with AVX512-BF16 it packs them anew in the first pass in evaluation mode, for inference alone; and it
+    fails where a row is shorter than a block.
+    """
+    for layer in transformer.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _nf4() -> BitsAndBytesConfig:
