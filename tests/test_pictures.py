@@ -206,6 +206,17 @@ def test_names_of_levels_that_would_cover_each_other_are_left_out() -> None:
     assert [name for name in shown if name.startswith("level")] == ["level 0.5", "level 0.9"]
 
 
+def test_name_of_a_level_stands_at_the_end_where_no_line_is() -> None:
+    def anchor(heights: list[float]) -> str:
+        x, y = axes.linear(0.0, 1.0, start=58.0, end=386.0), axes.linear(0.0, 1.0, start=274.0, end=26.0)
+        series = [figures.Series(label="a", xs=[0.0, 0.5, 1.0], ys=heights, says="a")]
+        drawing = figures.lines(series, x_label="x", y_label="y", x=x, y=y, levels=[("level", 0.5)])
+        return next(words.anchor for words in drawing.words() if words.text == "level")
+
+    assert anchor([0.5, 0.55, 1.0]) == "end"
+    assert anchor([0.0, 0.45, 0.52]) == "start"
+
+
 # --- parts and origins ------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Systems against each other: the difference of each pair, over seeds and the same test items, and its verdict."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from smallmodels import records
@@ -41,6 +41,7 @@ class Comparisons:
         self._answers = {
             r.run_id: items.read(path, r) for r in group if (path := evidence.predictions.get(r.run_id)) is not None
         }
+        self._values: dict[int, dict[str, float] | None] = {}
         self._items: dict[int, Items | None] = {}
         self._found: dict[tuple[int, int], Difference | None] = {}
 
@@ -55,7 +56,7 @@ class Comparisons:
     def _difference(self, ours: System, theirs: System) -> "Difference | None":
         from smallmodels import metrics
 
-        one, two = self._good(ours.values()), self._good(theirs.values())
+        one, two = self._good(ours), self._good(theirs)
         if not one or not two:
             return None
         our_items, their_items = self._items_of(ours), self._items_of(theirs)
@@ -75,8 +76,12 @@ class Comparisons:
     def _sign(self) -> int:
         return -1 if self.metric in records.LOWER_IS_BETTER else 1
 
-    def _good(self, values: Mapping[str, float] | None) -> dict[str, float] | None:
-        return None if values is None else {seed: self._sign * value for seed, value in values.items()}
+    def _good(self, system: System) -> dict[str, float] | None:
+        if id(system) not in self._values:
+            values = system.values()
+            good = None if values is None else {seed: self._sign * value for seed, value in values.items()}
+            self._values[id(system)] = good
+        return self._values[id(system)]
 
     def _items_of(self, system: System) -> "Items | None":
         if id(system) not in self._items:

@@ -13,6 +13,7 @@ from smallmodels.report.drawing import (
     HEIGHT,
     SHAPES,
     WIDTH,
+    Anchor,
     Box,
     Dots,
     Drawing,
@@ -42,7 +43,7 @@ _MAX_SIGNS = 60  # on one line
 _MAX_SIGNED = 20  # lines with signs
 _MAX_KEYS = 12
 _SHORT = 90.0  # widest name at the end of a line
-_LEVEL_ROOM = 11.0
+_LEVEL_ROOM, _LEVEL_SIZE = 11.0, 10.0
 _PIECE = 8.0
 _KEY_SIZE = 11.5
 _FAINT = 0.45
@@ -285,17 +286,18 @@ def lines(
         signs: Whether every value has a sign.
     """
     items: list[Item | Mark] = [*axes.frame(x, y, x_label=x_label, y_label=y_label, y_words=y_words)]
-    items += _level_items(levels, x, y)
+    marks: list[Mark] = []
     ends: dict[str, tuple[Series, Place]] = {}
     for each in series:
         mark, end = _line_mark(each, x, y, signs=signs and len(series) <= _MAX_SIGNED)
-        items.append(mark)
+        marks.append(mark)
         if each.label:
             ends.setdefault(each.label, (each, end))
+    taken = [box for mark in marks[:_MAX_SIGNED] for box in _along_all(mark.touch)]
+    items += [*_level_items(levels, x, y, taken), *marks]
     if all(text_width(name) <= _SHORT for name in ends):
         names = [labels.Name(place=end, text=name) for name, (each, end) in ends.items() if not each.faint]
         frame = (axes.LEFT, axes.TOP - 4, WIDTH - 2, HEIGHT - axes.BOTTOM)
-        taken = [box for item in items if isinstance(item, Mark) for box in _along_all(item.touch)]
         items += labels.placed(names, taken=taken, frame=frame)
         return Drawing(width=WIDTH, height=HEIGHT, items=items)
     key, height = _line_key([each for each, _ in ends.values()])
@@ -310,15 +312,30 @@ def _along_all(places: Sequence[Place]) -> Iterator[labels.Rectangle]:
         yield from (labels.along(*pair) for pair in itertools.pairwise(steps))
 
 
-def _level_items(levels: Sequence[tuple[str, float]], x: Scale, y: Scale) -> Iterator[Item]:
-    """Lines across with their names at the left, where the lines of values seldom are; one has no room, no name."""
+def _level_items(
+    levels: Sequence[tuple[str, float]], x: Scale, y: Scale, taken: Sequence[labels.Rectangle]
+) -> Iterator[Item]:
+    """Lines across with their names at the end where less is; a name that would cover that of another is left out."""
     above = math.inf
     for name, level in sorted(levels, key=lambda each: -y.place(each[1])):
-        at = y.place(level)
+        at, text = y.place(level), clean(name, 24)
         yield Line(places=[(x.start, at), (x.end, at)], colour="ink", width=1.0, dash=(5, 4))
-        if above - at >= _LEVEL_ROOM:
-            yield Words(x=x.start + 4, y=at - 3, text=clean(name, 24), colour="soft", size=10)
-            above = at
+        if above - at < _LEVEL_ROOM:
+            continue
+        above, wide = at, text_width(text, _LEVEL_SIZE) + 4
+        left, right = (
+            sum(labels.overlap((start, at - _LEVEL_ROOM, start + wide, at), box) for box in taken)
+            for start in (x.start, x.end - wide)
+        )
+        anchor: Anchor = "start" if left <= right else "end"
+        yield Words(
+            x=x.start + 4 if left <= right else x.end - 4,
+            y=at - 3,
+            text=text,
+            anchor=anchor,
+            colour="soft",
+            size=_LEVEL_SIZE,
+        )
 
 
 def _line_key(series: Sequence[Series]) -> tuple[list[Item], float]:

@@ -181,13 +181,16 @@ def systems_of(group: Sequence[RunRecord]) -> list[System]:
 
 def _merged(systems: Sequence[System]) -> list[System]:
     """Systems of several configs that are one model: no config changed what it gives for any seed."""
+    of_role: dict[str, list[System]] = {}
+    for system in systems:
+        of_role.setdefault(system.role, []).append(system)
+    shared = {r for r, same in of_role.items() if r not in _OWN_ROLES and len(same) > 1 and _is_one_model(same)}
     merged: list[System] = []
     for system in systems:
-        same = [s for s in systems if s.role == system.role]
-        if system.role in _OWN_ROLES or len(same) == 1 or not _is_one_model(same):
+        if system.role not in shared:
             merged.append(system)
-        elif system is same[0]:
-            together = [record for s in same for record in s.records]
+        elif system is of_role[system.role][0]:
+            together = [record for s in of_role[system.role] for record in s.records]
             merged.append(System(words.role_name(system.role), system.role, together))
     return merged
 
