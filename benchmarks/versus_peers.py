@@ -441,7 +441,7 @@ def _not_measured(number_format: str | None, found: Sequence[RunRecord]) -> str:
     if not found or number_format is None:
         return "not measured"
     if number_format == "bf16":
-        return "not measured: no processor with bf16 units here"
+        return "not measured yet on a processor with bf16 units"
     return "not measured: no runs in fp32"
 
 
@@ -639,8 +639,9 @@ def summary(found: Sequence[RunRecord]) -> str:
     rows = []
     for contest in CONTESTS:
         job, against, number_format, _, in_seconds, in_cpu, _, shown, *_ = contest_row(contest, found)
-        if pairs_of(found, contest.ours, contest.peer, contest.number_format):
-            rows.append([job, against, number_format, in_seconds, in_cpu, shown])
+        if pairs := pairs_of(found, contest.ours, contest.peer, contest.number_format):
+            few = "" if len(pairs) >= MIN_PAIRS else f", {len(pairs)} of {MIN_PAIRS} pairs"
+            rows.append([job + few, against, number_format, in_seconds, in_cpu, shown])
     if not rows:
         return "Nothing measured yet."
     head = ["job", "against", "format", "times as fast", "times fewer CPU-s", "quality, ours / theirs"]

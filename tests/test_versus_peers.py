@@ -94,7 +94,7 @@ def test_row_marks_joules_that_are_estimated_and_says_what_was_not_measured():
     assert "2.00 (1.80–2.50) estimated" in row
     assert row[-1] == "met"
     in_bf16 = dataclasses.replace(CONTEST, number_format="bf16")
-    assert versus_peers.contest_row(in_bf16, found)[-1] == "not measured: no processor with bf16 units here"
+    assert versus_peers.contest_row(in_bf16, found)[-1] == "not measured yet on a processor with bf16 units"
     counted = [dataclasses.replace(r, environment=sample_records.environment("counter")) for r in found]
     assert not any("estimated" in cell for cell in versus_peers.contest_row(CONTEST, counted))
 
@@ -157,7 +157,7 @@ def test_main_keeps_records_without_weights_and_writes_the_same_table_from_them(
     assert len(list(kept.iterdir())) == 6
     assert {path.name for path in kept.rglob("*.*")} == {"record.json", "journal.jsonl", "metrics.jsonl"}
     page = (tmp_path / "root" / versus_peers.TABLE).read_text()
-    assert "not measured: no processor with bf16 units here" in page
+    assert "not measured yet on a processor with bf16 units" in page
     assert "2.00 (1.80–2.50)" in page
     assert versus_peers.main(words) == 0
     assert (tmp_path / "root" / versus_peers.TABLE).read_text() == page
