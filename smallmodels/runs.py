@@ -372,13 +372,13 @@ class Run:
         return found is None
 
     def _call_phase(self, name: str, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        memory.give_back()  # what earlier phases have freed is not memory of this one
         folder = self.folder / "phases" / name
         counts, num_sources = Counts(), len(self._sources)
         context = self._context(name, folder, counts)
         if takes_context(function):
             kwargs = {**kwargs, "context": context}
         with self._log.phase(name):
-            memory.give_back()  # what earlier phases have freed is not memory of this one
             with self._memory.watch() as seen, self.meter.phase(name) as measured:
                 value = function(*args, **kwargs)
             self._account.add(name, counts, seen.peak_mb)
