@@ -460,13 +460,25 @@ def _print_table(name: str, jobs: Sequence[Job]) -> None:
             table.add_column(head, justify="right", no_wrap=True)
     else:
         table.add_column(Text(shorten(formats.metric_name(metric), 10)), justify="right", no_wrap=True)
+    common = _common_settings(jobs)
     for job in jobs:
         result = words.main_result(job.record) if job.record else None
         value = formats.quality(metric, words.metric_value(result, metric))
-        cells = [job.cell.name, printable(" ".join(job.cell.settings)), job.state]
+        own = [setting for setting in job.cell.settings if setting not in common]
+        cells = [job.cell.name, printable(" ".join(own)), job.state]
         cells += _forecast_cells(job.forecast) if has_forecast else [value]
         table.add_row(*map(Text, cells), style="red" if job.state.startswith("failed") else None)
-    plain_console().print(table)
+    console = plain_console()
+    console.print(table)
+    if common:
+        console.print(Text(f"Of all: {printable(' '.join(common))}"))
+
+
+def _common_settings(jobs: Sequence[Job]) -> list[str]:
+    """What several cells have alike, which need not stand beside each."""
+    if len(jobs) == 1:
+        return []
+    return [setting for setting in jobs[0].cell.settings if all(setting in job.cell.settings for job in jobs)]
 
 
 def _forecast_cells(found: CellForecast | None) -> list[str]:
