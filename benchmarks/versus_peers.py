@@ -466,7 +466,11 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
                 *_share_words([r for r in found if r.recipe == "ours_distillation"], where, number_format, reach),
             ]
         )
-    return [*rows, *(_bound_row(contest, found) for contest in _LANGUAGE)]
+    by_format = {name: [r for r in found if device(r)[1] == name] for name in sorted({device(r)[1] for r in found})}
+    for number_format, some in by_format.items():
+        bounds = [_bound_row(contest, some) for contest in _LANGUAGE if pairs_of(some, contest.ours, contest.peer)]
+        rows += [[f"{what}, in {number_format}", *rest] for what, *rest in bounds]
+    return rows
 
 
 def _bound_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
