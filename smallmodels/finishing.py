@@ -20,11 +20,18 @@ from smallmodels import (
     records,
 )
 from smallmodels.errors import InputError
-from smallmodels.folders import LOCK_NAME
+from smallmodels.folders import CONFIG_NAME, LOCK_NAME
 from smallmodels.settings import Settings
 
 _FILES = frozenset(
-    {"config.json", "journal.jsonl", "metrics.jsonl", "predictions.parquet", records.PAGE_NAME, records.RECORD_NAME}
+    {
+        CONFIG_NAME,
+        records.JOURNAL_NAME,
+        records.METRICS_NAME,
+        records.PREDICTIONS_NAME,
+        records.PAGE_NAME,
+        records.RECORD_NAME,
+    }
 )
 _PHASE_FILES = frozenset({"data.json", "payer.json", "result.json"})
 _PHASE_FOLDERS = frozenset({"value"})

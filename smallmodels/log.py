@@ -12,8 +12,6 @@ from smallmodels.errors import InputError, PolicyError
 from smallmodels.progress import Display
 from smallmodels.trackers import Tracker
 
-METRICS_NAME = "metrics.jsonl"
-
 
 class RunLog:
     """Where everything goes that a run or one of its phases reports.
@@ -29,7 +27,7 @@ class RunLog:
         self.display = Display(account.so_far, quiet=quiet or not leads)
         self.events: list[records.Event] = list(account.past.events) if account.past else []
         """For the record; those before an interruption come first."""
-        self._path = folder / METRICS_NAME
+        self._path = folder / records.METRICS_NAME
         self._account = account
         self._leads = leads
         self.tracker: Tracker | None = None

@@ -289,8 +289,7 @@ def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path
     phases = [run.foretell(name, reading, watts) for name, reading in done.items()]
     left = sum(run.left.values(), Cost())
     relative = _deviation(record.duration_s, left) / max(record.duration_s + left.duration_s, 1e-9)
-    joules = [phase.energy_j for phase in phases]
-    energy_j = None if None in joules else sum(value for value in joules if value is not None)
+    energy_j = records.whole_sum(phase.energy_j for phase in phases)
     peaks = [phase.peak_memory_mb for phase in record.phases if phase.peak_memory_mb is not None]
     return Forecast(
         recipe=record.recipe,

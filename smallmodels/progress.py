@@ -153,10 +153,10 @@ def _facts(fields: dict[str, Any]) -> list[str]:
 def _energy_fact(reading: energy.EnergyReading | None) -> list[str]:
     if reading is None or reading.energy_j is None:
         return []
-    return [f"{_about(reading.label)}{reading.energy_j / 3600:.2f} Wh"]
+    return [f"{about(reading.label)}{reading.energy_j / 3600:.2f} Wh"]
 
 
-def _about(label: str) -> str:
+def about(label: str) -> str:
     """A tilde before joules that are an estimate, not a measurement."""
     return "" if label in records.COUNTED_LABELS else "~"
 
@@ -164,8 +164,8 @@ def _about(label: str) -> str:
 def joules(energy_j: float, label: str) -> str:
     """`~34.1 J`, `~12.3 kJ`; the tilde marks an estimate."""
     if energy_j >= 10_000:
-        return f"{_about(label)}{energy_j / 1000:.1f} kJ"
-    return f"{_about(label)}{energy_j:.1f} J"
+        return f"{about(label)}{energy_j / 1000:.1f} kJ"
+    return f"{about(label)}{energy_j:.1f} J"
 
 
 def phase_row(phase: records.Phase) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from smallmodels.errors import DamagedError, InputError
 
 SCHEMA_VERSION = 1
 RECORD_NAME, PAGE_NAME, CARD_NAME = "record.json", "report.html", "model/README.md"
+JOURNAL_NAME, METRICS_NAME, PREDICTIONS_NAME = "journal.jsonl", "metrics.jsonl", "predictions.parquet"
 """In a run folder. In a published model, whose files are not in a folder of their own, the card is README.md."""
 
 EnergyLabel = Literal["wall", "counter", "sampled", "user", "modelled", "constant", "unknown", "missing"]
@@ -481,13 +482,32 @@ class RunRecord:
         return cost_of(self.phases, phase_names)
 
 
-def cost_of(phases: Sequence[Phase], names: Sequence[str]) -> tuple[float | None, float]:
-    """Joules (None if any is unknown) and CPU-seconds of the phases with these names, shares of caches included."""
+def cost_of(phases: Sequence[Phase], names: Sequence[str], *, caches: bool = True) -> tuple[float | None, float]:
+    """Joules (None if any is unknown) and CPU-seconds of the phases with these names.
+
+    Args:
+        phases: Of a run.
+        names: Of those that count.
+        caches: Whether what earlier runs paid for caches is counted.
+    """
     chosen = [p for p in phases if p.name in names]
-    joules = [p.energy_j for p in chosen] + [p.shared_energy_j for p in chosen]
-    cpu_s = sum(p.cpu_s + (p.shared_cpu_s or 0.0) for p in chosen)
-    known = [j for j in joules if j is not None]
-    return (sum(known) if len(known) == len(joules) else None), cpu_s
+    joules = [p.energy_j for p in chosen] + [p.shared_energy_j for p in chosen if caches]
+    return whole_sum(joules), sum(p.cpu_s + (p.shared_cpu_s or 0.0 if caches else 0.0) for p in chosen)
+
+
+def whole_sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None if a part is unknown."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting of a config by its dotted name, such as `train.learning_rate`."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def as_read(record: RunRecord) -> RunRecord:

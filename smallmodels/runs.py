@@ -37,7 +37,7 @@ from smallmodels.errors import BudgetError, DamagedError, InputError, PolicyErro
 from smallmodels.folders import RunFolder
 from smallmodels.kept import Kept
 from smallmodels.limits import NO_LIMITS, Limits, Watch
-from smallmodels.log import METRICS_NAME, RunLog
+from smallmodels.log import RunLog
 from smallmodels.phases import Context, Counts, Rules, takes_context
 from smallmodels.processes import LostProcessError
 from smallmodels.settings import Settings, differences, require_same_config
@@ -45,8 +45,6 @@ from smallmodels.stopping import StopSignals
 
 __all__ = ["Run", "Saves", "differences", "require_same_config"]
 
-JOURNAL_NAME = "journal.jsonl"
-PREDICTIONS_NAME = "predictions.parquet"
 MODEL_NAME = "model"
 _COMPUTE = "compute"
 """Name of the choice of how models run."""
@@ -177,7 +175,7 @@ class Run:
         processes.share(self._run_folder.take)
         try:
             past = self._take_over() if self.resumed else None
-            journal = self.folder / JOURNAL_NAME
+            journal = self.folder / records.JOURNAL_NAME
             if not self._leads:
                 self._meter = energy.Meter("none")  # the first process measures for all
             elif not isinstance(self._meter, energy.Meter):
@@ -213,12 +211,12 @@ class Run:
         self._settings.take_over(past)
         if self._settings.accepted_licenses != past.get("accepted_licenses", []):
             self._change_config(accepted_licenses=self._settings.accepted_licenses)
-        journal = self.folder / JOURNAL_NAME
+        journal = self.folder / records.JOURNAL_NAME
         nothing = energy.JournalTotals(energy.EnergyReading(), {}, 0, True, False, [])
         paid = energy.read_journal(journal) if journal.exists() else nothing
         processes.share(lambda: self._set_record_aside(paid.total))
         if self._leads:
-            files.drop_torn_line(self.folder / METRICS_NAME)
+            files.drop_torn_line(self.folder / records.METRICS_NAME)
         return paid
 
     def _set_record_aside(self, paid: energy.EnergyReading) -> None:
@@ -716,7 +714,7 @@ class Run:
         with self.meter.phase("export"):
             self.keep(MODEL_NAME, student)
             if predictions is not None:
-                finishing.save_predictions(self.folder / PREDICTIONS_NAME, predictions)
+                finishing.save_predictions(self.folder / records.PREDICTIONS_NAME, predictions)
         if self._log.tracker is not None:
             self._log.tracker.log_results(about["results"])
             self._log.end_tracking()

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from smallmodels import distilling, evaluation, models, records, training
+from smallmodels import distilling, energy, evaluation, models, records, training
 from smallmodels.data import Splits
 from smallmodels.distilling import Distilled, LayersConfig, Lesson, Maker
 from smallmodels.errors import InputError
 from smallmodels.evaluation import Contender
 from smallmodels.models import TextModel
+from smallmodels.report import fronts
+from smallmodels.report.figures import Point
 from smallmodels.runs import Run
 from smallmodels.students import Student
 from smallmodels.tasks import Task
@@ -147,7 +149,7 @@ def shrink(
         raise InputError("a budget in Wh needs energy that is measured or estimated, and here it is neither: use run")
     teacher, signals = distilling.teach(run, config, lesson)
     taught = replace(lesson.splits, train=lesson.splits.train.with_signals(signals))
-    search = _Search(run, task, lesson, teacher, taught, 3600 * budget_wh, max_drop)
+    search = _Search(run, task, lesson, teacher, taught, energy.from_wh(budget_wh), max_drop)
     search.make(candidates(run, config, lesson))
     finalists = search.halve()
     return search.compare(finalists)
@@ -236,10 +238,8 @@ class _Search:
 
     def halve(self) -> list[Trained]:
         """Train in rungs until one is left or the budget is spent; gives those of the last rung, the best first."""
-        alive, finalists = (
-            sorted(self.trained, key=self._step_j),
-            list[str](),
-        )  # should the budget be small, dear ones last
+        alive = sorted(self.trained, key=self._step_j)  # should the budget be small, dear ones get nothing
+        finalists: list[str] = []
         for number, share in enumerate(SHARES):
             plan = self.run.choose(f"rung_{number}", partial(self._plan, number, share, alive))
             if not plan:
@@ -265,7 +265,7 @@ class _Search:
             shares = {plan[name] / wanted[name] for name in plan}
             told = f"{len(plan)} of {len(names)} students are trained, for {max(shares, default=0):.0%} of its steps"
             self.run.event(
-                "budget", f"rung {number} may take {allowed_j / 3600:.3g} Wh: {told}", rung=number, plan=plan
+                "budget", f"rung {number} may take {energy.to_wh(allowed_j):.3g} Wh: {told}", rung=number, plan=plan
             )
         return plan
 
@@ -301,7 +301,7 @@ class _Search:
         """Recommend one by validation, and read the test split once for all that are left."""
         if not finalists:
             raise InputError(
-                f"the budget of {self.budget_j / 3600:.3g} Wh should suffice to train one student, but is spent "
+                f"the budget of {energy.to_wh(self.budget_j):.3g} Wh should suffice to train one student, but is spent "
                 "before: give more with --budget-wh"
             )
         best = self._recommended(finalists)
@@ -405,11 +405,8 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     Args:
         points: Cost and quality by name.
     """
-
-    def beats(one: tuple[float, float], two: tuple[float, float]) -> bool:
-        return one != two and one[0] <= two[0] and one[1] >= two[1]
-
-    return [name for name, point in points.items() if not any(beats(other, point) for other in points.values())]
+    on_front = fronts.pareto_front([Point(label=name, role=name, x=x, y=y) for name, (x, y) in points.items()])
+    return [name for name, is_on_it in zip(points, on_front, strict=True) if is_on_it]
 
 
 def _costs(uses: Sequence[records.Inference], *, in_joules: bool) -> dict[str, float]:

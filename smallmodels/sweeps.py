@@ -24,7 +24,7 @@ from smallmodels.errors import DamagedError, InputError, require
 
 T = TypeVar("T")
 
-KEPT_FILES = (records.RECORD_NAME, "predictions.parquet", "metrics.jsonl", "journal.jsonl")
+KEPT_FILES = (records.RECORD_NAME, records.PREDICTIONS_NAME, records.METRICS_NAME, records.JOURNAL_NAME)
 
 UNFINISHED_NAME = "unfinished.json"
 """In the folder of a sweep."""

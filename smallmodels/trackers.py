@@ -82,7 +82,7 @@ class Tracker:
         self._failed = failed
         self._steps = Steps()
         self._tracker: Any = None
-        self._try(self._open, run_id, recipe, _flat(privacy.values(privacy.masked(records.to_json(config)))))
+        self._try(self._open, run_id, recipe, _plain(privacy.values(privacy.masked(records.to_json(config)))))
 
     def continue_after(self, lines: list[Mapping[str, Any]]) -> None:
         """Place the steps that follow behind those of before an interruption."""
@@ -164,11 +164,7 @@ class Tracker:
 _ABOUT = frozenset({"time_utc", "phase", "step"})
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def _plain(config: Any) -> dict[str, Any]:
     """Every setting by its dotted name; those without a value are left out, and lists become text."""
-    if isinstance(value, Mapping):
-        dot = f"{name}." if name else ""
-        return {key: item for inner, found in value.items() for key, item in _flat(found, f"{dot}{inner}").items()}
-    if value is None:
-        return {}
-    return {name: value if isinstance(value, (bool, int, float, str)) else str(value)}
+    found = {name: value for name, value in records.dotted(config).items() if value is not None}
+    return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in found.items()}

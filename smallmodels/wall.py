@@ -35,7 +35,7 @@ def attach(folder: Path, wh: float) -> tuple[records.RunRecord, str]:
     """
     require(wh > 0, "--wall-wh", "> 0", wh)
     with verification.changing(folder) as record:
-        reading = _reading(record, 3600 * wh)
+        reading = _reading(record, energy.from_wh(wh))
         record = finishing.amend(folder, record, wall=reading)
     unfit = _unfit(record)
     if not unfit:

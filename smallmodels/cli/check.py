@@ -10,6 +10,7 @@ from smallmodels.cli.request import read_request
 from smallmodels.cli.run import prepare_libraries, run_options
 from smallmodels.errors import InputError
 from smallmodels.preflight import Forecast, PhaseForecast, Range, check
+from smallmodels.progress import about
 from smallmodels.records import COUNTED_LABELS
 from smallmodels.report import formats
 from smallmodels.text import printable, shorten
@@ -101,7 +102,7 @@ def _phase_lines(forecast: Forecast) -> list[str]:
 def _phase_line(phase: PhaseForecast, label: str) -> str:
     share = phase.tried_s / max(phase.duration_s, 1e-9)
     how = "in the cache" if phase.from_cache else "all of it" if share > 0.999 else f"{max(1, round(100 * share))} %"
-    joules = "" if phase.energy_j is None else f"{_about(label)}{formats.energy(phase.energy_j)}"
+    joules = "" if phase.energy_j is None else f"{about(label)}{formats.energy(phase.energy_j)}"
     return f"{shorten(phase.name, 25):<26}{formats.duration(phase.duration_s):>14}{joules:>12}   {how}"
 
 
@@ -125,7 +126,3 @@ def _total_lines(forecast: Forecast) -> list[str]:
 
 def _span(found: Range, words: Callable[[float], str]) -> str:
     return f"{words(found.value)} ({words(found.low)} to {words(found.high)})"
-
-
-def _about(label: str) -> str:
-    return "" if label in COUNTED_LABELS else "~"

@@ -8,8 +8,6 @@ from smallmodels.errors import DamagedError, InputError
 from smallmodels.records import RunRecord
 from smallmodels.report import Evidence, Unfinished
 
-_JOURNAL, _PREDICTIONS = "journal.jsonl", "predictions.parquet"
-
 
 def gather(paths: Sequence[str], *, uses_per_day: float | None = None) -> tuple[list[RunRecord], Evidence]:
     """Records and evidence.
@@ -36,7 +34,7 @@ def gather(paths: Sequence[str], *, uses_per_day: float | None = None) -> tuple[
                 continue
             record = records.read_run(folder)
             complete.setdefault(record.run_id, record)
-            beside = (folder if folder.is_dir() else folder.parent) / _PREDICTIONS
+            beside = (folder if folder.is_dir() else folder.parent) / records.PREDICTIONS_NAME
             if beside.is_file():
                 predictions.setdefault(record.run_id, beside)
     if not complete:
@@ -55,12 +53,12 @@ def _run_folders(path: Path) -> Iterator[Path]:
         yield path
         return
     if (path / folders.CONFIG_NAME).is_file():
-        if not (path / _JOURNAL).is_file():
+        if not (path / records.JOURNAL_NAME).is_file():
             records.read_run(path)  # says how to go on with it
         yield path
         return
     found = {file.parent for file in path.rglob(records.RECORD_NAME)}
-    found |= {file.parent for file in path.rglob(_JOURNAL) if (file.parent / folders.CONFIG_NAME).is_file()}
+    found |= {file.parent for file in path.rglob(records.JOURNAL_NAME) if (file.parent / folders.CONFIG_NAME).is_file()}
     if not found:
         records.read_run(path)  # says that there is none
     yield from sorted(found)
@@ -75,7 +73,7 @@ def _unfinished(folder: Path) -> Unfinished | None:
         raise DamagedError(f"{folder / folders.CONFIG_NAME} should be that of a run, but names none: take it out")
     if config.get("smoke"):
         return None
-    total = energy.read_journal(folder / _JOURNAL).total
+    total = energy.read_journal(folder / records.JOURNAL_NAME).total
     declared = config.get("sweep")
     return Unfinished(
         run_id=str(config["run_id"]),

@@ -295,7 +295,7 @@ def _unfinished(folder: Path, states: Mapping[str, str]) -> list[sweeps.Unfinish
             continue
         cell = run.parent.parent.name
         state = states.get(cell, "")
-        reading = _paid(run / "journal.jsonl")
+        reading = _paid(run / records.JOURNAL_NAME)
         found.append(
             sweeps.Unfinished(
                 cell=cell,
@@ -482,12 +482,12 @@ def _common_settings(jobs: Sequence[Job]) -> list[str]:
 
 
 def _forecast_cells(found: CellForecast | None) -> list[str]:
+    from smallmodels.progress import about
     from smallmodels.report import formats
 
     if found is None:
         return ["", "", "", ""]
-    about = "" if found.label in records.COUNTED_LABELS or found.energy_j is None else "~"
-    energy_j = f"{about}{formats.energy(found.energy_j)}"
+    energy_j = f"{about(found.label) if found.energy_j is not None else ''}{formats.energy(found.energy_j)}"
     return [formats.duration(found.duration_s), energy_j, formats.size(found.disk_bytes, 2), found.source]
 
 
@@ -498,8 +498,7 @@ def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
     found = [job.forecast for job in jobs if job.forecast]
     if not found:
         return []
-    joules = [one.energy_j for one in found]
-    in_all = None if None in joules else sum(value for value in joules if value is not None)
+    in_all = records.whole_sum(one.energy_j for one in found)
     span = " to ".join(formats.duration(sum(getattr(one, name) for one in found)) for name in ("low_s", "high_s"))
     is_counted = all(one.label in records.COUNTED_LABELS for one in found)
     kind = "" if is_counted or in_all is None else " (an estimate, not a measurement)"

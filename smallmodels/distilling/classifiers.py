@@ -252,7 +252,7 @@ def distil_classifier(
     # 1. Models: licences checked, and what cannot be had refused before anything is paid
     lesson = prepare(run, config, task, splits, teacher_name=teacher_name)
     splits, base, compute, baselines = lesson.splits, lesson.base, lesson.compute, lesson.baselines
-    hard_loss, soft_loss, validate = lesson.hard_loss, lesson.soft_loss, lesson.validate
+    hard_loss, soft_loss = lesson.hard_loss, lesson.soft_loss
     is_tuned, fetched = lesson.is_tuned, lesson.fetched
     small_base = maker.make(base, splits.train, compute, "base_")
     maker.objective(soft_loss, small_base, base, compute)  # refuses what does not fit, before the teacher is paid

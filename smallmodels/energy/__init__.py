@@ -23,7 +23,7 @@ from smallmodels.energy.backends import Backend, CodeCarbonBackend, FakeBackend,
 from smallmodels.energy.journal import LOSS, OTHER, JournalTotals, read_journal
 from smallmodels.energy.machine import MAX_FOREIGN_FRACTION, OWNER_VARIABLE
 from smallmodels.energy.meter import Meter, PhaseMeasurement
-from smallmodels.energy.readings import MIN_WINDOW_S, EnergyReading, carbon, to_kwh, to_wh
+from smallmodels.energy.readings import MIN_WINDOW_S, EnergyReading, carbon, from_wh, to_kwh, to_wh
 
 __all__ = [
     "LOSS",
@@ -40,6 +40,7 @@ __all__ = [
     "NullBackend",
     "PhaseMeasurement",
     "carbon",
+    "from_wh",
     "read_journal",
     "to_kwh",
     "to_wh",

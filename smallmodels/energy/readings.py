@@ -19,6 +19,11 @@ def to_wh(energy_j: float) -> float:
     return energy_j / 3600
 
 
+def from_wh(energy_wh: float) -> float:
+    """Watt-hours to joules."""
+    return energy_wh * 3600
+
+
 def to_kwh(energy_j: float) -> float:
     """Joules to kilowatt-hours."""
     return energy_j / 3.6e6

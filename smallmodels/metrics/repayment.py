@@ -65,11 +65,8 @@ def payback(
     def never(why: str) -> PaybackEstimate:
         return PaybackEstimate(saved_per_use=saved, uses=None, low=None, high=None, reason=f"Never: {why}.")
 
-    if not quality_ok:
-        return never(f"the student's quality is not close enough to the {who}'s to replace it")
-    if saved <= 0:
-        more = f"{_short(-saved)} {unit} more than" if saved < 0 else "as much as"
-        return never(f"a use of the student costs {more} one of the {who}")
+    if why := _hindrance(saved, quality_ok=quality_ok, unit=unit, who=who):
+        return never(why)
     half = welch_half_width(reference_costs, student_costs)
     if half is not None and saved - half <= 0:
         return never(
@@ -122,11 +119,8 @@ def payback_over_runs(
     def never(why: str) -> PaybackEstimate:
         return dataclasses.replace(estimate, reason=f"Never: {why}.")
 
-    if not quality_ok:
-        return never(f"the student's quality is not close enough to the {who}'s to replace it")
-    if saving <= 0:
-        more = f"{_short(-saving)} {unit} more than" if saving < 0 else "as much as"
-        return never(f"a use of the student costs {more} one of the {who}")
+    if why := _hindrance(saving, quality_ok=quality_ok, unit=unit, who=who):
+        return never(why)
     half = t_quantile(len(saved) - 1) * float(saved.std(ddof=1)) / math.sqrt(len(saved)) if len(saved) > 1 else None
     if half is not None and half >= saving:
         return never(
@@ -140,6 +134,16 @@ def payback_over_runs(
     )
     reason += "" if low is not None else "; a single run was made, so there is no interval over runs"
     return dataclasses.replace(estimate, uses=build / saving, low=low, high=high, reason=f"{reason}.")
+
+
+def _hindrance(saved: float, *, quality_ok: bool, unit: str, who: str) -> str:
+    """Why no number of uses repays a student, whatever the noise; empty if some may."""
+    if not quality_ok:
+        return f"the student's quality is not close enough to the {who}'s to replace it"
+    if saved > 0:
+        return ""
+    more = f"{_short(-saved)} {unit} more than" if saved < 0 else "as much as"
+    return f"a use of the student costs {more} one of the {who}"
 
 
 def _fieller(above: Floats, below: Floats) -> tuple[float, float]:

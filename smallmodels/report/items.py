@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smallmodels import files
-from smallmodels.records import RunRecord
+from smallmodels.records import PREDICTIONS_NAME, RunRecord
 from smallmodels.report import words
 
 if TYPE_CHECKING:
     from smallmodels.metrics import Items
-
-NAME = "predictions.parquet"
-"""In the folder of a run; the record has its hash under this name."""
 
 _TOLERANCE = 1e-4
 """By how much a metric may differ from that of the record, absolutely or relatively: predictions are rounded."""
@@ -37,7 +34,7 @@ def read(path: Path, record: RunRecord) -> Answers | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    expected = record.files.get(NAME)
+    expected = record.files.get(PREDICTIONS_NAME)
     if not path.is_file() or (expected is not None and files.sha256_file(path) != expected):
         return None
     try:

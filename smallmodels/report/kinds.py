@@ -2,11 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from smallmodels.records import RunRecord
+from smallmodels.records import RunRecord, dotted
 from smallmodels.report import words
 from smallmodels.report.formats import clean
 
@@ -41,23 +40,13 @@ def kinds_of(group: Sequence[RunRecord]) -> list[Kind]:
 
 def _varying(runs: Sequence[RunRecord]) -> list[str]:
     """Settings, but for the seed, that are not the same in all runs of a recipe."""
-    flats = [_flat(r.config) for r in runs]
+    flats = [dotted(r.config) for r in runs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
     return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _setting_words(record: RunRecord, keys: Sequence[str]) -> str:
-    values = {"recipe": record.recipe, **_flat(record.config)}
+    values = {"recipe": record.recipe, **dotted(record.config)}
     return ", ".join(
         f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in keys if key in values
     )

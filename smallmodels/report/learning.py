@@ -90,7 +90,7 @@ def _before_training(record: RunRecord, unit: Unit) -> float | None:
 
 def _columns(record: RunRecord, unit: Unit) -> list[tuple[Unit, str, str]]:
     """Unit, field of `Reached` and head of each column of costs: the ranked unit, and joules where they are not it."""
-    units: list[Unit] = [unit] if unit == "J" else [unit, "J"]
+    units = words.shown_units(unit)
     heads = (("training", "of training"), ("whole", "with teacher and its pass"))
     return [(u, field, f"{words.cost_name(record, u)} {words_}") for u in units for field, words_ in heads]
 

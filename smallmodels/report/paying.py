@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smallmodels.records import Payback, RunRecord
+from smallmodels.records import Payback, RunRecord, whole_sum
 from smallmodels.report import formats, pictures, single, words
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import Evidence, Unfinished
@@ -230,7 +230,7 @@ def interval_words(estimate: "PaybackEstimate") -> str:
 
 def shared_section(group: Sequence[RunRecord], unit: Unit, title: str) -> Section | None:
     """Both ways of counting work that runs took from caches: the first pays, or each owes it; None where none did."""
-    units: list[Unit] = [unit] if unit == "J" else [unit, "J"]
+    units = words.shown_units(unit)
     if not any(p.shared_cpu_s or p.shared_energy_j for r in group for p in r.phases):
         return None
     rows: list[Row] = []
@@ -245,7 +245,7 @@ def shared_section(group: Sequence[RunRecord], unit: Unit, title: str) -> Sectio
         sums.append(costs)
         if len(rows) < MAX_ROWS:
             rows.append([record.run_id, *map(_cost, costs)])
-    rows.append(["All runs", *(_cost(_sum(column)) for column in zip(*sums, strict=True))])
+    rows.append(["All runs", *(_cost(whole_sum(column)) for column in zip(*sums, strict=True))])
     heads = [f"{'CPU-s' if u == 'CPU-s' else 'J' if group[0].energy_is_counted else 'estimated J'}" for u in units]
     table = Table(
         caption="Two ways of counting what runs share",
@@ -271,8 +271,3 @@ def shared_section(group: Sequence[RunRecord], unit: Unit, title: str) -> Sectio
 
 def _cost(value: float | None) -> str:
     return number(value) if value is None or math.isfinite(value) else MISSING
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

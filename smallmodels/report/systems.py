@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.records import Metric, RunRecord, Source
+from smallmodels.records import Metric, RunRecord, Source, cost_of
 from smallmodels.report import formats, single, words
 from smallmodels.report.kinds import kinds_of
 from smallmodels.report.words import Unit
@@ -128,11 +128,9 @@ def build_cost(record: RunRecord, role: str, unit: Unit, *, teacher: bool = True
 
 def phases_cost(record: RunRecord, names: Sequence[str], unit: Unit, *, caches: bool = True) -> float | None:
     """What these phases cost; None where a part is unknown."""
-    chosen = [phase for phase in record.phases if phase.name in names]
-    paid = [phase.energy_j if unit == "J" else phase.cpu_s for phase in chosen]
-    owed = [phase.shared_energy_j if unit == "J" else phase.shared_cpu_s or 0.0 for phase in chosen] if caches else []
-    known = [cost for cost in (*paid, *owed) if cost is not None and math.isfinite(cost)]
-    return sum(known) if len(known) == len(paid) + len(owed) else None
+    joules, cpu_s = cost_of(record.phases, names, caches=caches)
+    cost = joules if unit == "J" else cpu_s
+    return cost if cost is not None and math.isfinite(cost) else None
 
 
 # --- groups and their systems -----------------------------------------------------------------------------------------

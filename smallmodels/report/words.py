@@ -86,6 +86,11 @@ def ranking_unit(record: RunRecord) -> Unit:
     return "J" if record.energy_is_counted else "CPU-s"
 
 
+def shown_units(ranked: Unit) -> list[Unit]:
+    """The unit that is ranked, and joules beside it where they are not it."""
+    return ["J"] if ranked == "J" else [ranked, "J"]
+
+
 def cost_name(record: RunRecord, unit: Unit) -> str:
     """What a cost is called beside an axis: joules are estimated where they were not counted."""
     if unit == "CPU-s":
