@@ -475,10 +475,11 @@ def _print_table(name: str, jobs: Sequence[Job]) -> None:
 
 
 def _common_settings(jobs: Sequence[Job]) -> list[str]:
-    """What several cells have alike, which need not stand beside each."""
+    """What several cells have alike, but for the seed, which need not stand beside each."""
     if len(jobs) == 1:
         return []
-    return [setting for setting in jobs[0].cell.settings if all(setting in job.cell.settings for job in jobs)]
+    alike = (setting for setting in jobs[0].cell.settings if all(setting in job.cell.settings for job in jobs))
+    return [setting for setting in alike if not setting.startswith(f"{sweeps.SEED}=")]
 
 
 def _forecast_cells(found: CellForecast | None) -> list[str]:
