@@ -159,7 +159,9 @@ def main(config: Config, run: Run) -> None:
         return training.steps_at_cost(student, ratio=ratio)
 
     controls = {}
-    paid_for = {"label_only": ["cache", "train"], "label_only_full_cost": ["teacher", "head", "cache", "train"]}
+    paid_for = {"label_only": ["cache", "train"]}
+    if config.full_cost_control:
+        paid_for["label_only_full_cost"] = ["teacher", "head", "cache", "train"]
     for role, phases in paid_for.items():
         if run.affords(role):
             as_long = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))

@@ -55,6 +55,9 @@ class Config:
     """Share of the teacher in the loss, in [0, 1]; the rest is that of the labels."""
     margin: float = 0.01
     """How much of the metric the student may lose against the teacher and still do its job."""
+    full_cost_control: bool = True
+    """Compare with a student that learns from labels alone for as long as teacher, its pass and training cost together,
+    too; often half of what a run costs."""
     seed: int = 0
     """Of the student's training."""
     teacher_seed: int = 0
@@ -62,7 +65,7 @@ class Config:
     split_seed: int = 0
     """Of the rows that are held out."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
-    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=10, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)
@@ -272,7 +275,7 @@ def distil_classifier(
         run.event(
             "control", "the teacher came fine-tuned, so the control without it starts from its weights all the same"
         )
-    else:
+    elif config.full_cost_control:
         paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
     if loss_fn is not soft_loss and run.affords("label_only"):  # no phase has steps without the teacher yet
         for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
