@@ -12,9 +12,12 @@ from typing import Any
 
 from smallmodels import configs, preflight, records
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.flags import parse_flags
+from smallmodels.cli.flags import RunOptions, parse_flags
 from smallmodels.cli.recipes import Recipe, load_recipe
 from smallmodels.errors import InputError, PolicyError
+
+RUN_OPTIONS = ("accept_license",)
+"""Options of a run that a sweep may set like an axis: they change nothing that its runs are compared by."""
 
 
 def _check() -> int:
@@ -30,8 +33,9 @@ def _check() -> int:
 
 def _require_names(recipe: Recipe, config: Any, values: Mapping[str, Any], known: set[tuple[str, Any]]) -> None:
     """Raises: InputError or PolicyError that names the recipe and its place on the axes."""
+    accepted = values.get("accept_license", ())
     try:
-        preflight.require_names(recipe.main, config, known)
+        preflight.require_names(recipe.main, config, known, accept_licenses=accepted)
     except (InputError, PolicyError) as error:
         raise type(error)(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
 
@@ -46,19 +50,22 @@ def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> 
     Raises: InputError that names the recipe and the axis.
     """
     known = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
+    options = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(RunOptions)}
+    options = {name: options[name] for name in RUN_OPTIONS}
     for axis in values:
-        if axis not in known:
+        if axis not in known and axis not in options:
             hint = configs.suggestion(axis, known) or f": `smallmodels run {recipe.path} --help` lists what it has"
             raise InputError(f"the axis {axis} should be a setting of {recipe.name}, but is none{hint}")
     try:
-        changes, _ = parse_flags(recipe, flags)
+        changes, asked = parse_flags(recipe, flags)
         config = configs.replace(recipe.Config(), changes)
         configs.require_finite(config)
     except InputError as error:
         raise InputError(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
     for axis, value in values.items():
-        if records.to_json(configs.get(config, known[axis].path)) != value:
-            expected = configs.describe(known[axis].kind)
+        leaf, holder = (known[axis], config) if axis in known else (options[axis], asked)
+        if records.to_json(configs.get(holder, leaf.path)) != value:
+            expected = configs.describe(leaf.kind)
             raise InputError(f"the axis {axis} should be {expected} for {recipe.name}, got {json.dumps(value)}")
     return config
 

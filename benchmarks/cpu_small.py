@@ -1,0 +1,350 @@
+"""Which small model for which job, and what did it cost? Students of one teacher on five tasks, three seeds each.
+
+The only pretrained model is all-MiniLM-L6-v2. Its fine-tuning and its answers are made once for each task and shared by
+the cells, of which the first pays. Data sets are cut and epochs few, so that all of it ends within about two hours on
+two cores; a teacher and its students see the same texts.
+
+Run:    smallmodels sweep benchmarks/cpu_small.py          on an otherwise idle machine; goes on if it is stopped
+        python benchmarks/cpu_small.py runs/sweeps/cpu_small   keeps the records, writes the page and the table
+        python benchmarks/cpu_small.py                         writes them from the records that are kept
+Reads:  benchmarks/results/cpu_small.md, what was wanted on each task and what came; benchmarks/results/cpu_small/page,
+        quality against energy, payback, and which model to ship.
+Licences: SST-2 declares none, and the STS benchmark's texts have terms of their own, some for research only; the cells
+        accept both by name.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smallmodels import files, metrics, records, report, sweeps
+from smallmodels.cli import gathering
+from smallmodels.errors import InputError
+from smallmodels.records import RunRecord
+from smallmodels.report import formats, words
+from smallmodels.sweeps import Sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, TABLE, PAGE = "benchmarks/results/cpu_small", "benchmarks/results/cpu_small.md", "page"
+MIN_SEEDS, SEEDS_TO_HELP = 3, 2
+"""Of three seeds, distillation helps if the student beats its control in two."""
+
+
+def job(recipe: str, metric: str, margin: float = 0.01, **settings: Any) -> Sweep:
+    """Three seeds of a recipe at each place of its settings: a tuple holds the values of an axis."""
+    axes = {
+        name.replace("__", "."): value if isinstance(value, tuple) else (value,) for name, value in settings.items()
+    }
+    return Sweep(recipes=(recipe,), axes={**axes, "seed": (0, 1, 2)}, metric=metric, margin=margin)
+
+
+SWEEPS = {
+    "banking77": job(
+        "distill_text_classifier",
+        "accuracy",
+        trim_vocabulary=True,
+        full_cost_control=False,
+        num_epochs=6,
+        num_layers=(3, 2),
+    ),
+    "banking77_static": job("distill_static_embedder", "accuracy", full_cost_control=False),
+    "bc5cdr": job(
+        "distill_token_classifier",
+        "span_f1",
+        full_cost_control=False,
+        teacher_train__num_epochs=4,
+        num_epochs=6,
+    ),
+    "sst2": job(
+        "distill_text_classifier",
+        "accuracy",
+        dataset="stanfordnlp/sst2",
+        test_split="validation",
+        max_train=6000,
+        full_cost_control=False,
+        teacher_train__num_epochs=2,
+        num_epochs=4,
+        objective=("soft_targets", "attention_relations"),
+        accept_license=(("unknown:stanfordnlp/sst2",),),
+    ),
+    "go_emotions": job(
+        "distill_multilabel_classifier",
+        "micro_f1",
+        max_train=10000,
+        full_cost_control=False,
+        teacher_train__num_epochs=3,
+        num_epochs=3,
+    ),
+    "stsb": job("distill_embedder", "spearman", accept_license=(("other:stsbenchmark",),)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is wanted of the students of a sweep at one place of its axes."""
+
+    sweep: str
+    about: str
+    settings: Mapping[str, Any]
+    """Of the config: those that choose the cells."""
+    points: float | None = None
+    """By how much the student may be below the teacher; in units of the metric."""
+    share: float | None = None
+    """Of the teacher's metric that the student should keep."""
+    max_parameters: float = math.inf
+    times_as_fast: float | None = None
+    """Texts per second over the teacher's."""
+
+    def chooses(self, record: RunRecord) -> bool:
+        """Whether a run is one of the cells."""
+        return all(record.config.get(name) == value for name, value in self.settings.items())
+
+    @property
+    def words(self) -> str:
+        """What is wanted, for the table."""
+        wanted = []
+        if self.points is not None:
+            wanted.append(f"within {100 * self.points:g} points of the teacher")
+        if self.share is not None:
+            wanted.append(f"≥ {100 * self.share:g} % of the teacher")
+        if self.max_parameters < math.inf:
+            wanted.append(f"< {formats.large(self.max_parameters)} parameters")
+        if self.times_as_fast is not None:
+            wanted.append(f"≥ {self.times_as_fast:g} × its texts per second")
+        return ", ".join(wanted)
+
+
+TARGETS = (
+    Target(
+        sweep="banking77",
+        about="Banking77, 3 layers, trimmed vocabulary",
+        settings={"num_layers": 3},
+        points=0.01,
+        max_parameters=7e6,
+    ),
+    Target(
+        sweep="banking77",
+        about="Banking77, 2 layers, trimmed vocabulary",
+        settings={"num_layers": 2},
+        points=0.015,
+    ),
+    Target(sweep="banking77_static", about="Banking77, static", settings={}, share=0.9, times_as_fast=50),
+    Target(sweep="bc5cdr", about="BC5CDR, 3 layers", settings={}, share=0.97),
+    Target(sweep="sst2", about="SST-2, 3 layers", settings={"objective": "soft_targets"}, share=0.97),
+    Target(
+        sweep="sst2",
+        about="SST-2, 3 layers, also attention relations",
+        settings={"objective": "attention_relations"},
+        share=0.97,
+    ),
+    Target(sweep="go_emotions", about="go_emotions, 3 layers", settings={}, share=0.97),
+    Target(sweep="stsb", about="STS-B English, embedder of 3 layers", settings={}, share=0.97),
+)
+
+
+# What the runs of a target say
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The runs of a target, one for each seed."""
+
+    target: Target
+    runs: Sequence[RunRecord]
+
+    def values(self, role: str) -> list[float]:
+        """The metric of a role, by seed; empty where a run lacks it."""
+        found = [words.metric_value(run.result(role), run.metric) for run in self.runs]
+        known = [value for value in found if value is not None]
+        return known if len(known) == len(found) else []
+
+    @property
+    def seeds_won(self) -> int | None:
+        """In how many seeds the student beats the one that learned from labels alone at equal cost."""
+        students, controls = self.values("student"), self.values("label_only")
+        if not controls:
+            return None
+        return sum(ours > theirs for ours, theirs in zip(students, controls, strict=True))
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Of the student."""
+        use = self.runs[0].inference_of("student")
+        return use.num_parameters if use else None
+
+    @property
+    def times_as_fast(self) -> list[float]:
+        """Texts per second over the teacher's, by seed."""
+        uses = [(run.inference_of("student"), run.inference_of("teacher")) for run in self.runs]
+        return [ours.throughput_per_s / theirs.throughput_per_s for ours, theirs in uses if ours and theirs]
+
+    def missed(self) -> list[str]:
+        """Names of what was wanted and not reached, by the means over the seeds."""
+        target, found = self.target, []
+        student, teacher = mean(self.values("student")), mean(self.values("teacher"))
+        if len(self.runs) < MIN_SEEDS:
+            found.append(f"{len(self.runs)} of {MIN_SEEDS} seeds")
+        if target.points is not None and student < teacher - target.points:
+            found.append("points")
+        if target.share is not None and student < target.share * teacher:
+            found.append("share")
+        if (self.num_parameters or math.inf) >= target.max_parameters < math.inf:
+            found.append("parameters")
+        if target.times_as_fast is not None and mean(self.times_as_fast) < target.times_as_fast:
+            found.append("texts per second")
+        return found
+
+    def row(self) -> list[str]:
+        """Of the table."""
+        missed, won, metric = self.missed(), self.seeds_won, self.runs[0].metric
+        share = [a / b for a, b in zip(self.values("student"), self.values("teacher"), strict=True) if b]
+        return [
+            self.target.about,
+            self.target.words,
+            formats.metric_name(metric),
+            formats.quality(metric, mean(self.values("teacher"))),
+            _quality(metric, self.values("student")),
+            formats.percent(mean(share)),
+            _quality(metric, self.values("label_only")),
+            "no control" if won is None else f"{won} of {len(self.runs)}",
+            formats.large(self.num_parameters),
+            formats.number(mean(self.times_as_fast), 2),
+            f"not met: {', '.join(missed)}" if missed else "met",
+        ]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Not a number where there are none."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def _quality(metric: str, values: Sequence[float]) -> str:
+    """Mean and 95 % Student-t interval."""
+    if not values:
+        return formats.MISSING
+    found = metrics.student_t_interval(values)
+    shown = formats.quality(metric, found.value)
+    return f"{shown} ({formats.interval(metric, found.low, found.high)})" if found.low is not None else shown
+
+
+HEAD = (
+    "task, student",
+    "wanted",
+    "metric",
+    "teacher",
+    "student",
+    "share kept",
+    "labels alone, equal cost",
+    "seeds won",
+    "parameters",
+    "× as fast",
+    "",
+)
+
+
+def table(found: Sequence[RunRecord]) -> str:
+    """The Markdown page."""
+    outcomes = [outcome for target in TARGETS if (outcome := outcome_of(target, found)).runs]
+    parts = ["# Small models on a processor: what was wanted, and what came"]
+    if not outcomes:
+        return "\n\n".join([*parts, "Not measured."]) + "\n"
+    parts.append(
+        "Means over seeds with their 95 % Student-t interval; the teacher is the same for all seeds of a task. "
+        "*Seeds won*: in so many the student is better than the same one that learned from labels alone at equal "
+        "cost. *× as fast*: its texts per second over the teacher's."
+    )
+    parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 2, 10)))
+    parts += [said for outcome in outcomes if (said := did_not_help(outcome))]
+    parts.append(_where(found))
+    return "\n\n".join(parts) + "\n"
+
+
+def outcome_of(target: Target, found: Sequence[RunRecord]) -> Outcome:
+    """The runs of a target among all."""
+    runs = [run for run in found if sweep_name(run) == target.sweep and target.chooses(run)]
+    return Outcome(target, sorted(runs, key=lambda run: int(run.config["seed"])))
+
+
+def did_not_help(outcome: Outcome) -> str:
+    """A sentence where the student did not beat its control often enough; else nothing."""
+    won = outcome.seeds_won
+    if won is None or len(outcome.runs) < MIN_SEEDS or won >= SEEDS_TO_HELP:
+        return ""
+    return (
+        f"**{outcome.target.about}: distillation did not help here.** The student beats labels alone at equal cost in "
+        f"{won} of {len(outcome.runs)} seeds."
+    )
+
+
+def _where(found: Sequence[RunRecord]) -> str:
+    machines = sorted({f"{r.environment.processor}, {r.environment.num_cores} cores" for r in found})
+    formats_used = sorted({str(r.model["number_format"]) for r in found})
+    commits = sorted({(r.environment.git_commit or formats.MISSING)[:8] for r in found})
+    total_s, total_cpu_s = sum(r.duration_s for r in found), sum(r.cpu_s for r in found)
+    text = (
+        f"{len(found)} runs on {'; '.join(machines)}, in {' and '.join(formats_used)}: "
+        f"{formats.duration(total_s)}, {formats.number(total_cpu_s)} CPU-s. Commit {', '.join(commits)}."
+    )
+    if shared := sum(r.contended for r in found):
+        text += f" Other work shared the machine in {shared} of them, so that their times and CPU-s are too high."
+    return formats.markdown(text, 1000)
+
+
+def sweep_name(record: RunRecord) -> str:
+    """Of the sweep that a run belongs to; empty where it is none of these."""
+    return next((name for name in SWEEPS if (record.sweep_id or "").startswith(f"{name}-")), "")
+
+
+# Records on disk
+
+
+def keep(folder: Path, results: Path) -> None:
+    """Copy what is kept of the complete runs below a folder.
+
+    Raises: InputError if there is none.
+    """
+    kept = 0
+    for path in sorted(folder.rglob(records.RECORD_NAME)):
+        record = records.read_record(path)
+        if record.smoke or not (name := sweep_name(record)):
+            continue
+        cell = path.relative_to(folder).parts[-4]
+        sweeps.keep(path.parent, results / name / cell)
+        kept += 1
+    if not kept:
+        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
+
+
+def write(root: Path) -> None:
+    """The table, and the page of all runs."""
+    results = root / RESULTS
+    paths = [str(results / name) for name in SWEEPS if (results / name).is_dir()]
+    found, evidence = gathering.gather(paths) if paths else ([], None)
+    files.write_text(root / TABLE, table(found))
+    if evidence is not None:
+        report.write_report(found, results / PAGE, evidence=evidence)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Keep records, write table and page; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="?", type=Path, help="folder with runs whose records shall be kept first")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        if options.runs:
+            keep(options.runs, options.root / RESULTS)
+        write(options.root)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(TABLE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
