@@ -208,7 +208,7 @@ class Outcome:
             formats.metric_name(metric),
             formats.quality(metric, mean(self.values("teacher"))),
             _quality(metric, self.values("student")),
-            formats.percent(mean(share)),
+            f"{100 * mean(share):.1f} %",
             _quality(metric, self.values("label_only")),
             "no control" if won is None else f"{won} of {len(self.runs)}",
             formats.large(self.num_parameters),

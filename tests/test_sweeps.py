@@ -211,6 +211,16 @@ def test_cell_that_does_not_fit_its_recipe_is_refused_by_recipe_and_axis(bench, 
     assert sentence in str(refused.value)
 
 
+def test_sweep_may_accept_licences_for_its_runs(bench):
+    values = {"seed": 1, "accept_license": ["cc-by-nc-4.0"]}
+    config = cells._config(cli.load_recipe("recipes/a.py"), values, Cell("a", values).flags)
+    assert config.seed == 1
+    with pytest.raises(InputError, match="the axis accept_license should be"):
+        cells._config(
+            cli.load_recipe("recipes/a.py"), {"accept_license": "x"}, Cell("a", {"accept_license": "x"}).flags
+        )
+
+
 def test_unknown_axis_stops_the_sweep_before_anything_runs(bench, capfd):
     write_sweep(bench, axes={"seed": (0,), "sede": (1,)})
     assert refuse(capfd) == "the axis sede should be a setting of a, but is none: did you mean seed?"

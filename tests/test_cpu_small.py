@@ -1,0 +1,85 @@
+"""What the benchmark of small models says of made-up records whose answer is known."""
+
+import dataclasses
+
+import pytest
+import sample_records
+
+from benchmarks import cpu_small
+from smallmodels import files, records
+from smallmodels.errors import InputError
+
+QUALITY = {"teacher": 0.92, "student": 0.915, "label_only": 0.90}
+
+
+def record(seed=0, sweep="banking77", num_layers=3, num_parameters=6_600_000, speed=1000.0, **quality):
+    """A run of a cell; `speed` is the student's texts per second, the teacher's being 100."""
+    roles = QUALITY | quality
+    uses = [
+        dataclasses.replace(
+            sample_records.inference(role, 1.0, num_parameters, 4 * num_parameters),
+            throughput_per_s=100.0 if role == "teacher" else speed,
+        )
+        for role in roles
+    ]
+    return sample_records.classifier_record(
+        run_id=f"{sweep}-{num_layers}-{seed}",
+        config={"seed": seed, "num_layers": num_layers},
+        sweep_id=f"{sweep}-20261128T120000Z-abcdef",
+        margin=0.01,
+        results=[sample_records.result(role, value, []) for role, value in roles.items()],
+        inference=uses,
+    )
+
+
+def outcome(of=0, **changes):
+    return cpu_small.Outcome(cpu_small.TARGETS[of], [record(seed, **changes) for seed in range(3)])
+
+
+def test_target_is_met_by_the_mean_over_three_seeds():
+    assert outcome().missed() == []
+    below = [record(seed, student=value) for seed, value in enumerate((0.905, 0.908, 0.911))]
+    assert cpu_small.Outcome(cpu_small.TARGETS[0], below).missed() == ["points"]
+    assert cpu_small.Outcome(cpu_small.TARGETS[0], [record(0), record(1)]).missed() == ["2 of 3 seeds"]
+    assert outcome(num_parameters=7_000_000).missed() == ["parameters"]
+
+
+def test_target_of_a_share_and_of_speed():
+    static = cpu_small.TARGETS.index(next(t for t in cpu_small.TARGETS if t.times_as_fast))
+    assert outcome(of=static, student=0.83, speed=5000.0).missed() == []
+    assert outcome(of=static, student=0.82, speed=4900.0).missed() == ["share", "texts per second"]
+
+
+@pytest.mark.parametrize(("students", "says_so"), [((0.95, 0.95, 0.89), False), ((0.95, 0.90, 0.89), True)])
+def test_distillation_did_not_help_below_two_of_three_seeds(students, says_so):
+    runs = [record(seed, student=value) for seed, value in enumerate(students)]
+    said = cpu_small.did_not_help(cpu_small.Outcome(cpu_small.TARGETS[0], runs))
+    assert ("did not help here" in said) is says_so
+
+
+def test_runs_are_chosen_by_sweep_and_settings():
+    found = [record(1), record(0), record(0, num_layers=2), record(0, sweep="banking77_static"), record(0, sweep="x")]
+    chosen = cpu_small.outcome_of(cpu_small.TARGETS[0], found).runs
+    assert [run.run_id for run in chosen] == ["banking77-3-0", "banking77-3-1"]
+
+
+def test_every_target_is_of_a_cell_of_its_sweep():
+    for target in cpu_small.TARGETS:
+        axes = cpu_small.SWEEPS[target.sweep].axes
+        assert all(value in axes[name] for name, value in target.settings.items()), target.about
+
+
+def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
+    with pytest.raises(InputError, match="holds none"):
+        cpu_small.keep(tmp_path, tmp_path / "results")
+    for seed in range(3):
+        run = tmp_path / "runs" / "banking77" / f"cell,seed={seed}" / "distill_text_classifier" / "utc"
+        run.mkdir(parents=True)
+        files.write_json(run / records.RECORD_NAME, records.to_json(record(seed)))
+    cpu_small.main([str(tmp_path / "runs"), "--root", str(tmp_path)])
+    results = tmp_path / cpu_small.RESULTS
+    assert len([*results.glob("banking77/*/record.json")]) == 3
+    text = (tmp_path / cpu_small.TABLE).read_text(encoding="utf-8")
+    assert "| Banking77, 3 layers, trimmed vocabulary |" in text
+    assert "3 of 3" in text
+    assert (results / cpu_small.PAGE / "index.html").is_file()
