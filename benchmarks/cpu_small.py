@@ -283,7 +283,7 @@ def did_not_help(outcome: Outcome) -> str:
 def _where(found: Sequence[RunRecord]) -> str:
     machines = sorted({f"{r.environment.processor}, {r.environment.num_cores} cores" for r in found})
     formats_used = sorted({str(r.model["number_format"]) for r in found})
-    commits = sorted({(r.environment.git_commit or formats.MISSING)[:8] for r in found})
+    commits = sorted({(r.git_commit or formats.MISSING)[:8] for r in found})
     total_s, total_cpu_s = sum(r.duration_s for r in found), sum(r.cpu_s for r in found)
     text = (
         f"{len(found)} runs on {'; '.join(machines)}, in {' and '.join(formats_used)}: "
