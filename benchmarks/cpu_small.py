@@ -47,6 +47,7 @@ SWEEPS = {
         "distill_text_classifier",
         "accuracy",
         trim_vocabulary=True,
+        intermediate_size=1280,
         full_cost_control=False,
         num_epochs=6,
         num_layers=(3, 2),
@@ -121,14 +122,14 @@ class Target:
 TARGETS = (
     Target(
         sweep="banking77",
-        about="Banking77, 3 layers, trimmed vocabulary",
+        about="Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units",
         settings={"num_layers": 3},
         points=0.01,
         max_parameters=7e6,
     ),
     Target(
         sweep="banking77",
-        about="Banking77, 2 layers, trimmed vocabulary",
+        about="Banking77, 2 layers, likewise",
         settings={"num_layers": 2},
         points=0.015,
     ),

@@ -80,6 +80,6 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     results = tmp_path / cpu_small.RESULTS
     assert len([*results.glob("banking77/*/record.json")]) == 3
     text = (tmp_path / cpu_small.TABLE).read_text(encoding="utf-8")
-    assert "| Banking77, 3 layers, trimmed vocabulary |" in text
+    assert "| Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units |" in text
     assert "3 of 3" in text
     assert (results / cpu_small.PAGE / "index.html").is_file()

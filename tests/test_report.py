@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hostile import MARKUP, Reader, with_attack, with_hostile_classes
 from markdown_it import MarkdownIt
-from sample_records import classifier_record, counted_record, inference, metric, result, retriever_record
+from sample_records import classifier_record, counted_record, dataset, inference, metric, result, retriever_record
 
 from benchmarks import readme
 from smallmodels import records, report
@@ -629,6 +629,15 @@ def test_several_never_ranks_different_machines_together() -> None:
         "Group 1: quality against cost of a use",
         "Group 2: quality against cost of a use",
     ]
+
+
+def test_several_names_groups_by_their_data_where_each_has_its_own() -> None:
+    others = [
+        dataclasses.replace(r, sources=[dataset("other/data", "mit", {"test": 100})], run_id=f"x{r.run_id}")
+        for r in seeds(3)
+    ]
+    found = [s.title for s in several.page([*seeds(3), *others]).sections if "cost of a use" in s.title]
+    assert found == [f"{name}: quality against cost of a use" for name in ("PolyAI/banking77", "other/data")]
 
 
 def test_several_separates_other_test_rows() -> None:

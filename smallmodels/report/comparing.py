@@ -155,13 +155,13 @@ def sections(comparisons: Comparisons, unit: Unit, title: str) -> list[Section]:
         blocks.append(against)
     if matrix := _matrix(comparisons):
         blocks.append(matrix)
-    found = [Section(formats.capital(f"{title}which model is better"), blocks)] if len(blocks) > 1 else []
+    found = [Section(formats.heading(title, "which model is better"), blocks)] if len(blocks) > 1 else []
     if controls := controls_table(comparisons, unit):
         lead = (
             "A control has the student's shape and learns from labels alone, for what the student cost. If the student "
             "is not better than it, the teacher has added nothing."
         )
-        found.append(Section(formats.capital(f"{title}is the teacher worth it?"), [Text(lead), controls]))
+        found.append(Section(formats.heading(title, "is the teacher worth it?"), [Text(lead), controls]))
     return found
 
 

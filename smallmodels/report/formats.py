@@ -84,6 +84,16 @@ def capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def heading(title: str, words: str) -> str:
+    """What stands above a part of a page: the words alone, or after the group that they are of.
+
+    Args:
+        title: Of the group, with its colon and space; empty where there is one.
+        words: Without a capital.
+    """
+    return f"{title}{words}" if title else capital(words)
+
+
 def csv_cell(value: object) -> object:
     """A value for a CSV file; text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if value is None or isinstance(value, (bool, int)):

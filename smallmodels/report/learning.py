@@ -153,7 +153,7 @@ def section(systems: Sequence[System], unit: Unit, title: str, name: str) -> Sec
         ),
         Picture(panels, table),
     ]
-    return Section(formats.capital(f"{title}how they learned"), blocks)
+    return Section(formats.heading(title, "how they learned"), blocks)
 
 
 def _panel(systems: Sequence[System], unit: Unit, name: str) -> Panel | None:

@@ -155,7 +155,7 @@ def sections(found: Sequence[Counted], evidence: Evidence, title: str, name: str
             "below 100\u00a0% the building is repaid. A faint line is never repaid, for the reason in the last column."
         )
     block = Picture([panel], table) if panel is not None else table
-    return [Section(formats.capital(f"{title}when it has paid for itself"), [Text(lead), block])]
+    return [Section(formats.heading(title, "when it has paid for itself"), [Text(lead), block])]
 
 
 def table_of(found: Sequence[Counted], evidence: Evidence) -> Table:
@@ -266,7 +266,7 @@ def shared_section(group: Sequence[RunRecord], unit: Unit, title: str) -> Sectio
         ),
         table,
     ]
-    return Section(formats.capital(f"{title}what runs share"), blocks)
+    return Section(formats.heading(title, "what runs share"), blocks)
 
 
 def _cost(value: float | None) -> str:

@@ -59,16 +59,25 @@ class Group:
 def analysed(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> list[Group]:
     """The groups of runs that may be compared, in the order in which they came."""
     found = groups_of(records)
-    unfinished = _assigned(found, evidence.unfinished)
+    labels, unfinished = _labels(found), _assigned(found, evidence.unfinished)
     groups = []
     for i, (runs, others) in enumerate(zip(found, unfinished, strict=True)):
         own = dataclasses.replace(evidence, unfinished=others)
         systems = systems_of(runs)
         comparisons = Comparisons(runs, systems, own)
         counted = paying.paybacks(comparisons, runs, own)
-        title = f"Group {i + 1}: " if len(found) > 1 else ""
+        title = f"{labels[i]}: " if len(found) > 1 else ""
         groups.append(Group(runs, own, systems, comparisons, counted, title, f"group{i + 1}"))
     return groups
+
+
+def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """A name for each group: its data where each has another, else a number."""
+    found = [", ".join(dict.fromkeys(s.name for s in g[0].sources if s.kind == "dataset")) for g in groups]
+    clear = [formats.clean(name, 60) for name in found]
+    if len(set(clear)) == len(groups) and all(name and ": " not in name for name in clear):
+        return clear
+    return [f"Group {i + 1}" for i in range(len(groups))]
 
 
 def _assigned(groups: Sequence[Sequence[RunRecord]], unfinished: Sequence[Unfinished]) -> list[list[Unfinished]]:
@@ -179,8 +188,12 @@ def _apart_section(groups: Sequence[Group]) -> Section:
     identities = [identity(group.records[0]) for group in groups]
     differing = [key for key in identities[0] if len({i[key] for i in identities}) > 1]
     rows: list[Row] = [
-        [f"Group {n + 1}", ", ".join(r.run_id for r in group.records[:10]), *[found[key] for key in differing]]
-        for n, (group, found) in enumerate(zip(groups, identities, strict=True))
+        [
+            group.title.removesuffix(": "),
+            ", ".join(r.run_id for r in group.records[:10]),
+            *[found[key] for key in differing],
+        ]
+        for group, found in zip(groups, identities, strict=True)
     ]
     columns = tuple(range(1, len(differing) + 2))
     table = Table(caption="What differs", head=["Group", "runs", *differing], rows=rows, text_columns=columns)
@@ -212,7 +225,7 @@ def _group_sections(group: Group) -> list[Section]:
             continue
         panels = _panels(group, points, unit, f"{group.name}-{'use' if use else 'build'}", what, use=use)
         table = _systems_table(group.records[0], systems, unit, verdict, what, use=use)
-        heading = formats.capital(f"{group.title}quality against {heading}")
+        heading = formats.heading(group.title, f"quality against {heading}")
         sections.append(Section(heading, [Text(_lead(points)), Picture(panels, table)]))
     learned = learning.section(systems, unit, group.title, group.name)
     shared = paying.shared_section(group.records, unit, group.title)

@@ -24,11 +24,11 @@ def sections(group: Sequence[RunRecord], title: str) -> list[Section]:
     metric = group[0].metric
     found = [
         _section(
-            group, formats.capital(f"{title}class by class"), "F1 of each class, the worst first", "Class",
+            group, formats.heading(title, "class by class"), "F1 of each class, the worst first", "Class",
             lambda result: _values(result.per_class, "label", "f1"), lambda value: f"{value:.3f}", falling=False,
         ),
         _section(
-            group, formats.capital(f"{title}group by group"),
+            group, formats.heading(title, "group by group"),
             f"{formats.capital(formats.metric_name(metric))} of each group, the worst first", "Group",
             lambda result: _values(result.groups, "group", metric), lambda value: formats.quality(metric, value),
             falling=metric in records.LOWER_IS_BETTER,

@@ -44,7 +44,7 @@ def section(group: Sequence[RunRecord], title: str, name: str) -> Section | None
         lead = "Each bar is the mean over the runs that differ only in their seed, cut into phases."
         if len(kinds_of(group)) > MAX_BARS:
             lead += f" The {MAX_BARS} most costly are drawn."
-    heading = formats.capital(f"{title}what each phase cost")
+    heading = formats.heading(title, "what each phase cost")
     return Section(heading, [Text(lead), Picture(panels, _table(group, named, unit))])
 
 
