@@ -25,11 +25,16 @@ from smallmodels import files, metrics, records, report, sweeps
 from smallmodels.cli import gathering
 from smallmodels.errors import InputError
 from smallmodels.records import RunRecord
-from smallmodels.report import formats, words
+from smallmodels.report import figures, formats, words
+from smallmodels.report.drawing import Drawing
 from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE, PAGE = "benchmarks/results/cpu_small", "benchmarks/results/cpu_small.md", "page"
+PICTURE = "kept-and-cost"
+"""Name of the picture, within the results."""
+SUMMARY_BEGIN, SUMMARY_END = "<!-- small:begin -->", "<!-- small:end -->"
+"""Around what benchmarks/readme.py takes into README.md."""
 MIN_SEEDS, SEEDS_TO_HELP = 3, 2
 """Of three seeds, distillation helps if the student beats its control in two."""
 
@@ -46,16 +51,18 @@ SWEEPS = {
     "banking77": job(
         "distill_text_classifier",
         "accuracy",
+        max_train=4000,
         trim_vocabulary=True,
         intermediate_size=1280,
         full_cost_control=False,
         num_epochs=6,
         num_layers=(3, 2),
     ),
-    "banking77_static": job("distill_static_embedder", "accuracy", full_cost_control=False),
+    "banking77_static": job("distill_static_embedder", "accuracy", max_train=4000, full_cost_control=False),
     "bc5cdr": job(
         "distill_token_classifier",
         "span_f1",
+        max_train=2500,
         full_cost_control=False,
         teacher_train__num_epochs=4,
         num_epochs=6,
@@ -65,7 +72,7 @@ SWEEPS = {
         "accuracy",
         dataset="stanfordnlp/sst2",
         test_split="validation",
-        max_train=6000,
+        max_train=4000,
         full_cost_control=False,
         teacher_train__num_epochs=2,
         num_epochs=4,
@@ -75,7 +82,7 @@ SWEEPS = {
     "go_emotions": job(
         "distill_multilabel_classifier",
         "micro_f1",
-        max_train=10000,
+        max_train=6000,
         full_cost_control=False,
         teacher_train__num_epochs=3,
         num_epochs=3,
@@ -90,6 +97,8 @@ class Target:
 
     sweep: str
     about: str
+    short: str
+    """For the picture."""
     settings: Mapping[str, Any]
     """Of the config: those that choose the cells."""
     points: float | None = None
@@ -123,6 +132,7 @@ TARGETS = (
     Target(
         sweep="banking77",
         about="Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units",
+        short="Banking77, 3 layers",
         settings={"num_layers": 3},
         points=0.01,
         max_parameters=7e6,
@@ -130,20 +140,29 @@ TARGETS = (
     Target(
         sweep="banking77",
         about="Banking77, 2 layers, likewise",
+        short="Banking77, 2 layers",
         settings={"num_layers": 2},
         points=0.015,
     ),
-    Target(sweep="banking77_static", about="Banking77, static", settings={}, share=0.9, times_as_fast=50),
-    Target(sweep="bc5cdr", about="BC5CDR, 3 layers", settings={}, share=0.97),
-    Target(sweep="sst2", about="SST-2, 3 layers", settings={"objective": "soft_targets"}, share=0.97),
+    Target(
+        sweep="banking77_static",
+        about="Banking77, one vector per token",
+        short="Banking77, static",
+        settings={},
+        share=0.9,
+        times_as_fast=50,
+    ),
+    Target(sweep="bc5cdr", about="BC5CDR, 3 layers", short="BC5CDR", settings={}, share=0.97),
+    Target(sweep="sst2", about="SST-2, 3 layers", short="SST-2", settings={"objective": "soft_targets"}, share=0.97),
     Target(
         sweep="sst2",
         about="SST-2, 3 layers, also attention relations",
+        short="SST-2, relations",
         settings={"objective": "attention_relations"},
         share=0.97,
     ),
-    Target(sweep="go_emotions", about="go_emotions, 3 layers", settings={}, share=0.97),
-    Target(sweep="stsb", about="STS-B English, embedder of 3 layers", settings={}, share=0.97),
+    Target(sweep="go_emotions", about="go_emotions, 3 layers", short="go_emotions", settings={}, share=0.97),
+    Target(sweep="stsb", about="STS-B English, embedder of 3 layers", short="STS-B", settings={}, share=0.97),
 )
 
 
@@ -183,6 +202,26 @@ class Outcome:
         uses = [(run.inference_of("student"), run.inference_of("teacher")) for run in self.runs]
         return [ours.throughput_per_s / theirs.throughput_per_s for ours, theirs in uses if ours and theirs]
 
+    @property
+    def shares_kept(self) -> list[float]:
+        """The student's metric over the teacher's, by seed."""
+        return [a / b for a, b in zip(self.values("student"), self.values("teacher"), strict=True) if b]
+
+    @property
+    def cost_shares(self) -> list[float]:
+        """Processor time of a use over that of the teacher, by seed."""
+        uses = [(run.inference_of("student"), run.inference_of("teacher")) for run in self.runs]
+        both = [(words.use_cost(ours, "CPU-s"), words.use_cost(theirs, "CPU-s")) for ours, theirs in uses]
+        return [ours / theirs for ours, theirs in both if ours and theirs]
+
+    def point(self) -> figures.Point | None:
+        """Of the picture; None where something was not measured."""
+        if not self.cost_shares or not self.shares_kept:
+            return None
+        kept, cost = metrics.student_t_interval(self.shares_kept), mean(self.cost_shares)
+        ends = {"y_low": kept.low, "y_high": kept.high}
+        return figures.Point(label=self.target.short, role="student", x=100 * cost, y=kept.value, **ends)
+
     def missed(self) -> list[str]:
         """Names of what was wanted and not reached, by the means over the seeds."""
         target, found = self.target, []
@@ -202,14 +241,13 @@ class Outcome:
     def row(self) -> list[str]:
         """Of the table."""
         missed, won, metric = self.missed(), self.seeds_won, self.runs[0].metric
-        share = [a / b for a, b in zip(self.values("student"), self.values("teacher"), strict=True) if b]
         return [
             self.target.about,
             self.target.words,
             formats.metric_name(metric),
             formats.quality(metric, mean(self.values("teacher"))),
             _quality(metric, self.values("student")),
-            f"{100 * mean(share):.1f} %",
+            f"{100 * mean(self.shares_kept):.1f} %",
             _quality(metric, self.values("label_only")),
             "no control" if won is None else f"{won} of {len(self.runs)}",
             formats.large(self.num_parameters),
@@ -247,12 +285,12 @@ HEAD = (
 )
 
 
-def table(found: Sequence[RunRecord]) -> str:
+def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord]) -> str:
     """The Markdown page."""
-    outcomes = [outcome for target in TARGETS if (outcome := outcome_of(target, found)).runs]
-    parts = ["# Small models on a processor: what was wanted, and what came"]
+    title = "# Small models on a processor: what was wanted, and what came"
     if not outcomes:
-        return "\n\n".join([*parts, "Not measured."]) + "\n"
+        return "\n\n".join([title, SUMMARY_BEGIN, "Not measured.", SUMMARY_END]) + "\n"
+    parts = [title, SUMMARY_BEGIN]
     parts.append(
         "Means over seeds with their 95 % Student-t interval; the teacher is the same for all seeds of a task. "
         "*Seeds won*: in so many the student is better than the same one that learned from labels alone at equal "
@@ -260,8 +298,24 @@ def table(found: Sequence[RunRecord]) -> str:
     )
     parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 2, 10)))
     parts += [said for outcome in outcomes if (said := did_not_help(outcome))]
-    parts.append(_where(found))
+    parts += [_where(found), SUMMARY_END]
     return "\n\n".join(parts) + "\n"
+
+
+def picture(outcomes: Sequence[Outcome]) -> tuple[Drawing, str] | None:
+    """Share of the teacher's quality against share of its cost, and the same in words; None without points."""
+    points = [point for outcome in outcomes if (point := outcome.point()) is not None]
+    if not points:
+        return None
+    x_label, y_label = "processor time of a use, % of the teacher's", "kept of the teacher's quality"
+    figure = figures.scatter(points, x_label=x_label, y_label=y_label, draw_front=False, percent=True)
+    said = "; ".join(f"{p.label} {100 * p.y:.1f} % at {p.x:.3g} %" for p in points)
+    return figure, f"What small students keep of their teacher's quality, and what a use costs of its: {said}"
+
+
+def outcomes_of(found: Sequence[RunRecord]) -> list[Outcome]:
+    """Of every target that has runs."""
+    return [outcome for target in TARGETS if (outcome := outcome_of(target, found)).runs]
 
 
 def outcome_of(target: Target, found: Sequence[RunRecord]) -> Outcome:
@@ -325,7 +379,10 @@ def write(root: Path) -> None:
     results = root / RESULTS
     paths = [str(results / name) for name in SWEEPS if (results / name).is_dir()]
     found, evidence = gathering.gather(paths) if paths else ([], None)
-    files.write_text(root / TABLE, table(found))
+    outcomes = outcomes_of(found)
+    files.write_text(root / TABLE, table(outcomes, found))
+    if drawn := picture(outcomes):
+        figures.write(drawn[0], results / PICTURE, title=drawn[1])
     if evidence is not None:
         report.write_report(found, results / PAGE, evidence=evidence)
 

@@ -23,8 +23,9 @@ from smallmodels.report import formats, single, svg, words
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SPEED_BEGIN, SPEED_END = "<!-- speed:begin -->", "<!-- speed:end -->"
+SMALL_BEGIN, SMALL_END = "<!-- small:begin -->", "<!-- small:end -->"
 FAULTS_BEGIN, FAULTS_END = "<!-- faults:begin -->", "<!-- faults:end -->"
-PICTURE, FAULTS, PEERS = "energy-and-quality.svg", "faults.json", "versus_peers.md"
+PICTURE, FAULTS, PEERS, SMALL = "energy-and-quality.svg", "faults.json", "versus_peers.md", "cpu_small.md"
 SHOWN_WHOLE = ("distill_text_classifier", "quickstart")
 """Recipes whose records have a table and a panel of their own; all others have a line."""
 FaultsReport = dict[str, dict[str, dict[str, dict[str, Any]]]]
@@ -238,15 +239,15 @@ def _counts(faults: set[str], report: FaultsReport) -> list[str]:
     return [f"{len(faults & survived(report))} of {len(faults)}", f"{sum(passed.values()):,}"]
 
 
-# Speed
+# What other benchmarks say
 
 
-def speed_text(path: Path) -> str:
-    """The summary that versus_peers.py put between the same markers in its own page."""
+def summary_in(path: Path, begin: str, end: str) -> str:
+    """What a benchmark has put between the same markers in its own page."""
     if not path.is_file():
-        return "No comparison yet."
-    _, _, rest = path.read_text(encoding="utf-8").partition(SPEED_BEGIN)
-    return rest.partition(SPEED_END)[0].strip()
+        return "Not measured yet."
+    _, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    return rest.partition(end)[0].strip()
 
 
 # README.md
@@ -277,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     groups = read_groups((options.root / "tests" / "faults.md").read_text(encoding="utf-8"))
     before = readme.read_text(encoding="utf-8")
     after = rewritten(before, results_text(found))
-    after = rewritten(after, speed_text(results / PEERS), SPEED_BEGIN, SPEED_END)
+    for page, begin, end in ((PEERS, SPEED_BEGIN, SPEED_END), (SMALL, SMALL_BEGIN, SMALL_END)):
+        after = rewritten(after, summary_in(results / page, begin, end), begin, end)
     after = rewritten(after, faults_text(groups, faults), FAULTS_BEGIN, FAULTS_END)
     if options.check:
         if before != after or bool(found) != (results / PICTURE).is_file():
