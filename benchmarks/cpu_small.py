@@ -219,8 +219,8 @@ class Outcome:
         if not self.cost_shares or not self.shares_kept:
             return None
         kept, cost = metrics.student_t_interval(self.shares_kept), mean(self.cost_shares)
-        ends = {"y_low": kept.low, "y_high": kept.high}
-        return figures.Point(label=self.target.short, role="student", x=100 * cost, y=kept.value, **ends)
+        name, low, high = self.target.short, kept.low, kept.high
+        return figures.Point(label=name, role="student", x=100 * cost, y=kept.value, y_low=low, y_high=high)
 
     def missed(self) -> list[str]:
         """Names of what was wanted and not reached, by the means over the seeds."""
