@@ -6,6 +6,8 @@ Source:    soft targets: Hinton et al. 2015, arXiv:1503.02531; reverse KL: Gu et
 Run:       smallmodels run distill_language_model --teacher runs/pretrain_language_model/…/model
 Expected:  few texts read often: better than the same student on the texts alone at equal cost; read only twice: worse
            (benchmarks/results/language_models.md).
+Measured:  arithmetic.csv: bits per byte 0.214 (teacher 0.209, labels alone 0.204), one seed, flags as in its record; 2
+           min 23 s and 270 CPU-s on AMD EPYC, 2 cores, fp32.
 Licences:  MedQuAD, questions and answers on health, is CC-BY-4.0, SmolLM2 Apache-2.0; a student inherits its teacher's.
 
 The stored signal holds the k most likely tokens of each place and the mass of all others, some 130 bytes a token; a

@@ -3,6 +3,8 @@
 Source:    generalised knowledge distillation (GKD): Agarwal et al. 2023, arXiv:2306.13649, algorithm 1.
 Run:       smallmodels run distill_on_policy
 Expected:  a student nearer to its teacher on its own answers; what was generated, used and repeated is in the record.
+Measured:  arithmetic.csv: exact match 91.5 % (teacher 98.5 %, labels alone 96.5 %), one seed, flags as in its record; 1
+           min 54 s and 210 CPU-s on AMD EPYC, 2 cores, fp32.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 
 In each round `generate_N` lets the student answer prompts, `cache_N` stores what the teacher says about their tokens,

@@ -3,6 +3,8 @@
 Source:    Kim and Rush 2016, arXiv:1606.07947, section 3.2; the filter: Zelikman et al. 2022, arXiv:2203.14465.
 Run:       smallmodels run distill_sequence_level
 Expected:  as many right answers as the teacher's own allow; how many were written, kept and used is in the record.
+Measured:  arithmetic.csv: exact match 83.0 % (teacher 98.5 %, labels alone 91.5 %), one seed, flags as in its record; 2
+           min 39 s and 290 CPU-s on AMD EPYC, 2 cores, fp32.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 """
 

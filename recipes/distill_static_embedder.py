@@ -4,6 +4,8 @@ Source:    Arora et al. 2017, "A Simple but Tough-to-Beat Baseline for Sentence 
            vectors from a sentence encoder as in model2vec; soft targets of Hinton et al. 2015, arXiv:1503.02531.
 Run:       smallmodels run distill_static_embedder
 Expected:  the record under benchmarks/results/distill_static_embedder.
+Measured:  PolyAI/banking77: accuracy 91.1 % (teacher 92.7 %, labels alone 90.6 %), one seed; 25 min 17 s and 1,490
+           CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16, which other work shared.
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 

@@ -3,6 +3,8 @@
 Source:    Hinton et al. 2015, arXiv:1503.02531, section 2; layers kept as in Sanh et al. 2019, arXiv:1910.01108.
 Run:       smallmodels run distill_text_classifier
 Expected:  the record under benchmarks/results/distill_text_classifier, which the table in README.md is made from.
+Measured:  PolyAI/banking77: accuracy 92.4 % (teacher 92.3 %, labels alone 91.7 %), one seed; 16 min 46 s and 1,970
+           CPU-s on AMD EPYC, 2 cores, bf16.
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 

@@ -4,6 +4,8 @@ Source:    Tunstall et al. 2022, arXiv:2209.11055 (SetFit), and Khosla et al. 20
            Hinton et al. 2015, arXiv:1503.02531, section 2, for the student.
 Run:       smallmodels run few_shot_classifier
 Expected:  the record under benchmarks/results/few_shot_classifier.
+Measured:  PolyAI/banking77: accuracy 84.7 % (teacher 85.1 %, labels alone 76.8 %), one seed, flags as in its record; 24
+           min 36 s and 1,410 CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16, which other work shared.
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 

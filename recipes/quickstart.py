@@ -3,6 +3,8 @@
 Source:    Reimers and Gurevych 2020, arXiv:2004.09813 (embeddings); Park et al. 2019, arXiv:1904.05068 (pairs).
 Run:       smallmodels run quickstart
 Expected:  the record under benchmarks/results/quickstart, which the table in README.md is made from.
+Measured:  docstrings of the Python standard library: MRR@10 0.498 (teacher 0.519), one seed; 2 min 27 s and 283 CPU-s
+           on AMD EPYC, 2 cores, bf16.
 Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2) is Apache-2.0; so is the student.
 """
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import sample_records
 
-from benchmarks import cpu_small
+from benchmarks import cpu_small, measured
 from smallmodels import files, records
 from smallmodels.errors import InputError
 
@@ -83,3 +83,31 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     assert "| Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units |" in text
     assert "3 of 3" in text
     assert (results / cpu_small.PAGE / "index.html").is_file()
+
+
+SOURCE = """Distil something.
+
+Source:    somebody.
+Expected:  something.
+Licences:  free.
+"""
+
+
+def test_line_in_a_recipes_docstring_is_of_its_record_and_is_replaced(tmp_path):
+    recipe, results = tmp_path / "recipes" / "some.py", tmp_path / "benchmarks" / "results"
+    recipe.parent.mkdir()
+    recipe.write_text(SOURCE, encoding="utf-8")
+    for student in (0.9, 0.8):
+        folder = results / "some"
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / records.RECORD_NAME, records.to_json(record(student=student)))
+        assert measured.main(["--root", str(tmp_path), "--check"]) == 1
+        assert measured.main(["--root", str(tmp_path)]) == 0
+        text = recipe.read_text(encoding="utf-8")
+        assert text.count("Measured:") == 1
+        quality = f"accuracy {100 * student:.1f} % (teacher 92.0 %, labels alone 90.0 %)"
+        assert f"Measured: PolyAI/banking77: {quality}, one seed" in " ".join(text.split())
+        assert max(map(len, text.splitlines())) <= measured.WIDTH
+    (results / "some" / records.RECORD_NAME).unlink()
+    measured.main(["--root", str(tmp_path)])
+    assert recipe.read_text(encoding="utf-8") == SOURCE
