@@ -156,6 +156,8 @@ def main(config: Config, run: Run) -> None:
     validation, test = (
         data.cut_completions(split, untrained.tokenizer, **writing) for split in (splits.validation, splits.test)
     )
+    for whole, left in ((splits.validation, validation), (splits.test, test)):
+        run.note_too_long(whole, left, whole.name)
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=validation.tokens, **run.compute)
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)

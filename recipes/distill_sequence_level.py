@@ -172,6 +172,8 @@ def main(config: Config, run: Run) -> None:
         )
 
     validation, test = rows_of(splits.validation), rows_of(splits.test)
+    for whole, left in ((splits.validation, validation), (splits.test, test)):
+        run.note_too_long(whole, left, whole.name)
 
     def validate(model: TextModel) -> dict[str, float]:
         found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]

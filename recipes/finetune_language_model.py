@@ -120,11 +120,7 @@ def main(config: Config, run: Run) -> None:
 
     rows, validation, test = (rows_of(split) for split in (splits.train, splits.validation, splits.test))
     for whole, left in ((splits.train, rows), (splits.validation, validation), (splits.test, test)):
-        if dropped := len(whole) - len(left):
-            run.event(
-                "too long",
-                f"{dropped} of {len(whole)} examples of {whole.name} have no room for a completion, and are left out",
-            )
+        run.note_too_long(whole, left, whole.name)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.tokens, **run.compute)
 
     # 2. Train on the completions
