@@ -25,8 +25,9 @@ from smallmodels import files, metrics, records, report, sweeps
 from smallmodels.cli import gathering
 from smallmodels.errors import InputError
 from smallmodels.records import RunRecord
-from smallmodels.report import figures, formats, words
+from smallmodels.report import figures, formats, systems, words
 from smallmodels.report.drawing import Drawing
+from smallmodels.report.systems import MIN_SEEDS, System
 from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,8 +36,6 @@ PICTURE = "kept-and-cost"
 """Name of the picture, within the results."""
 SUMMARY_BEGIN, SUMMARY_END = "<!-- small:begin -->", "<!-- small:end -->"
 """Around what benchmarks/readme.py takes into README.md."""
-MIN_SEEDS, SEEDS_TO_HELP = 3, 2
-"""Of three seeds, distillation helps if the student beats its control in two."""
 
 
 def job(recipe: str, metric: str, margin: float = 0.01, **settings: Any) -> Sweep:
@@ -182,13 +181,20 @@ class Outcome:
         known = [value for value in found if value is not None]
         return known if len(known) == len(found) else []
 
+    def system(self, role: str) -> System:
+        """A role over the seeds."""
+        return System(self.target.about, role, self.runs)
+
     @property
-    def seeds_won(self) -> int | None:
+    def seeds_won(self) -> str:
         """In how many seeds the student beats the one that learned from labels alone at equal cost."""
-        students, controls = self.values("student"), self.values("label_only")
-        if not controls:
-            return None
-        return sum(ours > theirs for ours, theirs in zip(students, controls, strict=True))
+        won, seeds = systems.seeds_won(self.system("student"), self.system(systems.EQUAL_COST_CONTROL))
+        return f"{won} of {seeds}" if seeds else "no control"
+
+    @property
+    def did_not_help(self) -> str:
+        """A sentence, or nothing."""
+        return systems.did_not_help(self.system("student"), self.system(systems.EQUAL_COST_CONTROL))
 
     @property
     def num_parameters(self) -> int | None:
@@ -240,7 +246,7 @@ class Outcome:
 
     def row(self) -> list[str]:
         """Of the table."""
-        missed, won, metric = self.missed(), self.seeds_won, self.runs[0].metric
+        missed, metric = self.missed(), self.runs[0].metric
         return [
             self.target.about,
             self.target.words,
@@ -249,7 +255,7 @@ class Outcome:
             _quality(metric, self.values("student")),
             f"{100 * mean(self.shares_kept):.1f} %",
             _quality(metric, self.values("label_only")),
-            "no control" if won is None else f"{won} of {len(self.runs)}",
+            self.seeds_won,
             formats.large(self.num_parameters),
             formats.number(mean(self.times_as_fast), 2),
             f"not met: {', '.join(missed)}" if missed else "met",
@@ -297,7 +303,7 @@ def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord]) -> str:
         "cost. *× as fast*: its texts per second over the teacher's."
     )
     parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 2, 10)))
-    parts += [said for outcome in outcomes if (said := did_not_help(outcome))]
+    parts += [formats.markdown(said) for outcome in outcomes if (said := outcome.did_not_help)]
     parts += [_where(found), SUMMARY_END]
     return "\n\n".join(parts) + "\n"
 
@@ -322,17 +328,6 @@ def outcome_of(target: Target, found: Sequence[RunRecord]) -> Outcome:
     """The runs of a target among all."""
     runs = [run for run in found if sweep_name(run) == target.sweep and target.chooses(run)]
     return Outcome(target, sorted(runs, key=lambda run: int(run.config["seed"])))
-
-
-def did_not_help(outcome: Outcome) -> str:
-    """A sentence where the student did not beat its control often enough; else nothing."""
-    won = outcome.seeds_won
-    if won is None or len(outcome.runs) < MIN_SEEDS or won >= SEEDS_TO_HELP:
-        return ""
-    return (
-        f"**{outcome.target.about}: distillation did not help here.** The student beats labels alone at equal cost in "
-        f"{won} of {len(outcome.runs)} seeds."
-    )
 
 
 def _where(found: Sequence[RunRecord]) -> str:

@@ -343,6 +343,26 @@ def test_controls_are_shown_with_what_they_cost_beside_the_student() -> None:
     assert cells(table, "cost of the control") == {"Student": "0.665 times, not equal"}
 
 
+@pytest.mark.parametrize(("gains", "won"), [((0.01, 0.01, -0.01), "2 of 3"), ((0.01, 0.0, -0.01), "1 of 3")])
+def test_student_that_beats_its_control_in_fewer_than_two_of_three_seeds_is_said_not_to_be_helped(
+    gains: tuple[float, ...], won: str
+) -> None:
+    found = []
+    for run, gain in zip(runs(sd=0.0), gains, strict=True):
+        control = run.result("label_only")
+        assert control is not None
+        quality = metric(control.metrics["accuracy"].value + gain, N_ITEMS)
+        results = [
+            dataclasses.replace(r, metrics={"accuracy": quality}) if r.role == "student" else r for r in run.results
+        ]
+        found.append(dataclasses.replace(run, results=results))
+    page = several.page(found)
+    table = table_of(page, "The student against the same student without a teacher")
+    assert cells(table, "seeds won") == {"Student": won}
+    said = [b.text for s in page.sections for b in s.blocks if isinstance(b, Text) and "did not help here" in b.text]
+    assert len(said) == (won == "1 of 3")
+
+
 # --- payback ----------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,17 @@ from smallmodels.report import formats, items
 from smallmodels.report.evidence import Evidence
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Row, Section, Table, Text, cut_note
-from smallmodels.report.systems import CONTROLS, MIN_SEEDS, System, margin_of, phases_cost, replaced_by
+from smallmodels.report.systems import (
+    CONTROLS,
+    EQUAL_COST_CONTROL,
+    MIN_SEEDS,
+    System,
+    did_not_help,
+    margin_of,
+    phases_cost,
+    replaced_by,
+    seeds_won,
+)
 from smallmodels.report.words import Unit
 
 if TYPE_CHECKING:
@@ -161,7 +171,10 @@ def sections(comparisons: Comparisons, unit: Unit, title: str) -> list[Section]:
             "A control has the student's shape and learns from labels alone, for what the student cost. If the student "
             "is not better than it, the teacher has added nothing."
         )
-        found.append(Section(formats.heading(title, "is the teacher worth it?"), [Text(lead), controls]))
+        pairs = control_pairs(comparisons.systems)
+        said = [did_not_help(student, control) for student, control in pairs if control.role == EQUAL_COST_CONTROL]
+        told: list[Block] = [Text(lead), *(Text(each) for each in said if each)]
+        found.append(Section(formats.heading(title, "is the teacher worth it?"), [*told, controls]))
     return found
 
 
@@ -264,14 +277,15 @@ def controls_table(comparisons: Comparisons, unit: Unit) -> Table | None:
         cost = MISSING if share is None else f"{number(share.value)} times"
         if share is not None and abs(share.value - 1) > EQUAL_COST:
             cost += ", not equal"
-        rows.append([student.label, control.label, cost, *_difference_cells(comparisons, student, control)])
+        won = f"{(count := seeds_won(student, control))[0]} of {count[1]}"
+        rows.append([student.label, control.label, cost, won, *_difference_cells(comparisons, student, control)])
     if not rows:
         return None
     return Table(
         caption="The student against the same student without a teacher",
-        head=["Model", "control", "cost of the control", *_DIFFERENCE_HEAD],
+        head=["Model", "control", "cost of the control", "seeds won", *_DIFFERENCE_HEAD],
         rows=rows,
-        text_columns=(1, 2, 7),
+        text_columns=(1, 2, 3, 8),
         note="Cost of the control: over that of the student, the teacher's pass included, and in the row at full cost "
         f"its fine-tuning too. Costs that differ by more than {100 * EQUAL_COST:.0f}\u00a0% are called not equal.",
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.records import Metric, RunRecord, Source, cost_of
+from smallmodels.records import Metric, RunRecord, Source, cost_of, goodness
 from smallmodels.report import formats, single, words
 from smallmodels.report.kinds import kinds_of
 from smallmodels.report.words import Unit
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 MIN_SEEDS = 3
 
-CONTROLS = ("label_only", "label_only_full_cost")
+EQUAL_COST_CONTROL = "label_only"
+CONTROLS = (EQUAL_COST_CONTROL, "label_only_full_cost")
 """Roles with the student's shape that learn from labels alone at equal cost."""
+
+SEEDS_TO_HELP = 2 / 3
+"""Share of the seeds in which a student has to beat its control at equal cost; else distillation did not help."""
 
 _OWN_ROLES = frozenset({"student", *CONTROLS})
 """Roles that each config has for itself, even where two configs give the same numbers."""
@@ -104,6 +108,24 @@ class System:
             return f"not comparable: {self.seeds()} seed{'s' * (self.seeds() > 1)}, {MIN_SEEDS} needed"
         protocols = {i.protocol for r in self.records for i in [r.inference_of(self.role)] if i is not None}
         return "not comparable: indicative protocol" if use and protocols != {"full"} else ""
+
+
+def seeds_won(student: System, control: System) -> tuple[int, int]:
+    """In how many seeds a student beats its control, and how many both have."""
+    metric, ours, theirs = student.records[0].metric, student.values() or {}, control.values() or {}
+    both = [(goodness(metric, ours[seed]), goodness(metric, theirs[seed])) for seed in ours if seed in theirs]
+    return sum(mine > other for mine, other in both), len(both)
+
+
+def did_not_help(student: System, control: System) -> str:
+    """A sentence where a student beats its control at equal cost in too few of three seeds or more; else nothing."""
+    won, seeds = seeds_won(student, control)
+    if seeds < MIN_SEEDS or won >= SEEDS_TO_HELP * seeds:
+        return ""
+    return (
+        f"{student.label}: distillation did not help here; it beats the same student on labels alone at equal cost in "
+        f"{won} of {seeds} seeds."
+    )
 
 
 def _spread(values: Mapping[str, float] | None) -> "Spread | None":
