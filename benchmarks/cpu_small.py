@@ -54,7 +54,6 @@ SWEEPS = {
         trim_vocabulary=True,
         intermediate_size=1280,
         full_cost_control=False,
-        num_epochs=6,
         num_layers=(3, 2),
     ),
     "banking77_static": job("distill_static_embedder", "accuracy", max_train=4000, full_cost_control=False),

@@ -65,7 +65,7 @@ class Config:
     split_seed: int = 0
     """Of the rows that are held out."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
-    train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=10, batch_size=64, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)
