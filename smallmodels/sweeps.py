@@ -31,6 +31,8 @@ UNFINISHED_NAME = "unfinished.json"
 SEED = "seed"
 """The axis along which cells repeat each other."""
 
+_NAME_LENGTH = 120
+
 Order = Literal["alternate", "blocks"]
 
 
@@ -62,8 +64,12 @@ class Cell:
     def folder_name(self) -> str:
         """A readable name for the folder of its runs: `x,temperature=1.0,seed=0`."""
         name = ",".join([self.name, *self.settings])
-        readable = re.sub(r"[^A-Za-z0-9._,=+-]", "_", name)[:120]
-        return readable if readable == name else f"{readable}~{files.sha256_bytes(name.encode())[:8]}"
+        readable = re.sub(r"[^A-Za-z0-9._,=+-]", "_", name)
+        if readable == name and len(name) <= _NAME_LENGTH:
+            return name
+        mark, half = files.sha256_bytes(name.encode())[:8], _NAME_LENGTH // 2
+        # both ends: the axes that change most, and the seed, are the last
+        return f"{readable}~{mark}" if len(readable) <= _NAME_LENGTH else f"{readable[:half]}~{mark}~{readable[-half:]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,12 @@ def test_flags_of_a_cell_give_its_values_back(bench):
     assert (config.layers, config.train.learning_rate, config.seed) == ((1, 3), -3e-05, 0)
 
 
+def test_long_folder_name_keeps_the_axes_that_change_most():
+    long = {"dataset": "x" * 500, "num_layers": 2, "seed": 1}
+    assert Cell("a", long).folder_name.endswith(",num_layers=2,seed=1")
+    assert Cell("a", long).folder_name != Cell("a", long | {"dataset": "x" * 501}).folder_name
+
+
 def test_folder_name_is_readable_and_never_shared_or_too_long():
     assert Cell("recipes/a.py", {"temperature": 1.0, "layers": (0, 2)}).folder_name == "a,temperature=1.0,layers=0+2"
     odd = [Cell("a", {"dataset": value}).folder_name for value in ("x/y z", "x_y_z", "x" * 500, "x" * 501, "../é")]
