@@ -46,6 +46,16 @@ def job(recipe: str, metric: str, margin: float = 0.01, **settings: Any) -> Swee
     return Sweep(recipes=(recipe,), axes={**axes, "seed": (0, 1, 2)}, metric=metric, margin=margin)
 
 
+SST2: dict[str, Any] = {
+    "dataset": "stanfordnlp/sst2",
+    "test_split": "validation",
+    "max_train": 4000,
+    "full_cost_control": False,
+    "teacher_train__num_epochs": 2,
+    "num_epochs": 4,
+    "accept_license": (("unknown:stanfordnlp/sst2",),),
+}
+
 SWEEPS = {
     "banking77": job(
         "distill_text_classifier",
@@ -65,22 +75,12 @@ SWEEPS = {
         teacher_train__num_epochs=4,
         num_epochs=6,
     ),
-    "sst2": job(
-        "distill_text_classifier",
-        "accuracy",
-        dataset="stanfordnlp/sst2",
-        test_split="validation",
-        max_train=4000,
-        full_cost_control=False,
-        teacher_train__num_epochs=2,
-        num_epochs=4,
-        objective=("soft_targets", "attention_relations"),
-        accept_license=(("unknown:stanfordnlp/sst2",),),
-    ),
+    "sst2": job("distill_text_classifier", "accuracy", **SST2),
+    "sst2_relations": job("distill_text_classifier", "accuracy", **SST2, objective="attention_relations"),
     "go_emotions": job(
         "distill_multilabel_classifier",
         "micro_f1",
-        max_train=6000,
+        max_train=4000,
         full_cost_control=False,
         teacher_train__num_epochs=3,
         num_epochs=3,
@@ -151,12 +151,12 @@ TARGETS = (
         times_as_fast=50,
     ),
     Target(sweep="bc5cdr", about="BC5CDR, 3 layers", short="BC5CDR", settings={}, share=0.97),
-    Target(sweep="sst2", about="SST-2, 3 layers", short="SST-2", settings={"objective": "soft_targets"}, share=0.97),
+    Target(sweep="sst2", about="SST-2, 3 layers", short="SST-2", settings={}, share=0.97),
     Target(
-        sweep="sst2",
+        sweep="sst2_relations",
         about="SST-2, 3 layers, also attention relations",
         short="SST-2, relations",
-        settings={"objective": "attention_relations"},
+        settings={},
         share=0.97,
     ),
     Target(sweep="go_emotions", about="go_emotions, 3 layers", short="go_emotions", settings={}, share=0.97),
