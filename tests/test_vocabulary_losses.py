@@ -241,9 +241,11 @@ def job(num_targets=50, num_dimensions=6, num_classes=9, bias=False, dtype=torch
     return hidden, layer, torch.arange(num_targets) % num_classes
 
 
-@pytest.fixture
-def small_chunks(monkeypatch):
+@pytest.fixture(params=[1, 2000, 2**20], ids=["each", "some", "all"])
+def small_chunks(monkeypatch, request):
+    """Logits of 7 targets at a time; the gradients of one chunk, of some, or of all are kept for one product."""
     monkeypatch.setattr(vocabulary, "_ROWS", (1, 7))
+    monkeypatch.setattr(vocabulary, "_SLOPES_BYTES", request.param)
 
 
 @pytest.mark.parametrize("bias", [False, True])

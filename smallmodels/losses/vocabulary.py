@@ -23,6 +23,10 @@ _CHUNK_BYTES = 16 * 2**20
 _ROWS = (32, 4096)
 """Targets of a chunk, at least and at most."""
 
+_SLOPES_BYTES = 64 * 2**20
+"""Of gradients of logits, in the number format, that are kept until the weight's gradient takes them at once: each time
+it does, all of it goes through memory, which costs more than the product where a chunk has few rows."""
+
 
 # Which positions predict what
 
@@ -156,7 +160,9 @@ class _ByChunks(torch.autograd.Function):
         hidden, weight, *rest = ctx.saved_tensors
         low, high = torch.aminmax(weights)
         if bool(low == high):
-            gradients = [None if g is None else g.mul_(low.to(g.dtype)) for g in ctx.gradients]
+            gradients = ctx.gradients
+            if bool(low != 1):
+                gradients = [None if g is None else g.mul_(low.to(g.dtype)) for g in gradients]
         else:
             bias = rest[0] if ctx.has_bias else None
             _, gradients = _pass(ctx.loss_of_logits, hidden, weight, bias, ctx.needs, ctx.autocast_dtype, weights)
@@ -180,53 +186,57 @@ def _pass(
     weights_of_targets: Tensor | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Values of all targets, and gradients of their (weighted) sum for hidden states, weight and bias."""
-    needs_any = any(needs)
-    wanted = [
-        source if need and source is not None else None
-        for need, source in zip(needs, (hidden, weight, bias), strict=True)
-    ]
-    gradients = [None if source is None else torch.zeros_like(source, dtype=torch.float32) for source in wanted]
-    of_hidden, of_weight, of_bias = gradients
+    needs_any, of_hidden, of_weight, of_bias = any(needs), None, None, None
     with full_precision(hidden), torch.no_grad():
         used_hidden, used_weight = (hidden, weight) if dtype is None else (hidden.to(dtype), weight.to(dtype))
         values = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        for rows in _chunks(len(hidden), len(weight)):
-            logits = widened(F.linear(used_hidden[rows], used_weight))
-            if bias is not None:
-                logits += bias
-            part = logits.requires_grad_(needs_any)
-            with torch.set_grad_enabled(needs_any):
-                found = loss_of_logits(part, rows)
-            values[rows] = found.detach()
-            if not needs_any:
-                continue
-            above = torch.ones_like(found) if weights_of_targets is None else weights_of_targets[rows]
-            (slope,) = torch.autograd.grad(found, part, above)
-            if of_bias is not None:
-                of_bias += slope.sum(0)
-            slope = slope.to(used_weight.dtype)
+        if needs[0]:
+            of_hidden = torch.empty_like(hidden, dtype=torch.float32)
+        if needs[2] and bias is not None:
+            of_bias = torch.zeros_like(bias, dtype=torch.float32)
+        at_once, together = _sizes(used_weight)
+        for group in _parts(slice(0, len(hidden)), together):
+            slopes = used_weight.new_empty(group.stop - group.start if needs_any else 0, len(weight))
+            for rows in _parts(group, at_once):
+                logits = widened(F.linear(used_hidden[rows], used_weight))
+                if bias is not None:
+                    logits += bias
+                part = logits.requires_grad_(needs_any)
+                with torch.set_grad_enabled(needs_any):
+                    found = loss_of_logits(part, rows)
+                values[rows] = found.detach()
+                if not needs_any:
+                    continue
+                above = torch.ones_like(found) if weights_of_targets is None else weights_of_targets[rows]
+                (slope,) = torch.autograd.grad(found, part, above)
+                if of_bias is not None:
+                    of_bias += slope.sum(0)
+                slopes[rows.start - group.start : rows.stop - group.start] = slope
             if of_hidden is not None:
-                of_hidden[rows] = slope @ used_weight
-            if of_weight is not None:
-                _add_product(of_weight, slope.T, used_hidden[rows])
-    return values, [
-        None if gradient is None or source is None else gradient.to(source.dtype)
-        for gradient, source in zip(gradients, (hidden, weight, bias), strict=True)
-    ]
+                of_hidden[group] = slopes @ used_weight
+            if needs[1]:
+                of_weight = _added(of_weight, slopes.T, used_hidden[group])
+    made = zip((of_hidden, of_weight, of_bias), (hidden, weight, bias), strict=True)
+    return values, [None if g is None or source is None else g.to(source.dtype) for g, source in made]
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a product to a float32 total, which is never summed in half precision."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+def _added(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """A float32 total with a product added, which is never summed in half precision; None is a total of nothing yet."""
+    if total is None:
+        return (left @ right).to(torch.float32)
+    return total.addmm_(left, right) if left.dtype == total.dtype else total.add_(left @ right)
 
 
-def _chunks(num_targets: int, num_classes: int) -> Iterator[slice]:
+def _sizes(weight: Tensor) -> tuple[int, int]:
+    """Targets whose logits are made at once, and targets whose gradients of logits are kept together."""
     least, most = _ROWS
-    size = min(most, max(least, _CHUNK_BYTES // (4 * num_classes)))
-    return (slice(start, min(start + size, num_targets)) for start in range(0, num_targets, size))
+    at_once = min(most, max(least, _CHUNK_BYTES // (4 * len(weight))))
+    return at_once, at_once * max(1, _SLOPES_BYTES // (weight.element_size() * len(weight) * at_once))
+
+
+def _parts(rows: slice, size: int) -> Iterator[slice]:
+    """So many rows at a time."""
+    return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
 # A teacher's k most likely tokens
@@ -306,7 +316,7 @@ def top_k_by_chunks(
 ) -> Iterator[TopK]:
     """`top_k` of a teacher's hidden states, (num_targets, num_dimensions), a few targets at a time; no gradients."""
     with torch.no_grad():
-        for rows in _chunks(len(hidden_states), len(layer.weight)):
+        for rows in _parts(slice(0, len(hidden_states)), _sizes(layer.weight)[0]):
             yield top_k(layer(hidden_states[rows]), k, temperatures)
 
 
@@ -335,7 +345,10 @@ class _TopKLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-        weights = (logits - logits.amax(-1, keepdim=True)).div_(temperature).exp_()
+        # Each line over the whole vocabulary is a way through memory, which is what this costs.
+        largest = logits.amax(-1, keepdim=True)
+        weights = logits - largest
+        weights = (weights if temperature == 1 else weights.div_(temperature)).exp_()
         top = weights.gather(1, ids)
         tail = weights.scatter_(1, ids, 0.0).sum(-1, keepdim=True)
         total = top.sum(-1, keepdim=True) + tail
@@ -343,7 +356,7 @@ class _TopKLogProbs(torch.autograd.Function):
         ctx.save_for_backward(weights, ids, buckets, total)
         ctx.temperature = temperature
         # From the logits, not from the exponentials, which are 0 for a token far below the best.
-        best = (logits.gather(1, ids) - logits.amax(-1, keepdim=True)) / temperature
+        best = (logits.gather(1, ids) - largest) / temperature
         return torch.cat([best, tail.log()], dim=1) - total.log()
 
     @staticmethod
