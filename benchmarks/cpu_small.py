@@ -69,7 +69,7 @@ SWEEPS = {
     "banking77_static": job("distill_static_embedder", "accuracy", max_train=4000, full_cost_control=False),
     "bc5cdr": job(
         "distill_token_classifier",
-        "span_f1",
+        "f1",
         max_train=2500,
         full_cost_control=False,
         teacher_train__num_epochs=4,

@@ -12,6 +12,7 @@ import small_tables
 from small_tables import write_jsonl
 
 from smallmodels import data, report
+from smallmodels.data import reading
 from smallmodels.errors import InputError
 from smallmodels.phases import Context
 from smallmodels.runs import Run
@@ -167,6 +168,11 @@ def test_a_missing_split_names_those_that_exist(csv_file):
         load(csv_file, test_split="held-out")
     with pytest.raises(InputError, match="different splits, got train, train"):
         load(csv_file, test_split="train")
+
+
+def test_split_that_is_tested_on_is_not_chosen_on_too():
+    tables = dict.fromkeys(("train", "validation"))  # as of GLUE, whose test has no labels
+    assert reading.pick_splits(tables, "d", "train", None, "validation") == {"train": "train", "test": "validation"}
 
 
 # Bad rows

@@ -104,7 +104,8 @@ def pick_splits(
 ) -> dict[str, str]:
     """The name of the split for each role; a role that has to be made is absent."""
     chosen = {"train": train, "test": test}
-    if found := validation or next((name for name in VALIDATION_SPLITS if name in tables), None):
+    free = (name for name in VALIDATION_SPLITS if name in tables and name not in (train, test))
+    if found := validation or next(free, None):
         chosen["validation"] = found
     if test == "test" and test not in tables:
         del chosen["test"]
