@@ -16,6 +16,7 @@ from smallmodels.data import batches
 from smallmodels.models import compute as choosing
 from smallmodels.phases import Context
 from smallmodels.training import TrainConfig
+from smallmodels.training.logger import StepLogger
 from smallmodels.training.loop import Loop
 
 CONFIG = TrainConfig(learning_rate=1e-3, max_steps=4, batch_size=8)
@@ -326,3 +327,16 @@ def test_our_loop_takes_little_more_than_a_bare_one():
         bare_loop(models.TextModel(network, tokenizer=None).copy(), rows, config, cross_entropy)
         ratios.append((middle - begin) / (time.process_time() - middle))
     assert statistics.median(ratios) < 1.3, ratios
+
+
+def test_shown_rate_of_tokens_leaves_validations_out(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr("smallmodels.training.logger.time.monotonic", lambda: clock[0])
+    logger = StepLogger(Context(log=lines.append), num_steps=10)
+    clock[0] += 1.0
+    with logger.paused():
+        clock[0] += 8.0
+    logger.num_tokens = 300
+    clock[0] += 0.5
+    logger.step(1, 0.5, 1.0, 1e-3)
+    assert [line["train/tokens_per_s"] for line in lines] == [200.0]

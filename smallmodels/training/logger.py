@@ -1,6 +1,8 @@
 """What a training says while it goes on."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -35,3 +37,10 @@ class StepLogger:
         )
         self.context.progress(step, self.num_steps, loss=mean, tokens_per_s=rate)
         self.losses, self.num_tokens, self.since = [], 0, time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is no part of a step, such as a validation."""
+        begin = time.monotonic()
+        yield
+        self.since += time.monotonic() - begin

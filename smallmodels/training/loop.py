@@ -531,7 +531,8 @@ class Loop:
 
     def evaluate(self, validate: Validate) -> None:
         """Validate, note the cost so far, and keep the weights if they are the best."""
-        metrics = processes.share(lambda: self.validated(validate))
+        with self.logger.paused():
+            metrics = processes.share(lambda: self.validated(validate))
         value = next(iter(metrics.values()))
         reading = self.context.energy()
         point = {"step": self.progress.step, "value": value, "metrics": metrics}
