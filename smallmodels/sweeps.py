@@ -8,7 +8,6 @@ A benchmark file says before its first run what is compared, by which metric, an
                   metric="accuracy", margin=0.01)
 
 or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs every cell, and `read` gives their records.
-What was paid for runs that left none, because they failed or were interrupted, is what `read_unfinished` gives.
 """
 
 import itertools
@@ -17,17 +16,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from smallmodels import files, records
 from smallmodels.errors import DamagedError, InputError, require
 
-T = TypeVar("T")
-
 KEPT_FILES = (records.RECORD_NAME, records.PREDICTIONS_NAME, records.METRICS_NAME, records.JOURNAL_NAME)
 
-UNFINISHED_NAME = "unfinished.json"
-"""In the folder of a sweep."""
 SEED = "seed"
 """The axis along which cells repeat each other."""
 
@@ -134,56 +129,6 @@ def read(*paths: Path | str) -> list[records.RunRecord]:
             raise InputError(f"{path} should be a record or a folder with records, but does not exist: check the path")
         found += sorted(path.rglob(records.RECORD_NAME)) if path.is_dir() else [path]
     return sorted(map(records.read_record, found), key=lambda record: (record.started_utc, record.run_id))
-
-
-# What left no record
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unfinished:
-    """A run of a sweep that failed or was interrupted, and what it had cost by then; that is part of the account."""
-
-    cell: str
-    """Name of its folder, which tells recipe and settings."""
-    run: str
-    """Name of the folder of the run."""
-    recipe: str
-    state: str
-    """For people: `failed, exit 1`, `stopped`, `interrupted`."""
-    duration_s: float | None
-    cpu_s: float | None
-    energy_j: float | None
-    """None where it was not measured, or the journal is gone."""
-    label: records.EnergyLabel
-
-
-def read_unfinished(*paths: Path | str) -> list[Unfinished]:
-    """What runs of sweeps cost that have left no record.
-
-    Args:
-        paths: Folders, of sweeps or of what holds them at any depth; others have none.
-
-    Raises: DamagedError if a sweep's file is not what was written.
-    """
-    found = [file for path in map(Path, paths) for file in sorted(path.rglob(UNFINISHED_NAME)) if path.is_dir()]
-    return [line for file in found for line in _read_lines(file, Unfinished)]
-
-
-def write_unfinished(folder: Path, lines: Sequence[Unfinished]) -> None:
-    """Write what `read_unfinished` reads into the folder of a sweep; no file where there is nothing to tell."""
-    path = folder / UNFINISHED_NAME
-    if lines or path.exists():
-        files.write_json(path, records.to_json(list(lines)))
-
-
-def _read_lines(path: Path, kind: type[T]) -> list[T]:
-    content = files.read_json(path)
-    if not isinstance(content, list):
-        raise DamagedError(f"{path} should be a list, but is none: run the sweep again, which writes it anew")
-    try:
-        return [records.from_json(kind, line) for line in content]
-    except DamagedError as error:
-        raise DamagedError(f"{path}: {error}") from None
 
 
 # Who shared a machine

@@ -18,10 +18,10 @@ from sample_records import classifier_record
 from test_imports import HEAVY, run_fresh
 from test_runs import finish, metric, result
 
-from smallmodels import cli, files, folders, records, sweeps
-from smallmodels.cli import cells, forecasts, sweep, workers
+from smallmodels import cli, files, folders, records, settings, sweeps
+from smallmodels.cli import cells, forecasts, gathering, sweep, workers
 from smallmodels.cli.flags import parse_flags
-from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
+from smallmodels.errors import InputError, RunInterruptedError, TrainingError
 from smallmodels.runs import Run
 from smallmodels.sweeps import Cell, Sweep
 
@@ -341,24 +341,34 @@ def test_runs_without_a_record_are_in_the_account_of_their_sweep(bench):
     (bench / "fail-a0").touch()
     failed = run_cell(bench, "a,seed=0")
     run_cell(bench, "a,seed=1", seed=1)
-    jobs = list(runner(bench, "")._jobs)
-    for job in jobs:
-        job.folder, job.state = bench / "runs/sweeps/pair", "failed, exit 1"
-    sweep._account_for(jobs)
-    (line,) = sweeps.read_unfinished(bench / "runs")
-    assert (line.cell, line.run, line.recipe, line.state) == ("a,seed=0", failed.name, "a", "failed, exit 1")
-    assert line.duration_s > 0
-    assert line.cpu_s > 0
-    assert (line.energy_j, line.label) == (None, "missing")
-    (failed / "journal.jsonl").unlink()
-    sweep._account_for(jobs)
-    assert sweeps.read_unfinished(bench / "runs")[0].cpu_s is None  # not 0: it is not known
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.recipe, run.sweep_id) == (settings.read(failed)["run_id"], "a", DECLARED.sweep_id)
+    assert run.cpu_s > 0
+    assert run.energy_j is None  # nothing measured it
     (bench / "fail-a0").unlink()
     recipe = cli.load_recipe("recipes/a.py")
-    with Run(failed, meter="none", resume=True) as run:
-        recipe.main(recipe.Config(), run)
-    sweep._account_for(jobs)
-    assert sweeps.read_unfinished(bench / "runs") == []
+    with Run(failed, meter="none", resume=True) as resumed:
+        recipe.main(recipe.Config(), resumed)
+    assert gathering.unfinished_runs(bench / "runs") == []
+
+
+def test_run_without_a_record_counts_where_its_files_are_gone_or_damaged(bench, capsys):
+    (bench / "fail-a0").touch()
+    failed = run_cell(bench, "a,seed=0")
+    complete = run_cell(bench, "a,seed=1", seed=1)
+    (complete / "model").mkdir(exist_ok=True)
+    (complete / "model" / "config.json").write_text('{"model_type": "bert"}')  # of a model, so of no run
+    (journal := failed / "journal.jsonl").write_bytes(b'{"seq": 0, "segment": 1, "kind": "open"}\n')
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.cpu_s, run.energy_j) == (settings.read(failed)["run_id"], None, None)  # not 0: not known
+    (failed / "config.json").write_text("{")
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.recipe, run.cpu_s) == (failed.name, "a", None)
+    assert cli.main(["compare", str(bench / "runs")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "What never ended" in out
+    journal.unlink()  # and now nothing tells that this was a run
+    assert gathering.unfinished_runs(bench / "runs") == []
 
 
 @pytest.mark.slow
@@ -366,34 +376,20 @@ def test_failed_run_stays_in_the_account_until_it_is_complete(bench, capfd):
     write_sweep(bench, recipes=("recipes/a.py",))
     (bench / "fail-a0").touch()
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 1
-    (failed,) = sweeps.read_unfinished("runs")
-    assert (failed.cell, failed.recipe, failed.state) == ("a,seed=0", "a", "failed, exit 1")
-    assert failed.duration_s > 0
+    (failed,) = gathering.unfinished_runs(Path("runs"))
+    assert failed.recipe == "a"
+    assert failed.cpu_s > 0
     assert failed.energy_j is not None
     assert "Runs without a record: 1, with " in capfd.readouterr().out
     assert [record.config["seed"] for record in sweeps.read("runs")] == [1]
     (bench / "recipes" / "a.py").write_text(textwrap.dedent(RECIPE) + "\n# mended, so a new run takes its place\n")
     (bench / "fail-a0").unlink()
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
-    (still,) = sweeps.read_unfinished("runs")
-    assert dataclasses.replace(still, state=failed.state) == failed
-    shutil.rmtree(bench / "runs/sweeps/pair/a,seed=0/a" / failed.run)
+    assert gathering.unfinished_runs(Path("runs")) == [failed]
+    (folder,) = [path.parent for path in Path("runs").rglob("config.json") if failed.run_id in path.read_text()]
+    shutil.rmtree(folder)
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
-    assert sweeps.read_unfinished("runs") == []
-
-
-def test_unfinished_runs_are_read_from_any_depth_and_a_damaged_file_is_refused(tmp_path):
-    line = sweeps.Unfinished(
-        cell="c", run="r", recipe="a", state="stopped", duration_s=1.0, cpu_s=None, energy_j=None, label="missing"
-    )
-    (tmp_path / "x" / "y").mkdir(parents=True)
-    sweeps.write_unfinished(tmp_path / "x", [])
-    assert list((tmp_path / "x").iterdir()) == [tmp_path / "x" / "y"]
-    sweeps.write_unfinished(tmp_path / "x" / "y", [line])
-    assert sweeps.read_unfinished(tmp_path) == [line]
-    (tmp_path / "x" / "y" / sweeps.UNFINISHED_NAME).write_text('[{"cell": 1}]')
-    with pytest.raises(DamagedError, match=r"unfinished\.json: cell should be str"):
-        sweeps.read_unfinished(tmp_path)
+    assert gathering.unfinished_runs(Path("runs")) == []
 
 
 # Workers

@@ -1,7 +1,6 @@
 """The command `smallmodels sweep`: every cell of a benchmark in a fresh process, one at a time.
 
     <out>/[<name of the sweep>/]sweep.json                              what was declared, for the runs
-    <out>/[<name of the sweep>/]unfinished.json                         what runs cost that have left no record
     <out>/[<name of the sweep>/]<cell>/<recipe>/<utc time>-s<seed>/     the run of a cell
 
 The name is there where the file holds SWEEPS. A sweep that was stopped or killed goes on when it is run again.
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import configs, energy, files, folders, records, settings, sweeps
+from smallmodels import configs, files, folders, records, settings, sweeps
 from smallmodels.cli import forecasts, workers
 from smallmodels.cli.forecasts import CellForecast
 from smallmodels.cli.recipes import find_recipe, load_file
@@ -276,49 +275,6 @@ def _foretell(jobs: Sequence[Job]) -> None:
         job.forecast = known.get(key) if job.record is None else None
 
 
-# What was paid without a record
-
-
-def _account_for(jobs: Sequence[Job]) -> None:
-    """Write down what runs cost that have left no record, in the folder of each sweep."""
-    states = {job.cell.folder_name: job.state for job in jobs}
-    for folder in dict.fromkeys(job.folder for job in jobs):
-        if folder.is_dir():
-            sweeps.write_unfinished(folder, _unfinished(folder, states))
-
-
-def _unfinished(folder: Path, states: Mapping[str, str]) -> list[sweeps.Unfinished]:
-    found = []
-    for config in sorted(folder.glob(f"*/*/*/{folders.CONFIG_NAME}")):
-        run = config.parent
-        if (run / records.RECORD_NAME).exists():
-            continue
-        cell = run.parent.parent.name
-        state = states.get(cell, "")
-        reading = _paid(run / records.JOURNAL_NAME)
-        found.append(
-            sweeps.Unfinished(
-                cell=cell,
-                run=run.name,
-                recipe=run.parent.name,
-                state=state if state.startswith(("failed", "stopped")) else "interrupted",
-                duration_s=reading.duration_s if reading else None,
-                cpu_s=reading.cpu_s if reading else None,
-                energy_j=reading.energy_j if reading else None,
-                label=reading.label if reading else "missing",
-            )
-        )
-    return found
-
-
-def _paid(journal: Path) -> energy.EnergyReading | None:
-    """What a journal says; None if it is gone or damaged."""
-    try:
-        return energy.read_journal(journal).total
-    except DamagedError:
-        return None
-
-
 # Running
 
 
@@ -345,7 +301,6 @@ class _Runner:
             self._wait_for_others()
             self._lock.acquire()
             _look(self._jobs)
-            _account_for(self._jobs)
             if self._send is not None:
                 self._run_on_workers(self._send)
             else:
@@ -382,7 +337,6 @@ class _Runner:
             code = sent.wait()
             job.look()
             job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
-            _account_for(self._jobs)
 
     def _run_one(self, job: Job, place: str) -> None:
         _declare(job)
@@ -392,7 +346,6 @@ class _Runner:
         code = self._call(job.command())
         job.look()
         job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
-        _account_for(self._jobs)
 
     def _call(self, command: Sequence[str]) -> int:
         """Run a command in a process group of its own, so that Ctrl-C reaches it through us alone, once.
@@ -512,16 +465,18 @@ def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
 
 def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
     """What was paid for runs that left no record."""
+    from smallmodels.cli import gathering
     from smallmodels.report import formats
 
-    found = sweeps.read_unfinished(*{job.folder for job in jobs if job.folder.is_dir()})
+    own = dict.fromkeys(job.folder for job in jobs)
+    found = [run for folder in own if folder.is_dir() for run in gathering.unfinished_runs(folder)]
     if not found:
         return []
-    cpu_s = [line.cpu_s for line in found if line.cpu_s is not None]
-    joules = [line.energy_j for line in found if line.energy_j is not None]
+    cpu_s = [run.cpu_s for run in found if run.cpu_s is not None]
+    joules = [run.energy_j for run in found if run.energy_j is not None]
     costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
     known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
-    return [f"Runs without a record: {len(found)}, {known} to the account ({sweeps.UNFINISHED_NAME})."]
+    return [f"Runs without a record: {len(found)}, {known} to the account, as `smallmodels report` counts them."]
 
 
 def _shared_lines(jobs: Sequence[Job]) -> list[str]:

@@ -13,7 +13,9 @@ class Unfinished:
     recipe: str
     sweep_id: str | None
     energy_j: float | None
-    cpu_s: float
+    """None where it was not measured, or the journal is gone or damaged."""
+    cpu_s: float | None
+    """None where the journal is gone or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
