@@ -148,6 +148,10 @@ class Stay:
     ended_utc: str | None = None
     """None while it runs, or if it was killed."""
 
+    def overlaps(self, started_utc: str, ended_utc: str | None) -> bool:
+        """Whether the cell was there at some time between these two, the second of which may not be known."""
+        return self.started_utc < (ended_utc or _LATE) and started_utc < (self.ended_utc or _LATE)
+
 
 def read_stays(folder: Path) -> list[Stay]:
     """Which cell of a sweep was on which machine when; none where they ran one by one.
@@ -161,11 +165,25 @@ def shared_nodes(stays: Sequence[Stay]) -> dict[str, list[str]]:
     """For each cell that was on a machine together with others, these others: joules and times of all are doubtful."""
     found: dict[str, list[str]] = {}
     for one, other in itertools.permutations(stays, 2):
-        overlap = one.started_utc < (other.ended_utc or _LATE) and other.started_utc < (one.ended_utc or _LATE)
-        if one.cell != other.cell and one.node == other.node and overlap:
+        is_together = one.overlaps(other.started_utc, other.ended_utc)
+        if one.cell != other.cell and one.node == other.node and is_together:
             names = found.setdefault(one.cell, [])
             names += [other.cell] * (other.cell not in names)
     return found
+
+
+def cells_beside(record: records.RunRecord, cell: str, stays: Sequence[Stay]) -> list[str]:
+    """Cells that were on the machine of a run while the run was there.
+
+    Args:
+        record: Of the run.
+        cell: Name of its folder.
+        stays: Of all cells of its sweep; those of this cell in which another run of it was there do not count.
+    """
+    while_it_ran = [
+        stay for stay in stays if stay.cell != cell or stay.overlaps(record.started_utc, record.ended_utc)
+    ]
+    return sorted(shared_nodes(while_it_ran).get(cell, []))
 
 
 _LATE = "9999"

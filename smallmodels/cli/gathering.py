@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallmodels import energy, files, folders, records
+from smallmodels import energy, files, folders, records, sweeps
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.records import RunRecord
 from smallmodels.report import Evidence, Unfinished
@@ -22,11 +22,13 @@ def gather(paths: Sequence[str], *, uses_per_day: float | None = None) -> tuple[
 
     Raises:
         InputError: A path holds no run, or no run is complete.
-        DamagedError: A record cannot be read.
+        DamagedError: A record, or the note of a worker, cannot be read.
     """
     complete: dict[str, RunRecord] = {}
     predictions: dict[str, Path] = {}
     unfinished: dict[str, Unfinished] = {}
+    beside: dict[str, list[str]] = {}
+    stays: dict[Path, list[sweeps.Stay]] = {}
     for path in map(Path, paths):
         for folder in _run_folders(path):
             if folder.is_dir() and not (folder / records.RECORD_NAME).exists():
@@ -38,13 +40,15 @@ def gather(paths: Sequence[str], *, uses_per_day: float | None = None) -> tuple[
             run = folder if folder.is_dir() else folder.parent
             if (found := run / records.PREDICTIONS_NAME).is_file():
                 predictions.setdefault(record.run_id, found)
+            if names := _cells_beside(record, run, stays):
+                beside.setdefault(record.run_id, names)
     if not complete:
         raise InputError(
             f"at least one run should be complete, but {', '.join(paths)} holds none: go on with "
             f"`smallmodels run --resume {paths[0]}`"
         )
     never_ended = [run for run_id, run in unfinished.items() if run_id not in complete]
-    evidence = Evidence(predictions=predictions, unfinished=never_ended, uses_per_day=uses_per_day)
+    evidence = Evidence(predictions=predictions, unfinished=never_ended, beside=beside, uses_per_day=uses_per_day)
     return list(complete.values()), evidence
 
 
@@ -62,6 +66,20 @@ def _run_folders(path: Path) -> Iterator[Path]:
     if not found:
         records.read_run(path)  # says that there is none
     yield from sorted(found)
+
+
+def _cells_beside(record: RunRecord, run: Path, known: dict[Path, list[sweeps.Stay]]) -> list[str]:
+    """Cells that shared the machine of a run, where it is in the folder of a sweep: `<sweep>/<cell>/<recipe>/<run>`.
+
+    Args:
+        record: Of the run.
+        run: Its folder.
+        known: Stays by the folder of a sweep, which are read once.
+    """
+    cell = run.absolute().parent.parent
+    if cell.parent not in known:
+        known[cell.parent] = sweeps.read_stays(cell.parent)
+    return sweeps.cells_beside(record, cell.name, known[cell.parent])
 
 
 # What left no record
