@@ -18,7 +18,7 @@ from sample_records import classifier_record
 from test_imports import HEAVY, run_fresh
 from test_runs import finish, metric, result
 
-from smallmodels import cli, files, folders, records, settings, sweeps
+from smallmodels import cli, energy, entries, files, folders, records, settings, sweeps
 from smallmodels.cli import cells, forecasts, gathering, sweep, workers
 from smallmodels.cli.flags import parse_flags
 from smallmodels.errors import InputError, RunInterruptedError, TrainingError
@@ -313,6 +313,52 @@ def test_forecast_from_records_is_their_mean_and_says_how_many(tmp_path):
     assert found.source == "2 records"
     unknown = dataclasses.replace(records_of[0], energy_j=None)
     assert forecasts.from_records([(tmp_path, records_of[0]), (tmp_path, unknown)]).energy_j is None
+
+
+def cell_forecast(*shared: forecasts.Shared, **changes) -> forecasts.CellForecast:
+    """100 s, 1,000 J, and 50 MB of which 20 MB stay."""
+    about = {"duration_s": 100.0, "low_s": 80.0, "high_s": 125.0, "energy_j": 1000.0, "label": "counter"}
+    about |= {"disk_bytes": 50_000_000, "kept_bytes": 20_000_000, "source": "trial"}
+    return forecasts.CellForecast(**(about | changes), shared=shared)
+
+
+def test_what_cells_share_is_counted_for_the_first_that_needs_it():
+    teacher = forecasts.Shared("teacher", 40.0, 400.0, 7_000_000)
+    signal, other = (forecasts.Shared(name, 10.0, 100.0, 1_000_000) for name in ("signal", "other"))
+    alone = [cell_forecast(teacher, signal), cell_forecast(teacher, other), cell_forecast(teacher, signal)]
+    cells = forecasts.one_after_the_other(alone)
+    assert [cell.duration_s for cell in cells] == [100.0, 60.0, 50.0]
+    assert [cell.energy_j for cell in cells] == [1000.0, 600.0, 500.0]
+    assert [(cell.low_s, cell.high_s) for cell in cells] == [(80.0, 125.0), (48.0, 75.0), (40.0, 62.5)]
+    whole = forecasts.total(cells)
+    assert (whole.duration_s, whole.low_s, whole.high_s, whole.energy_j) == (210.0, 168.0, 262.5, 2100.0)
+    assert whole.spared_s == sum(cell.duration_s for cell in alone) - 210.0
+    assert whole.disk_bytes == 2 * 20_000_000 + 50_000_000 + 7_000_000 + 2 * 1_000_000
+    assert whole.is_counted
+
+
+def test_total_of_cells_without_joules_has_none_and_of_cells_that_share_nothing_is_their_sum():
+    unknown = forecasts.Shared("signal", 10.0, None, 1)
+    alone = [cell_forecast(unknown, energy_j=None), cell_forecast(unknown, energy_j=None)]
+    assert forecasts.total(forecasts.one_after_the_other(alone)).energy_j is None
+    whole = forecasts.total(forecasts.one_after_the_other([cell_forecast(label="modelled"), cell_forecast()]))
+    assert (whole.duration_s, whole.spared_s, whole.is_counted) == (200.0, 0.0, False)
+
+
+def test_forecast_from_records_leaves_out_what_a_run_paid_for_the_cache_as_long_as_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
+    phase, entry = tmp_path / "run" / "phases" / "teacher", tmp_path / "cache" / "fine-tuned-teacher" / "abc"
+    for folder in (phase, entry):
+        folder.mkdir(parents=True)
+    files.write_json(phase / "payer.json", "me")
+    spent = energy.EnergyReading(4.0, 8.0, {"cpu": records.Component(energy_j=30.0, label="counter")})
+    parts = [entries.Part(payer, energy.EnergyReading(), spent, {"num_examples": 1}) for payer in ("me", "other")]
+    files.write_json(entry / "entry.json", {"parts": [dataclasses.asdict(part) for part in parts]})
+    done = [(tmp_path / "run", classifier_record(duration_s=10.0, energy_j=100.0))]
+    assert (found := forecasts.from_records(done)).duration_s == 6.0
+    assert found.energy_j == 70.0
+    (entry / "entry.json").unlink()
+    assert forecasts.from_records(done).duration_s == 10.0
 
 
 def test_configs_that_differ_in_the_seed_alone_have_one_key():

@@ -56,7 +56,7 @@ class Job:
     unfinished: Path | None = None
     """Folder of a run that can go on."""
     forecast: CellForecast | None = None
-    """What it takes, where somebody asked."""
+    """What it takes after those before it, where somebody asked."""
     state: str = ""
     """For people."""
 
@@ -271,8 +271,10 @@ def _foretell(jobs: Sequence[Job]) -> None:
             known[key] = forecasts.from_records(done)
         else:
             known[key] = forecasts.from_trial(alike[0].recipe, alike[0].cell.flags)
-    for job, key in zip(jobs, keys, strict=True):
-        job.forecast = known.get(key) if job.record is None else None
+    awaited = [(job, known[key]) for job, key in zip(jobs, keys, strict=True) if job.record is None]
+    takes = forecasts.one_after_the_other([alone for _, alone in awaited])
+    for (job, _), forecast in zip(awaited, takes, strict=True):
+        job.forecast = forecast
 
 
 # Running
@@ -452,15 +454,19 @@ def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
     found = [job.forecast for job in jobs if job.forecast]
     if not found:
         return []
-    in_all = records.whole_sum(one.energy_j for one in found)
-    span = " to ".join(formats.duration(sum(getattr(one, name) for one in found)) for name in ("low_s", "high_s"))
-    is_counted = all(one.label in records.COUNTED_LABELS for one in found)
-    kind = "" if is_counted or in_all is None else " (an estimate, not a measurement)"
-    return [
-        f"{len(found)} cells take about {formats.duration(sum(one.duration_s for one in found))} ({span}), "
-        f"{formats.energy(in_all)}{kind} and {formats.size(sum(one.disk_bytes for one in found))} of disk.",
-        "Forecasts by a trial count what cells share in the cache for each of them.",
+    whole = forecasts.total(found)
+    kind = "" if whole.is_counted or whole.energy_j is None else " (an estimate, not a measurement)"
+    lines = [
+        f"{len(found)} cells take about {formats.duration(whole.duration_s)} ({formats.duration(whole.low_s)} to "
+        f"{formats.duration(whole.high_s)}), {formats.energy(whole.energy_j)}{kind} and "
+        f"{formats.size(whole.disk_bytes)} of disk."
     ]
+    if whole.spared_s > 0:
+        lines.append(
+            f"What they share in the cache is counted once, for the first that needs it; it spares the others "
+            f"{formats.duration(whole.spared_s)}."
+        )
+    return lines
 
 
 def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
