@@ -136,10 +136,13 @@ def from_records(found: Sequence[tuple[Path, records.RunRecord]]) -> CellForecas
         found: Their folders and records; at least one.
     """
     paid = entries.paid_by([folder for folder, _ in found])
-    durations, joules = [], []
+    durations: list[float] = []
+    joules: list[float | None] = []
     for (_, record), own in zip(found, paid, strict=True):
+        paid_j = own.energy_j if own.duration_s else 0.0
         durations.append(max(record.duration_s - own.duration_s, 0.0))
-        joules.append(None if record.energy_j is None else max(record.energy_j - (own.energy_j or 0.0), 0.0))
+        is_known = record.energy_j is not None and paid_j is not None
+        joules.append(max((record.energy_j or 0.0) - (paid_j or 0.0), 0.0) if is_known else None)
     energy_j = records.whole_sum(joules)
     sizes = [files.num_bytes(folder) for folder, _ in found]
     return CellForecast(

@@ -123,7 +123,7 @@ def _unfinished(folder: Path) -> Unfinished | None:
 
 
 def _config_of(folder: Path) -> Mapping[str, Any]:
-    """What `config.json` says; nothing where it is damaged, so that such a run counts under the names of its folders."""
+    """What `config.json` says; nothing where it is damaged, so that the run counts under the names of its folders."""
     try:
         config = files.read_json(folder / folders.CONFIG_NAME)
     except DamagedError:

@@ -485,8 +485,8 @@ class _Pass:
             return None
         if whole and files.sha256_json(content["key"]) != files.sha256_json(self.key):
             raise DamagedError(
-                f"{self.folder / entries.ENTRY} should be of this entry, but is of another, so files were swapped or copied: "
-                "delete that folder to store the signal again"
+                f"{self.folder / entries.ENTRY} should be of this entry, but is of another, so files were swapped or "
+                "copied: delete that folder to store the signal again"
             )
         return content if whole else None
 
