@@ -180,9 +180,7 @@ def cells_beside(record: records.RunRecord, cell: str, stays: Sequence[Stay]) ->
         cell: Name of its folder.
         stays: Of all cells of its sweep; those of this cell in which another run of it was there do not count.
     """
-    while_it_ran = [
-        stay for stay in stays if stay.cell != cell or stay.overlaps(record.started_utc, record.ended_utc)
-    ]
+    while_it_ran = [stay for stay in stays if stay.cell != cell or stay.overlaps(record.started_utc, record.ended_utc)]
     return sorted(shared_nodes(while_it_ran).get(cell, []))
 
 

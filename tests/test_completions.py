@@ -381,7 +381,9 @@ def test_recipe_refuses_qlora_without_a_gpu_before_any_work(base, tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("adapter", ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dora", "qlora"))])
+@pytest.mark.parametrize(
+    "adapter", ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dora", "qlora"))]
+)
 def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_path, adapter, monkeypatch):
     if adapter == "qlora":
         pytest.importorskip("bitsandbytes")

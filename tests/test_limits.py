@@ -410,7 +410,9 @@ def test_c2_flags_that_are_no_limit_are_refused_before_anything(tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_r15_recipe_that_is_capped_on_the_command_line_goes_on_to_the_bits_of_one_that_was_not(tmp_path, tiny_model_folder):
+def test_r15_recipe_that_is_capped_on_the_command_line_goes_on_to_the_bits_of_one_that_was_not(
+    tmp_path, tiny_model_folder
+):
     lines = [f"{text},{LABELS[i % 3]}" for i, text in enumerate(texts(90))]
     (tmp_path / "tickets.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     words = [

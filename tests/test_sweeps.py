@@ -21,7 +21,7 @@ from test_runs import finish, metric, result
 from smallmodels import cli, energy, entries, files, folders, records, settings, sweeps
 from smallmodels.cli import cells, forecasts, gathering, sweep, workers
 from smallmodels.cli.flags import parse_flags
-from smallmodels.errors import InputError, RunInterruptedError, TrainingError
+from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.runs import Run
 from smallmodels.sweeps import Cell, Sweep
 
