@@ -24,6 +24,10 @@ from smallmodels.records import Component
 
 T = TypeVar("T")
 
+ENTRY = "entry.json"
+"""In the folder of an entry: what made it, and what it cost."""
+PAYER = "payer.json"
+"""In the folder of a phase that uses entries: the name under which it pays."""
 _LOCK_WAIT_S = 3600.0
 
 
@@ -41,8 +45,10 @@ def cache_folder() -> Path:
 def address(key: Mapping[str, Any], cache: Path | None) -> Path:
     """The folder of the entry that these parts make; in a trial, one that stands for it."""
     folder = (cache or cache_folder()) / str(key["what"]).replace(" ", "-") / files.sha256_json(key)[:40]
-    trial = trials.current()
-    return folder if trial is None else trial.overlay(folder)
+    if (trial := trials.current()) is None:
+        return folder
+    made_by = {"weights": trial.origin(key["weights"])} if "weights" in key else {}
+    return trial.overlay(folder, files.sha256_json({**key, **made_by}))
 
 
 def read_or_build(folder: Path, read: Callable[[], T | None], build: Callable[[], T], context: Context) -> T:
@@ -65,7 +71,10 @@ def read_or_build(folder: Path, read: Callable[[], T | None], build: Callable[[]
         return found
     with _lock(folder, context):
         found = read()  # whoever held the lock before may have built it
-        return build() if found is None else found
+        if found is not None:
+            return found
+        with trial.building(folder) if (trial := trials.current()) else contextlib.nullcontext():
+            return build()
 
 
 @contextlib.contextmanager
@@ -250,6 +259,31 @@ class Bill:
         return [dataclasses.asdict(part) for part in self.parts]
 
 
+def paid_by(runs: Sequence[Path], cache: Path | None = None) -> list[EnergyReading]:
+    """What each of these runs paid for entries that the cache still has, so that nobody pays it again.
+
+    Args:
+        runs: Their folders.
+        cache: Folder of the cache; `cache_folder()` if None.
+    """
+    payers = {name: place for place, run in enumerate(runs) for name in _payers_of(run)}
+    paid = [EnergyReading() for _ in runs]
+    if not payers:
+        return paid
+    for path in (cache or cache_folder()).glob(f"*/*/{ENTRY}"):
+        with contextlib.suppress(DamagedError, KeyError, TypeError, ValueError):
+            for part in map(_part_from_json, files.read_json(path)["parts"]):
+                if part.payer in payers:
+                    paid[payers[part.payer]] += part.spent
+    return paid
+
+
+def _payers_of(run: Path) -> Iterator[str]:
+    for path in run.glob(f"phases/*/{PAYER}"):
+        with contextlib.suppress(DamagedError):
+            yield str(files.read_json(path))
+
+
 def _work(counts: Counts) -> dict[str, float]:
     names = ("num_examples", "num_tokens", "num_processed_tokens", "num_operations")
     return {name: getattr(counts, name) or 0 for name in names}
@@ -273,7 +307,7 @@ def _payer(context: Context) -> str | None:
     """A name drawn once for each phase and kept in its folder: a new run may have the path of one that was deleted."""
     if context.folder is None:
         return None
-    path = context.folder / "payer.json"
+    path = context.folder / PAYER
     with contextlib.suppress(DamagedError):
         return str(files.read_json(path))
     context.folder.mkdir(parents=True, exist_ok=True)

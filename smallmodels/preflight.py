@@ -59,6 +59,18 @@ class PhaseForecast:
 
 
 @dataclass(frozen=True)
+class EntryForecast:
+    """What a run would add to the cache, so that a later run that needs the same finds it there."""
+
+    name: str
+    """Equal for what two runs would share."""
+    duration_s: float
+    """Of the run's time, as are the joules of its joules."""
+    energy_j: float | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class SourceFound:
     """A model or data set that the run would read."""
 
@@ -95,6 +107,8 @@ class Forecast:
     """Of the run folder while it works, with its checkpoints."""
     cache_bytes: int
     """Of what it adds to the cache."""
+    entries: Sequence[EntryForecast]
+    """What that is, and what of the run's cost goes into it."""
     free_bytes: int
     """On the disk of the run folder."""
     notes: Sequence[str]
@@ -117,6 +131,8 @@ class _TrialRun(Run):
         self.left: dict[str, Cost] = {}
         """What was left out, by phase."""
         self.shared: dict[str, Counts] = {}
+        self.built: dict[str, list[trials.Built]] = {}
+        """Entries of the cache, by phase."""
         self.sizes: dict[str, int | None] = {}
         """Bytes on disk, by the name of a source."""
         self.peak_bytes = 0
@@ -139,8 +155,10 @@ class _TrialRun(Run):
 
         self._tell(name)
         self._trial.take()
+        num_built = len(self._trial.built)
         value = super().phase(name, in_part, *args, **kwargs)
         self.left[name] = self._trial.take()
+        self.built[name] = self._trial.built[num_built:]
         synchronize = getattr(value, "synchronize", None)
         if callable(synchronize):
             self._trial.synchronize = synchronize
@@ -305,12 +323,23 @@ def _forecast(run: _TrialRun, trial: Trial, record: records.RunRecord, out: Path
         run_bytes=files.num_bytes(run.folder),
         peak_bytes=run.peak_bytes,
         cache_bytes=trial.written_bytes + trial.cache_bytes,
+        entries=[entry for phase in phases for entry in _entries(phase, run.built.get(phase.name, ()))],
         free_bytes=entries.free_bytes(out),
         notes=list(dict.fromkeys(event.message for event in record.events if event.kind != "energy")),
         fingerprint=record.environment.fingerprint,
         trial_duration_s=record.duration_s,
         trial_energy_j=record.energy_j,
     )
+
+
+def _entries(phase: PhaseForecast, built: Sequence[trials.Built]) -> list[EntryForecast]:
+    """What a phase would add to the cache; its joules go with its time."""
+    found = []
+    for one in built:
+        duration_s = min(one.cost.duration_s, phase.duration_s)
+        energy_j = None if phase.energy_j is None else phase.energy_j * duration_s / max(phase.duration_s, 1e-9)
+        found.append(EntryForecast(one.name, duration_s, energy_j, one.num_bytes))
+    return found
 
 
 def _deviation(done_s: float, left: Cost) -> float:

@@ -8,7 +8,6 @@ A benchmark file says before its first run what is compared, by which metric, an
                   metric="accuracy", margin=0.01)
 
 or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs every cell, and `read` gives their records.
-What was paid for runs that left none, because they failed or were interrupted, is what `read_unfinished` gives.
 """
 
 import itertools
@@ -17,17 +16,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from smallmodels import files, records
 from smallmodels.errors import DamagedError, InputError, require
 
-T = TypeVar("T")
-
 KEPT_FILES = (records.RECORD_NAME, records.PREDICTIONS_NAME, records.METRICS_NAME, records.JOURNAL_NAME)
 
-UNFINISHED_NAME = "unfinished.json"
-"""In the folder of a sweep."""
 SEED = "seed"
 """The axis along which cells repeat each other."""
 
@@ -142,56 +137,6 @@ def read(*paths: Path | str) -> list[records.RunRecord]:
     return sorted(map(records.read_record, found), key=lambda record: (record.started_utc, record.run_id))
 
 
-# What left no record
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unfinished:
-    """A run of a sweep that failed or was interrupted, and what it had cost by then; that is part of the account."""
-
-    cell: str
-    """Name of its folder, which tells recipe and settings."""
-    run: str
-    """Name of the folder of the run."""
-    recipe: str
-    state: str
-    """For people: `failed, exit 1`, `stopped`, `interrupted`."""
-    duration_s: float | None
-    cpu_s: float | None
-    energy_j: float | None
-    """None where it was not measured, or the journal is gone."""
-    label: records.EnergyLabel
-
-
-def read_unfinished(*paths: Path | str) -> list[Unfinished]:
-    """What runs of sweeps cost that have left no record.
-
-    Args:
-        paths: Folders, of sweeps or of what holds them at any depth; others have none.
-
-    Raises: DamagedError if a sweep's file is not what was written.
-    """
-    found = [file for path in map(Path, paths) for file in sorted(path.rglob(UNFINISHED_NAME)) if path.is_dir()]
-    return [line for file in found for line in _read_lines(file, Unfinished)]
-
-
-def write_unfinished(folder: Path, lines: Sequence[Unfinished]) -> None:
-    """Write what `read_unfinished` reads into the folder of a sweep; no file where there is nothing to tell."""
-    path = folder / UNFINISHED_NAME
-    if lines or path.exists():
-        files.write_json(path, records.to_json(list(lines)))
-
-
-def _read_lines(path: Path, kind: type[T]) -> list[T]:
-    content = files.read_json(path)
-    if not isinstance(content, list):
-        raise DamagedError(f"{path} should be a list, but is none: run the sweep again, which writes it anew")
-    try:
-        return [records.from_json(kind, line) for line in content]
-    except DamagedError as error:
-        raise DamagedError(f"{path}: {error}") from None
-
-
 # Who shared a machine
 
 
@@ -209,6 +154,10 @@ class Stay:
     ended_utc: str | None = None
     """None while it runs, or if it was killed."""
 
+    def overlaps(self, started_utc: str, ended_utc: str | None) -> bool:
+        """Whether the cell was there at some time between these two, the second of which may not be known."""
+        return self.started_utc < (ended_utc or _LATE) and started_utc < (self.ended_utc or _LATE)
+
 
 def read_stays(folder: Path) -> list[Stay]:
     """Which cell of a sweep was on which machine when; none where they ran one by one.
@@ -222,11 +171,23 @@ def shared_nodes(stays: Sequence[Stay]) -> dict[str, list[str]]:
     """For each cell that was on a machine together with others, these others: joules and times of all are doubtful."""
     found: dict[str, list[str]] = {}
     for one, other in itertools.permutations(stays, 2):
-        overlap = one.started_utc < (other.ended_utc or _LATE) and other.started_utc < (one.ended_utc or _LATE)
-        if one.cell != other.cell and one.node == other.node and overlap:
+        is_together = one.overlaps(other.started_utc, other.ended_utc)
+        if one.cell != other.cell and one.node == other.node and is_together:
             names = found.setdefault(one.cell, [])
             names += [other.cell] * (other.cell not in names)
     return found
+
+
+def cells_beside(record: records.RunRecord, cell: str, stays: Sequence[Stay]) -> list[str]:
+    """Cells that were on the machine of a run while the run was there.
+
+    Args:
+        record: Of the run.
+        cell: Name of its folder.
+        stays: Of all cells of its sweep; those of this cell in which another run of it was there do not count.
+    """
+    while_it_ran = [stay for stay in stays if stay.cell != cell or stay.overlaps(record.started_utc, record.ended_utc)]
+    return sorted(shared_nodes(while_it_ran).get(cell, []))
 
 
 _LATE = "9999"

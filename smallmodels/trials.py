@@ -51,6 +51,16 @@ class Piece:
     """Of all of it, what was left out inside included; known after it."""
 
 
+@dataclass(frozen=True)
+class Built:
+    """An entry of the cache that the run would build, so that a later run finds it there."""
+
+    name: str
+    """Equal for what two runs would share, though their trials made different teachers for want of steps."""
+    cost: Cost
+    num_bytes: int
+
+
 class Trial:
     """What is done in part, and what is left out.
 
@@ -66,6 +76,10 @@ class Trial:
         """Of files that the run would have at its end or on its way, and the trial has not."""
         self.cache_bytes = 0
         """Likewise, of the cache."""
+        self.built: list[Built] = []
+        """Entries of the cache, in the order in which they were built."""
+        self._names: dict[Path, str] = {}
+        self._made_by: dict[str, str] = {}
         self._folder, self._loop_s = folder, loop_s
         self._left = [Cost()]
         self._taken_over: set[Path] = set()
@@ -135,22 +149,44 @@ class Trial:
             num_warm_up = math.ceil(_WARM_UP * len(done)) if len(done) > 1 else 0
             self.leave_out(_of_size(left, done[num_warm_up:]))
 
-    def overlay(self, folder: Path) -> Path:
+    def overlay(self, folder: Path, name: str = "") -> Path:
         """The folder that stands for one of the cache: with the same files, and whatever is written, the cache has not.
 
         Args:
             folder: Of an entry, which need not exist.
+            name: Of the entry, see `Built`; that of the folder where it is left out.
         """
         stand_in = self._folder / folder.parent.name / folder.name
+        self._names[stand_in] = name or folder.name
         if folder.is_dir() and not stand_in.exists():
             shutil.copytree(folder, stand_in, copy_function=_link)
             self._taken_over |= set(stand_in.rglob("*"))
         return stand_in
 
+    @contextlib.contextmanager
+    def building(self, stand_in: Path) -> Iterator[None]:
+        """Measure the building of an entry, given the folder that stands for it."""
+        cache_bytes, written = self.cache_bytes, self._new_bytes(stand_in)
+        with self.measured() as piece:
+            yield
+        num_bytes = self._new_bytes(stand_in) - written + self.cache_bytes - cache_bytes
+        self.built.append(Built(self._names[stand_in], piece.cost, num_bytes))
+
+    def made(self, weights_sha256: str, stand_in: Path) -> None:
+        """Note the entry that weights come from: trained in part, they are not those that the run would have."""
+        self._made_by[weights_sha256] = self._names[stand_in]
+
+    def origin(self, weights_sha256: str) -> str:
+        """The entry that weights come from, else what was given."""
+        return self._made_by.get(weights_sha256, weights_sha256)
+
     @property
     def written_bytes(self) -> int:
         """Of the files that the cache would have more."""
-        new = set(self._folder.rglob("*")) - self._taken_over
+        return self._new_bytes(self._folder)
+
+    def _new_bytes(self, folder: Path) -> int:
+        new = set(folder.rglob("*")) - self._taken_over
         return sum(path.stat().st_size for path in new if path.is_file())
 
 

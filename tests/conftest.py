@@ -29,6 +29,19 @@ os.environ.pop("HF_ENDPOINT", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing by threads, which also spin beside each other
 
 
+LONGEST_FIRST = (
+    *("test_training", "test_cli", "test_recipes", "test_teacher_cache", "test_narrowing", "test_encoder_recipes"),
+    *("test_language_model_recipes", "test_runs", "test_hub_faults", "test_sweeps", "test_completions"),
+    *("test_students", "test_report", "test_kill_and_resume", "test_limits", "test_eval"),
+)
+"""Files that take longest: begun first, so that no process is left with one of them when the others have ended."""
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 def pytest_collection_finish():
     gc.collect()
     gc.freeze()  # modules stay for good; looking through them at every collection took a tenth of the time

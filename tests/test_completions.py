@@ -381,7 +381,9 @@ def test_recipe_refuses_qlora_without_a_gpu_before_any_work(base, tmp_path, caps
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("adapter", ["none", "dora", "qlora"])
+@pytest.mark.parametrize(
+    "adapter", ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dora", "qlora"))]
+)
 def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_path, adapter, monkeypatch):
     if adapter == "qlora":
         pytest.importorskip("bitsandbytes")
@@ -397,7 +399,7 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_p
     assert (run / "adapter").exists() == (adapter != "none")
 
 
-@pytest.mark.parametrize("adapter", ["lora", "dora"])
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_recipe_leaves_the_adapter_which_peft_puts_on_the_base_model(base, tmp_path, adapter):
     options = ["--max-steps", "10", "--learning-rate", "2e-2", "--number-format", "fp32"]
     assert cli.main([*words_of_recipe(base, tmp_path, adapter), *options]) == 0
@@ -492,6 +494,7 @@ def test_teacher_without_a_right_answer_is_refused_in_a_sentence(model, tmp_path
     assert "should answer some of 16 prompts rightly, but did not" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_student_with_another_tokenizer_learns_what_the_teacher_writes(sums, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 7.5)

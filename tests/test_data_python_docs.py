@@ -22,7 +22,7 @@ def read_once():
 
 
 @pytest.fixture(scope="module")
-def splits():
+def splits(read_once):
     return data.load_python_docs()
 
 

@@ -96,7 +96,12 @@ JOBS = {
 }
 
 
-@pytest.mark.parametrize("job", JOBS)
+SLOW = pytest.mark.slow
+BY_DEFAULT = ("distill_token_classifier", "tags.conll"), ("distill_sentence_pairs", "classes.csv")
+EACH = [pytest.param(job, marks=[] if job in BY_DEFAULT else SLOW, id="-".join(job)) for job in JOBS]
+
+
+@pytest.mark.parametrize("job", EACH)
 def test_run_leaves_a_complete_record_with_controls_and_a_baseline(run, job):
     metric, tag, baseline = JOBS[job]
     record = records.read_record(run(*job))
@@ -110,7 +115,7 @@ def test_run_leaves_a_complete_record_with_controls_and_a_baseline(run, job):
     assert cli.main(["verify", str(run(*job))]) == 0
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", EACH)
 def test_student_is_a_plain_model_of_transformers(run, job):
     import transformers
 
@@ -149,6 +154,7 @@ def _predictions(folder):
     return pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
 
 
+@SLOW
 def test_thresholds_of_validation_are_kept_with_the_model_and_give_the_labels_of_the_predictions(run):
     folder = run("distill_multilabel_classifier", "labels.csv")
     record, student, rows = records.read_record(folder), TextModel.load(folder / "model"), _predictions(folder)
@@ -170,6 +176,7 @@ def _logits(model, texts):
     return models.forward_texts(model, texts)
 
 
+@SLOW
 def test_spearman_of_the_record_is_that_of_its_predictions(run):
     folder = run("distill_sentence_pairs", "scores.csv")
     record, rows = records.read_record(folder), _predictions(folder)
@@ -179,6 +186,7 @@ def test_spearman_of_the_record_is_that_of_its_predictions(run):
     assert record.result("tfidf").metrics["spearman"].value > 0.5
 
 
+@SLOW
 def test_topics_show_each_language_with_its_cost_and_the_worst_one(run):
     folder = run("multilingual_topics", "in/{language}.csv", "--languages", "en", "sw")
     record = records.read_record(folder)
@@ -199,6 +207,7 @@ def test_one_file_for_all_languages_is_refused(own, tiny_model_folder, tmp_path,
     assert "there should be a file for each language" in capsys.readouterr().err.replace("\n", " ")
 
 
+@SLOW
 def test_biomedical_answers_come_with_abstention_and_a_notice_in_card_and_page(run):
     folder = run("biomedical_questions", "questions.csv")
     record = records.read_record(folder)
@@ -209,6 +218,7 @@ def test_biomedical_answers_come_with_abstention_and_a_notice_in_card_and_page(r
         assert "not a medical device" in path.read_text()
 
 
+@SLOW
 def test_reading_levels_are_told_by_class(run):
     record = records.read_record(run("reading_level", "levels.csv", "--label-column", "level"))
     assert {row["label"] for row in record.result("student").per_class} == set(small_data.LABELS)
@@ -216,6 +226,7 @@ def test_reading_levels_are_told_by_class(run):
     assert sum(notes["num_headers_removed"].values()) == 120
 
 
+@SLOW
 def test_predict_answers_in_the_words_of_each_task(run, capsys, tmp_path):
     def said(*words):
         assert cli.main(["predict", *map(str, words)]) == 0
@@ -235,7 +246,7 @@ def test_predict_answers_in_the_words_of_each_task(run, capsys, tmp_path):
 
 
 def test_predict_asks_for_the_second_text_of_a_pair_and_refuses_one_too_many(run, capsys):
-    assert cli.main(["predict", str(run("distill_sentence_pairs", "scores.csv")), "open the file"]) == 2
+    assert cli.main(["predict", str(run("distill_sentence_pairs", "classes.csv")), "open the file"]) == 2
     assert "give the other with --second TEXT" in capsys.readouterr().err.replace("\n", " ")
     assert cli.main(["predict", str(run("distill_token_classifier", "tags.conll")), "x", "--second", "y"]) == 2
     assert "reads one text at a time" in capsys.readouterr().err.replace("\n", " ")

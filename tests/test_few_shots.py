@@ -410,7 +410,8 @@ def command(tmp_path, tiny_model_folder, monkeypatch):
 MORE = ["--trim-vocabulary", "--unlabelled", "more.jsonl"]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(MORE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], MORE])
 def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, more):
     from transformers import AutoModelForSequenceClassification
 

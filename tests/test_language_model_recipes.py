@@ -82,10 +82,11 @@ def test_distillation_stores_a_signal_and_has_its_control(distilled):
     assert record.result("teacher").agreement is None
 
 
-OBJECTIVES = ["reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "universal_logit_distance"]
+SLOW = pytest.mark.slow
+OBJECTIVES = ["jensen_shannon", "skew_kl", "skew_reverse_kl", "universal_logit_distance"]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["reverse_kl", *(pytest.param(name, marks=SLOW) for name in OBJECTIVES)])
 def test_every_objective_runs_with_a_new_student(notes, pretrained, tmp_path, objective):
     words = ("--dataset", notes, "--text-columns", "body", "--teacher", pretrained / "model", "--max-train", 20)
     sizes = ("--hidden-size", 16, "--num-heads", 2, "--objective", objective)
@@ -175,8 +176,8 @@ def run_of(pretrained, distilled, talker, tmp_path_factory):
         "pretrain_language_model",
         "distill_language_model",
         "finetune_language_model",
-        "distill_sequence_level",
-        "distill_on_policy",
+        pytest.param("distill_sequence_level", marks=SLOW),
+        pytest.param("distill_on_policy", marks=SLOW),
     ],
 )
 def test_saved_model_writes_the_same_tokens_with_plain_transformers_and_carries_its_card(run_of, name):

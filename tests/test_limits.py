@@ -141,7 +141,7 @@ def curve(record: records.RunRecord) -> list[tuple]:
 # A budget of the student
 
 
-def test_capped_run_goes_on_to_the_bits_of_a_run_that_was_never_capped(toy, never_capped):
+def test_r15_capped_run_goes_on_to_the_bits_of_a_run_that_was_never_capped(toy, never_capped):
     first = toy.start(budget_wh=2.5)
     assert (first.stopped_by, roles(first)) == ("budget", ["student"])
     assert [stop.sentence for stop in first.stops] == [
@@ -172,7 +172,7 @@ def test_capped_run_goes_on_to_the_bits_of_a_run_that_was_never_capped(toy, neve
     ]
 
 
-def test_capped_run_keeps_the_best_weights_of_its_validations(toy, base, rows):
+def test_r15_capped_run_keeps_the_best_weights_of_its_validations(toy, base, rows):
     toy.values = [0.9, 0.5, 0.4]
     record = toy.start(budget_usd=0.002, usd_per_kwh=0.4)  # 5 Wh
     assert record.stops[0].limit == "0.002 USD of electricity at 0.4 USD per kWh"
@@ -185,7 +185,7 @@ def test_capped_run_keeps_the_best_weights_of_its_validations(toy, base, rows):
     assert torch.equal(saved["classifier.weight"], kept["classifier.weight"])
 
 
-def test_run_that_would_be_stopped_at_once_again_is_refused_and_unchanged(toy):
+def test_r15_run_that_would_be_stopped_at_once_again_is_refused_and_unchanged(toy):
     toy.start(budget_wh=2.5)
     for limits in ({"budget_wh": 3.0}, {"budget_minutes": 0.1}):
         with pytest.raises(InputError, match=r"has spent its budget of .*: give it more, or no limit") as caught:
@@ -200,7 +200,7 @@ def test_run_that_came_to_its_end_is_not_resumed(toy):
         toy.start(resume=True)
 
 
-def test_budget_that_is_spent_before_the_first_step_is_one_sentence_and_the_run_goes_on_later(toy, never_capped):
+def test_r15_budget_that_is_spent_before_the_first_step_is_one_sentence_and_the_run_goes_on_later(toy, never_capped):
     def wait() -> None:
         toy.clock.now += STEP_S
 
@@ -220,7 +220,7 @@ def test_budget_that_is_spent_before_the_first_step_is_one_sentence_and_the_run_
     "cap",
     [pytest.param(8.5, marks=pytest.mark.slow, id="in its first step"), pytest.param(9.5, id="in its second step")],
 )
-def test_control_that_was_cut_short_is_not_compared_and_goes_on_later(toy, never_capped, cap):
+def test_r15_control_that_was_cut_short_is_not_compared_and_goes_on_later(toy, never_capped, cap):
     toy.control_steps = 4
     record = toy.start(budget_wh=cap)
     assert roles(record) == ["student"]
@@ -240,7 +240,7 @@ def test_control_that_was_left_out_is_made_up_for_with_a_larger_budget(toy):
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("limits", "steps"), [({"budget_wh": 2.5}, 3), ({}, 8)], ids=["same", "none"])
-def test_capped_run_that_was_interrupted_as_it_was_evaluated_goes_on(toy, limits, steps):
+def test_r16_capped_run_that_was_interrupted_as_it_was_evaluated_goes_on(toy, limits, steps):
     toy.fails_in = "evaluate"
     with pytest.raises(RunInterruptedError):
         toy.start(budget_wh=2.5)
@@ -252,7 +252,7 @@ def test_capped_run_that_was_interrupted_as_it_was_evaluated_goes_on(toy, limits
 
 
 @pytest.mark.faults
-def test_nothing_of_the_shorter_training_is_left_when_the_longer_one_is_interrupted(toy):
+def test_r16_nothing_of_the_shorter_training_is_left_when_the_longer_one_is_interrupted(toy):
     toy.start(budget_wh=2.5)
     toy.fails_in = "evaluate"
     with pytest.raises(RunInterruptedError):
@@ -266,7 +266,7 @@ def test_nothing_of_the_shorter_training_is_left_when_the_longer_one_is_interrup
 # Teachers and caches
 
 
-def test_budget_that_ends_in_the_teachers_fine_tuning_leaves_no_teacher_and_goes_on(toy, tmp_path):
+def test_r15_budget_that_ends_in_the_teachers_fine_tuning_leaves_no_teacher_and_goes_on(toy, tmp_path):
     def recipe(run, cache):
         how = {"validate": None, "compute": FP32, "cache": cache}
         return run.phase("teacher", teachers.fine_tune, toy.base.copy(), toy.rows, toy.loss, CONFIG, **how)
@@ -283,7 +283,7 @@ def test_budget_that_ends_in_the_teachers_fine_tuning_leaves_no_teacher_and_goes
     assert resumed.weights_sha256() == other.start().weights_sha256()
 
 
-def test_budget_that_ends_before_the_teachers_pass_stops_it_between_two_shards(toy, tmp_path):
+def test_r15_budget_that_ends_before_the_teachers_pass_stops_it_between_two_shards(toy, tmp_path):
     def wait() -> None:
         toy.clock.now += STEP_S
 
@@ -410,7 +410,9 @@ def test_c2_flags_that_are_no_limit_are_refused_before_anything(tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_recipe_that_is_capped_on_the_command_line_goes_on_to_the_bits_of_one_that_was_not(tmp_path, tiny_model_folder):
+def test_r15_recipe_that_is_capped_on_the_command_line_goes_on_to_the_bits_of_one_that_was_not(
+    tmp_path, tiny_model_folder
+):
     lines = [f"{text},{LABELS[i % 3]}" for i, text in enumerate(texts(90))]
     (tmp_path / "tickets.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     words = [

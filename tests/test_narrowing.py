@@ -86,8 +86,14 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("embeds", [False, True], ids=["classifier", "embedder"])
-@pytest.mark.parametrize("how", MADE)
+@pytest.mark.parametrize(
+    ("how", "embeds"),
+    [
+        pytest.param(how, embeds, id=f"{how}-{'embedder' if embeds else 'classifier'}", marks=marks)
+        for how in MADE
+        for embeds, marks in ((False, ()), (True, () if how == "all" else pytest.mark.slow))
+    ],
+)
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_student_loads_with_plain_transformers_and_gives_the_same(kind, how, embeds, tmp_path):
     teacher = tiny(kind, embeds=embeds, num_layers=3)

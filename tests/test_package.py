@@ -1,6 +1,7 @@
 """What holds for the package as a whole: what is in the wheel, who imports whom, what no module may do."""
 
 import ast
+import functools
 import importlib.util
 import json
 import os
@@ -201,8 +202,13 @@ def module_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_names(tree: ast.AST) -> Iterator[str]:
+@functools.cache
+def imported_names(path: Path) -> frozenset[str]:
     """Dotted names that a file imports anywhere, except for its type checker alone."""
+    return frozenset(_imported_names(parsed(path)))
+
+
+def _imported_names(tree: ast.AST) -> Iterator[str]:
     for node in without_type_checking(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -219,6 +225,7 @@ def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
         yield from without_type_checking(node)
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
@@ -227,7 +234,7 @@ def own_imports() -> dict[str, set[str]]:
     """For every part of the package, the other parts that it imports."""
     found: dict[str, set[str]] = {}
     for path in PYTHON_FILES:
-        names = {name.split(".")[1] for name in imported_names(parsed(path)) if name.startswith("smallmodels.")}
+        names = {name.split(".")[1] for name in imported_names(path) if name.startswith("smallmodels.")}
         found.setdefault(module_of(path), set()).update(names - {module_of(path), "__version__"})
     return found
 
@@ -243,7 +250,7 @@ def test_a_module_imports_from_its_own_group_and_those_above() -> None:
 def test_the_lowest_modules_need_the_standard_library_only() -> None:
     for path in PYTHON_FILES:
         if module_of(path) in GROUPS[0]:
-            tops = {name.split(".")[0] for name in imported_names(parsed(path))}
+            tops = {name.split(".")[0] for name in imported_names(path)}
             assert tops - sys.stdlib_module_names == {"smallmodels"} & tops, relative(path)
 
 
@@ -266,7 +273,7 @@ def test_a_dependency_has_one_home(dependency: str, home: str) -> None:
     importers = {
         path.relative_to(PACKAGE).as_posix()
         for path in PYTHON_FILES
-        if any(name.split(".")[0] == dependency for name in imported_names(parsed(path)))
+        if any(name.split(".")[0] == dependency for name in imported_names(path))
     }
     assert importers <= {home}
 
@@ -274,7 +281,7 @@ def test_a_dependency_has_one_home(dependency: str, home: str) -> None:
 def test_the_package_imports_no_recipe_benchmark_or_test() -> None:
     outside = {"recipes", "benchmarks", "tests", "conftest"} | {path.stem for path in RECIPES}
     for path in [*PYTHON_FILES, *RECIPES]:
-        tops = {name.split(".")[0] for name in imported_names(parsed(path))}
+        tops = {name.split(".")[0] for name in imported_names(path)}
         assert tops & outside == set(), relative(path)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import small_data
 
-from smallmodels import cli, evaluation, preflight, records, trials
+from smallmodels import cli, entries, evaluation, preflight, records, trials
 from smallmodels.evaluation import inference
+from smallmodels.phases import NO_CONTEXT
 from smallmodels.trials import Cost, Trial
 
 
@@ -84,6 +85,31 @@ def test_stand_in_for_a_folder_of_the_cache_is_written_without_a_change_there(tm
     assert trial.overlay(kept) == stand_in
     assert [path.name for path in kept.iterdir()] == ["entry.json"]
     assert trial.written_bytes == 5
+
+
+def test_entries_that_trials_build_have_one_name_though_their_teachers_are_others(tmp_path):
+    names = []
+    for number, weights in enumerate(("after four steps", "after five steps")):
+        trial = Trial(tmp_path / str(number))
+        with trial.open():
+            teacher = entries.address({"what": "teacher", "seed": 0}, tmp_path / "cache")
+            made = entries.read_or_build(teacher, lambda: None, functools.partial(str, weights), NO_CONTEXT)
+            trial.made(made, teacher)
+            signal = entries.address({"what": "signals", "weights": made}, tmp_path / "cache")
+
+            def build(signal=signal, trial=trial):
+                signal.mkdir(parents=True)
+                (signal / "shard").write_bytes(b"12345")
+                trial.cache_bytes += 100
+                trial.leave_out(Cost(60.0))
+
+            entries.read_or_build(signal, lambda: None, build, NO_CONTEXT)
+        names.append([entry.name for entry in trial.built])
+        assert [entry.num_bytes for entry in trial.built] == [0, 105]
+        assert 60 < trial.built[1].cost.duration_s < 61
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 2
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +259,10 @@ def test_check_says_what_a_run_takes_and_leaves_no_trace(own, place, tiny_model_
     assert phases["inference"].duration_s > 4 * 3  # four shapes of models, three windows of a second each
     assert found.duration_s.value == pytest.approx(sum(phase.duration_s for phase in found.phases), rel=0.01)
     assert found.duration_s.low < found.duration_s.value < found.duration_s.high
-    assert found.cache_bytes > 0
+    assert found.cache_bytes == pytest.approx(sum(entry.size_bytes for entry in found.entries), abs=10_000)
+    in_teacher, in_cache = (entry.duration_s for entry in found.entries)
+    assert 0.5 * phases["teacher"].duration_s < in_teacher <= phases["teacher"].duration_s
+    assert 0 < in_cache <= phases["cache"].duration_s
     assert not phases["teacher"].from_cache
 
 
@@ -257,6 +286,17 @@ def test_check_foretells_a_run_and_the_cache_costs_nothing(own, place, tiny_mode
     assert after["cache"]["from_cache"]
     assert after["teacher"]["duration_s"] < 0.5 * took["teacher"]
     assert again["cache_bytes"] == 0
+
+
+@pytest.mark.slow
+def test_checks_of_two_configs_name_what_their_runs_would_share(own, place, tiny_model_folder, short_loops, capfd):
+    words = words_of(own, tiny_model_folder)
+    found = [foretold(capfd, *words, "--temperature", value)["entries"] for value in ("1", "3")]
+    names = [[entry["name"] for entry in entries] for entries in found]
+    assert names[0] == names[1]  # of the fine-tuned teacher and of its signal
+    assert len(set(names[0])) == 2
+    other = foretold(capfd, *words, "--teacher-seed", "7")["entries"]
+    assert not set(names[0]) & {entry["name"] for entry in other}
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_student_loads_with_plain_transformers_and_its_card_parses(runs, name):
     assert card.data.pipeline_tag == "text-classification"
 
 
+@pytest.mark.slow
 def test_distillation_with_a_trimmed_vocabulary_compares_models_of_different_tokens(
     tickets, tiny_model_folder, tmp_path, short_windows
 ):
@@ -167,6 +168,7 @@ def test_controls_take_the_steps_that_cost_as_much_as_the_student(runs):
     assert choices["label_only_full_cost_steps"] >= choices["label_only_steps"]
 
 
+@pytest.mark.slow
 def test_c7_a_model_that_changed_since_the_run_began_is_refused_and_spoils_no_cache(
     tickets, tiny_model_folder, tmp_path, capsys, monkeypatch
 ):

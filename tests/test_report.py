@@ -22,7 +22,7 @@ from benchmarks import readme
 from smallmodels import records, report
 from smallmodels.errors import InputError
 from smallmodels.records import Metric, Result, RunRecord
-from smallmodels.report import drawing, figures, formats, fronts, labels, png, several, single, svg, words
+from smallmodels.report import axes, drawing, figures, formats, fronts, labels, png, several, single, svg, words
 from smallmodels.report.figures import Point
 from smallmodels.report.page import Page, Picture, Table, Text
 
@@ -487,7 +487,8 @@ def test_p10_hostile_names_are_text_in_svg() -> None:
 
 
 def test_svg_file_has_both_themes_and_no_date() -> None:
-    figure = figures.curve([1, 2, 3], [0.1, 0.2, 0.15], x_label="x", y_label="y", percent=True)
+    series = figures.Series(label="", xs=[1, 2, 3], ys=[0.1, 0.2, 0.15], says="a line")
+    figure = figures.curves([series], x_label="x", y_label="y", percent=True)
     text = svg.to_file(figure, title="a curve")
     assert "prefers-color-scheme:dark" in text
     assert "metadata" not in text
@@ -502,6 +503,19 @@ def test_scatter_draws_any_costs(costs: list[float]) -> None:
     assert len(places) == len(costs)
     assert all(58 <= x <= 386 and 26 <= y <= 274 for x, y in places)
     assert [x for x, _ in places] == sorted(x for x, _ in places)
+
+
+def test_curve_of_one_run_begins_at_no_cost_and_says_each_value() -> None:
+    record = classifier_record()
+    panel = next(p for p in single.page(record).panels() if p.name == "curve")
+    marks = panel.figure.marks()
+    assert len(marks) == len(record.curve)
+    assert [mark.says for mark in marks if mark.says.endswith(", the best")] == [
+        max(zip([p.value for p in record.curve], [mark.says for mark in marks], strict=True))[1]
+    ]
+    start, _ = axes.across()
+    steps = [(mark.touch[0][0] - start) / point.cpu_s for mark, point in zip(marks, record.curve, strict=True)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
 
 
 def test_scatter_has_a_logarithmic_cost() -> None:

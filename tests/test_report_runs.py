@@ -1,5 +1,6 @@
 """What a report of several runs says: each rule on small made-up records with the verdict that is expected."""
 
+import csv
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from hostile import MARKUP, with_attack
 from sample_records import classifier_record, counted_record, metric, phase, result
 from test_report import cells, table_of
 
-from smallmodels import cli, energy, files, finishing, records, report
+from smallmodels import cli, energy, files, finishing, records, report, sweeps
+from smallmodels.cli import gathering
 from smallmodels.records import CurvePoint, Metric, RunRecord
 from smallmodels.report import Evidence, Unfinished, learning, paying, several, systems
 from smallmodels.report.page import Page, Table, Text
@@ -531,6 +533,48 @@ def test_report_takes_a_folder_of_runs_with_predictions_and_failures(sweep_folde
     assert "all 3 runs here and 1 that never ended" in text
     assert "at 500 uses a day" in text
     assert "| failed | distill" in text
+
+
+@pytest.fixture
+def shared_sweep(tmp_path: Path) -> Path:
+    """Three cells of a sweep on workers: two on one machine at the same time, and one after them."""
+    spans = ("2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z"), ("2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z")
+    for each, (start, end) in zip(runs(make=counted_record), (spans[0], spans[0], spans[1]), strict=True):
+        cell = tmp_path / "sweep" / f"x,{each.run_id}"
+        ran = dataclasses.replace(each, started_utc=start, ended_utc=end)
+        (cell / "x" / each.run_id).mkdir(parents=True)
+        records.write_record(cell / "x" / each.run_id, ran)
+        stay = sweeps.Stay(cell=cell.name, node="n", owns_energy=True, started_utc=start, ended_utc=end)
+        files.write_json(cell / "stay-1.json", records.to_json(stay))
+    earlier = sweeps.Stay(cell="x,run-2", node="n", owns_energy=False, started_utc=spans[0][0], ended_utc=spans[0][1])
+    files.write_json(tmp_path / "sweep" / "x,run-2" / "stay-0.json", records.to_json(earlier))  # a run that failed
+    return tmp_path / "sweep"
+
+
+def test_cells_that_shared_a_machine_are_marked_and_their_joules_not_ranked(shared_sweep, tmp_path, capsys) -> None:
+    found, evidence = gathering.gather([str(shared_sweep)])
+    assert evidence.beside == {"run-0": ["x,run-1", "x,run-2"], "run-1": ["x,run-0", "x,run-2"]}
+    assert [r.contended for r in evidence.marked(found)] == [True, True, False]
+    page = report.page_of(found, evidence)
+    assert {*cells(table_of(page, "Mean over seeds"), "place").values()} == {"not comparable: shared machine"}
+    assert "not comparable" not in str(table_of(report.page_of(found), "Mean over seeds").rows)  # but for the notes
+    assert [row[8] for row in table_of(page, "Runs").rows] == ["counter, machine shared"] * 2 + ["counter"]
+    assert table_of(page, "Runs that shared a machine").rows == [
+        ["run-0", "of all that ran there", "x,run-1, x,run-2"],
+        ["run-1", "of all that ran there", "x,run-0, x,run-2"],
+    ]
+    assert "In 2 of 3 runs: other work shared the machine" in " ".join(page.notices)
+    assert verdict(group_of(evidence.marked(found), evidence), "student", "tfidf") == "better"  # of quality
+
+    assert cli.main(["compare", str(shared_sweep)]) == 0
+    assert "Who shared a machine" in capsys.readouterr().out
+    (one,) = shared_sweep.glob("*/x/run-1")
+    assert cli.main(["report", str(one), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "not comparable: shared machine" in text
+    assert "| run-1 | of all that ran there | x,run-0, x,run-2 |" in text
+    with (tmp_path / "out" / "results.csv").open() as lines:
+        assert {row["contended"] for row in csv.DictReader(lines)} == {"True"}
 
 
 def test_compare_prints_the_report_in_80_columns(sweep_folder, capsys) -> None:

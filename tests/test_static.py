@@ -389,6 +389,7 @@ def short_windows(monkeypatch):
     monkeypatch.setattr(evaluation, "measure_inference", measure)
 
 
+@pytest.mark.slow
 def test_recipe_leaves_a_classifier_that_is_used_without_torch(tiny_model_folder, tmp_path, short_windows, capsys):
     path = tmp_path / "tickets.csv"
     path.write_text("text,label\n" + "".join(f"{text},{LABELS[i % 3]}\n" for i, text in enumerate(texts(120))))

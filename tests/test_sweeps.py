@@ -18,8 +18,8 @@ from sample_records import classifier_record
 from test_imports import HEAVY, run_fresh
 from test_runs import finish, metric, result
 
-from smallmodels import cli, files, folders, records, sweeps
-from smallmodels.cli import cells, forecasts, sweep, workers
+from smallmodels import cli, energy, entries, files, folders, records, settings, sweeps
+from smallmodels.cli import cells, forecasts, gathering, sweep, workers
 from smallmodels.cli.flags import parse_flags
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.runs import Run
@@ -331,6 +331,52 @@ def test_forecast_from_records_is_their_mean_and_says_how_many(tmp_path):
     assert forecasts.from_records([(tmp_path, records_of[0]), (tmp_path, unknown)]).energy_j is None
 
 
+def cell_forecast(*shared: forecasts.Shared, **changes) -> forecasts.CellForecast:
+    """100 s, 1,000 J, and 50 MB of which 20 MB stay."""
+    about = {"duration_s": 100.0, "low_s": 80.0, "high_s": 125.0, "energy_j": 1000.0, "label": "counter"}
+    about |= {"disk_bytes": 50_000_000, "kept_bytes": 20_000_000, "source": "trial"}
+    return forecasts.CellForecast(**(about | changes), shared=shared)
+
+
+def test_what_cells_share_is_counted_for_the_first_that_needs_it():
+    teacher = forecasts.Shared("teacher", 40.0, 400.0, 7_000_000)
+    signal, other = (forecasts.Shared(name, 10.0, 100.0, 1_000_000) for name in ("signal", "other"))
+    alone = [cell_forecast(teacher, signal), cell_forecast(teacher, other), cell_forecast(teacher, signal)]
+    cells = forecasts.one_after_the_other(alone)
+    assert [cell.duration_s for cell in cells] == [100.0, 60.0, 50.0]
+    assert [cell.energy_j for cell in cells] == [1000.0, 600.0, 500.0]
+    assert [(cell.low_s, cell.high_s) for cell in cells] == [(80.0, 125.0), (48.0, 75.0), (40.0, 62.5)]
+    whole = forecasts.total(cells)
+    assert (whole.duration_s, whole.low_s, whole.high_s, whole.energy_j) == (210.0, 168.0, 262.5, 2100.0)
+    assert whole.spared_s == sum(cell.duration_s for cell in alone) - 210.0
+    assert whole.disk_bytes == 2 * 20_000_000 + 50_000_000 + 7_000_000 + 2 * 1_000_000
+    assert whole.is_counted
+
+
+def test_total_of_cells_without_joules_has_none_and_of_cells_that_share_nothing_is_their_sum():
+    unknown = forecasts.Shared("signal", 10.0, None, 1)
+    alone = [cell_forecast(unknown, energy_j=None), cell_forecast(unknown, energy_j=None)]
+    assert forecasts.total(forecasts.one_after_the_other(alone)).energy_j is None
+    whole = forecasts.total(forecasts.one_after_the_other([cell_forecast(label="modelled"), cell_forecast()]))
+    assert (whole.duration_s, whole.spared_s, whole.is_counted) == (200.0, 0.0, False)
+
+
+def test_forecast_from_records_leaves_out_what_a_run_paid_for_the_cache_as_long_as_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path / "cache"))
+    phase, entry = tmp_path / "run" / "phases" / "teacher", tmp_path / "cache" / "fine-tuned-teacher" / "abc"
+    for folder in (phase, entry):
+        folder.mkdir(parents=True)
+    files.write_json(phase / "payer.json", "me")
+    spent = energy.EnergyReading(4.0, 8.0, {"cpu": records.Component(energy_j=30.0, label="counter")})
+    parts = [entries.Part(payer, energy.EnergyReading(), spent, {"num_examples": 1}) for payer in ("me", "other")]
+    files.write_json(entry / "entry.json", {"parts": [dataclasses.asdict(part) for part in parts]})
+    done = [(tmp_path / "run", classifier_record(duration_s=10.0, energy_j=100.0))]
+    assert (found := forecasts.from_records(done)).duration_s == 6.0
+    assert found.energy_j == 70.0
+    (entry / "entry.json").unlink()
+    assert forecasts.from_records(done).duration_s == 10.0
+
+
 def test_configs_that_differ_in_the_seed_alone_have_one_key():
     key = forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 0})
     assert key == forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 1})
@@ -357,24 +403,34 @@ def test_runs_without_a_record_are_in_the_account_of_their_sweep(bench):
     (bench / "fail-a0").touch()
     failed = run_cell(bench, "a,seed=0")
     run_cell(bench, "a,seed=1", seed=1)
-    jobs = list(runner(bench, "")._jobs)
-    for job in jobs:
-        job.folder, job.state = bench / "runs/sweeps/pair", "failed, exit 1"
-    sweep._account_for(jobs)
-    (line,) = sweeps.read_unfinished(bench / "runs")
-    assert (line.cell, line.run, line.recipe, line.state) == ("a,seed=0", failed.name, "a", "failed, exit 1")
-    assert line.duration_s > 0
-    assert line.cpu_s > 0
-    assert (line.energy_j, line.label) == (None, "missing")
-    (failed / "journal.jsonl").unlink()
-    sweep._account_for(jobs)
-    assert sweeps.read_unfinished(bench / "runs")[0].cpu_s is None  # not 0: it is not known
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.recipe, run.sweep_id) == (settings.read(failed)["run_id"], "a", DECLARED.sweep_id)
+    assert run.cpu_s > 0
+    assert run.energy_j is None  # nothing measured it
     (bench / "fail-a0").unlink()
     recipe = cli.load_recipe("recipes/a.py")
-    with Run(failed, meter="none", resume=True) as run:
-        recipe.main(recipe.Config(), run)
-    sweep._account_for(jobs)
-    assert sweeps.read_unfinished(bench / "runs") == []
+    with Run(failed, meter="none", resume=True) as resumed:
+        recipe.main(recipe.Config(), resumed)
+    assert gathering.unfinished_runs(bench / "runs") == []
+
+
+def test_run_without_a_record_counts_where_its_files_are_gone_or_damaged(bench, capsys):
+    (bench / "fail-a0").touch()
+    failed = run_cell(bench, "a,seed=0")
+    complete = run_cell(bench, "a,seed=1", seed=1)
+    (complete / "model").mkdir(exist_ok=True)
+    (complete / "model" / "config.json").write_text('{"model_type": "bert"}')  # of a model, so of no run
+    (journal := failed / "journal.jsonl").write_bytes(b'{"seq": 0, "segment": 1, "kind": "open"}\n')
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.cpu_s, run.energy_j) == (settings.read(failed)["run_id"], None, None)  # not 0: not known
+    (failed / "config.json").write_text("{")
+    (run,) = gathering.unfinished_runs(bench / "runs")
+    assert (run.run_id, run.recipe, run.cpu_s) == (failed.name, "a", None)
+    assert cli.main(["compare", str(bench / "runs")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "What never ended" in out
+    journal.unlink()  # and now nothing tells that this was a run
+    assert gathering.unfinished_runs(bench / "runs") == []
 
 
 @pytest.mark.slow
@@ -382,34 +438,20 @@ def test_failed_run_stays_in_the_account_until_it_is_complete(bench, capfd):
     write_sweep(bench, recipes=("recipes/a.py",))
     (bench / "fail-a0").touch()
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 1
-    (failed,) = sweeps.read_unfinished("runs")
-    assert (failed.cell, failed.recipe, failed.state) == ("a,seed=0", "a", "failed, exit 1")
-    assert failed.duration_s > 0
+    (failed,) = gathering.unfinished_runs(Path("runs"))
+    assert failed.recipe == "a"
+    assert failed.cpu_s > 0
     assert failed.energy_j is not None
     assert "Runs without a record: 1, with " in capfd.readouterr().out
     assert [record.config["seed"] for record in sweeps.read("runs")] == [1]
     (bench / "recipes" / "a.py").write_text(textwrap.dedent(RECIPE) + "\n# mended, so a new run takes its place\n")
     (bench / "fail-a0").unlink()
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
-    (still,) = sweeps.read_unfinished("runs")
-    assert dataclasses.replace(still, state=failed.state) == failed
-    shutil.rmtree(bench / "runs/sweeps/pair/a,seed=0/a" / failed.run)
+    assert gathering.unfinished_runs(Path("runs")) == [failed]
+    (folder,) = [path.parent for path in Path("runs").rglob("config.json") if failed.run_id in path.read_text()]
+    shutil.rmtree(folder)
     assert cli.main(["sweep", "benchmarks/pair.py"]) == 0
-    assert sweeps.read_unfinished("runs") == []
-
-
-def test_unfinished_runs_are_read_from_any_depth_and_a_damaged_file_is_refused(tmp_path):
-    line = sweeps.Unfinished(
-        cell="c", run="r", recipe="a", state="stopped", duration_s=1.0, cpu_s=None, energy_j=None, label="missing"
-    )
-    (tmp_path / "x" / "y").mkdir(parents=True)
-    sweeps.write_unfinished(tmp_path / "x", [])
-    assert list((tmp_path / "x").iterdir()) == [tmp_path / "x" / "y"]
-    sweeps.write_unfinished(tmp_path / "x" / "y", [line])
-    assert sweeps.read_unfinished(tmp_path) == [line]
-    (tmp_path / "x" / "y" / sweeps.UNFINISHED_NAME).write_text('[{"cell": 1}]')
-    with pytest.raises(DamagedError, match=r"unfinished\.json: cell should be str"):
-        sweeps.read_unfinished(tmp_path)
+    assert gathering.unfinished_runs(Path("runs")) == []
 
 
 # Workers

@@ -485,14 +485,28 @@ def test_r13_other_threads_on_resume_are_told(base, train, tmp_path):
 # Checkpoints on disk
 
 
-@pytest.fixture
-def stopped(base, train, tmp_path):
-    """A folder with the checkpoints of steps 2 and 4, best weights included."""
-    options = {"config": dataclasses.replace(CONFIG, num_evaluations=7), "validate": validate}
+VALIDATED = {"config": dataclasses.replace(CONFIG, num_evaluations=7), "validate": validate}
+
+
+@pytest.fixture(scope="module")
+def stopped_once(base, train, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(RunInterruptedError):
-        fit(base.copy(), train, context=Context(folder=tmp_path, should_stop=StopAfter(4)), **options)
-    assert names(tmp_path) == ["step-00000002", "step-00000004"]
-    return tmp_path
+        fit(base.copy(), train, context=Context(folder=folder, should_stop=StopAfter(4)), **VALIDATED)
+    assert names(folder) == ["step-00000002", "step-00000004"]
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A folder with the checkpoints of steps 2 and 4, best weights included."""
+    return shutil.copytree(stopped_once, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(base, train):
+    """The weights that a training has which goes on from one of these."""
+    return weights(fit(base.copy(), train, **VALIDATED))
 
 
 def names(folder):
@@ -501,9 +515,7 @@ def names(folder):
 
 def resume(base, train, folder):
     events = Events()
-    config = dataclasses.replace(CONFIG, num_evaluations=7)
-    context = Context(folder=folder, event=events)
-    return fit(base.copy(), train, config=config, validate=validate, context=context), events
+    return fit(base.copy(), train, context=Context(folder=folder, event=events), **VALIDATED), events
 
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "best.safetensors", "state.json", "manifest.json"]
@@ -517,7 +529,7 @@ def flip_byte(path):
 
 @pytest.mark.parametrize("damage", ["k2 flipped", "k3 missing", "k1 torn"])
 @pytest.mark.parametrize("name", FILES)
-def test_k2_k3_a_damaged_checkpoint_falls_back_to_the_one_before(base, train, stopped, name, damage):
+def test_k2_k3_a_damaged_checkpoint_falls_back_to_the_one_before(base, train, stopped, never_stopped, name, damage):
     path = stopped / "checkpoints" / "step-00000004" / name
     if damage == "k2 flipped":
         flip_byte(path)
@@ -528,8 +540,7 @@ def test_k2_k3_a_damaged_checkpoint_falls_back_to_the_one_before(base, train, st
     resumed, events = resume(base, train, stopped)
     assert events.kinds[:2] == ["damaged checkpoint", "resume"]
     assert events.rows[1][1] == "training goes on after step 2 of 7"
-    config = dataclasses.replace(CONFIG, num_evaluations=7)
-    assert_same_bits(weights(resumed), weights(fit(base.copy(), train, config=config, validate=validate)))
+    assert_same_bits(weights(resumed), never_stopped)
 
 
 def test_k2_no_whole_checkpoint_left_is_refused(base, train, stopped):

@@ -1,7 +1,6 @@
 """The command `smallmodels sweep`: every cell of a benchmark in a fresh process, one at a time.
 
     <out>/[<name of the sweep>/]sweep.json                              what was declared, for the runs
-    <out>/[<name of the sweep>/]unfinished.json                         what runs cost that have left no record
     <out>/[<name of the sweep>/]<cell>/<recipe>/<utc time>-s<seed>/     the run of a cell
 
 The name is there where the file holds SWEEPS. A sweep that was stopped or killed goes on when it is run again.
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import configs, energy, files, folders, records, settings, sweeps
+from smallmodels import configs, files, folders, records, settings, sweeps
 from smallmodels.cli import forecasts, workers
 from smallmodels.cli.forecasts import CellForecast
 from smallmodels.cli.recipes import find_recipe, load_file
@@ -57,7 +56,7 @@ class Job:
     unfinished: Path | None = None
     """Folder of a run that can go on."""
     forecast: CellForecast | None = None
-    """What it takes, where somebody asked."""
+    """What it takes after those before it, where somebody asked."""
     state: str = ""
     """For people."""
 
@@ -272,51 +271,10 @@ def _foretell(jobs: Sequence[Job]) -> None:
             known[key] = forecasts.from_records(done)
         else:
             known[key] = forecasts.from_trial(alike[0].recipe, alike[0].cell.flags)
-    for job, key in zip(jobs, keys, strict=True):
-        job.forecast = known.get(key) if job.record is None else None
-
-
-# What was paid without a record
-
-
-def _account_for(jobs: Sequence[Job]) -> None:
-    """Write down what runs cost that have left no record, in the folder of each sweep."""
-    states = {job.cell.folder_name: job.state for job in jobs}
-    for folder in dict.fromkeys(job.folder for job in jobs):
-        if folder.is_dir():
-            sweeps.write_unfinished(folder, _unfinished(folder, states))
-
-
-def _unfinished(folder: Path, states: Mapping[str, str]) -> list[sweeps.Unfinished]:
-    found = []
-    for config in sorted(folder.glob(f"*/*/*/{folders.CONFIG_NAME}")):
-        run = config.parent
-        if (run / records.RECORD_NAME).exists():
-            continue
-        cell = run.parent.parent.name
-        state = states.get(cell, "")
-        reading = _paid(run / records.JOURNAL_NAME)
-        found.append(
-            sweeps.Unfinished(
-                cell=cell,
-                run=run.name,
-                recipe=run.parent.name,
-                state=state if state.startswith(("failed", "stopped")) else "interrupted",
-                duration_s=reading.duration_s if reading else None,
-                cpu_s=reading.cpu_s if reading else None,
-                energy_j=reading.energy_j if reading else None,
-                label=reading.label if reading else "missing",
-            )
-        )
-    return found
-
-
-def _paid(journal: Path) -> energy.EnergyReading | None:
-    """What a journal says; None if it is gone or damaged."""
-    try:
-        return energy.read_journal(journal).total
-    except DamagedError:
-        return None
+    awaited = [(job, known[key]) for job, key in zip(jobs, keys, strict=True) if job.record is None]
+    takes = forecasts.one_after_the_other([alone for _, alone in awaited])
+    for (job, _), forecast in zip(awaited, takes, strict=True):
+        job.forecast = forecast
 
 
 # Running
@@ -345,7 +303,6 @@ class _Runner:
             self._wait_for_others()
             self._lock.acquire()
             _look(self._jobs)
-            _account_for(self._jobs)
             if self._send is not None:
                 self._run_on_workers(self._send)
             else:
@@ -382,7 +339,6 @@ class _Runner:
             code = sent.wait()
             job.look()
             job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
-            _account_for(self._jobs)
 
     def _run_one(self, job: Job, place: str) -> None:
         _declare(job)
@@ -392,7 +348,6 @@ class _Runner:
         code = self._call(job.command())
         job.look()
         job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
-        _account_for(self._jobs)
 
     def _call(self, command: Sequence[str]) -> int:
         """Run a command in a process group of its own, so that Ctrl-C reaches it through us alone, once.
@@ -499,29 +454,35 @@ def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
     found = [job.forecast for job in jobs if job.forecast]
     if not found:
         return []
-    in_all = records.whole_sum(one.energy_j for one in found)
-    span = " to ".join(formats.duration(sum(getattr(one, name) for one in found)) for name in ("low_s", "high_s"))
-    is_counted = all(one.label in records.COUNTED_LABELS for one in found)
-    kind = "" if is_counted or in_all is None else " (an estimate, not a measurement)"
-    return [
-        f"{len(found)} cells take about {formats.duration(sum(one.duration_s for one in found))} ({span}), "
-        f"{formats.energy(in_all)}{kind} and {formats.size(sum(one.disk_bytes for one in found))} of disk.",
-        "Forecasts by a trial count what cells share in the cache for each of them.",
+    whole = forecasts.total(found)
+    kind = "" if whole.is_counted or whole.energy_j is None else " (an estimate, not a measurement)"
+    lines = [
+        f"{len(found)} cells take about {formats.duration(whole.duration_s)} ({formats.duration(whole.low_s)} to "
+        f"{formats.duration(whole.high_s)}), {formats.energy(whole.energy_j)}{kind} and "
+        f"{formats.size(whole.disk_bytes)} of disk."
     ]
+    if whole.spared_s > 0:
+        lines.append(
+            f"What they share in the cache is counted once, for the first that needs it; it spares the others "
+            f"{formats.duration(whole.spared_s)}."
+        )
+    return lines
 
 
 def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
     """What was paid for runs that left no record."""
+    from smallmodels.cli import gathering
     from smallmodels.report import formats
 
-    found = sweeps.read_unfinished(*{job.folder for job in jobs if job.folder.is_dir()})
+    own = dict.fromkeys(job.folder for job in jobs)
+    found = [run for folder in own if folder.is_dir() for run in gathering.unfinished_runs(folder)]
     if not found:
         return []
-    cpu_s = [line.cpu_s for line in found if line.cpu_s is not None]
-    joules = [line.energy_j for line in found if line.energy_j is not None]
+    cpu_s = [run.cpu_s for run in found if run.cpu_s is not None]
+    joules = [run.energy_j for run in found if run.energy_j is not None]
     costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
     known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
-    return [f"Runs without a record: {len(found)}, {known} to the account ({sweeps.UNFINISHED_NAME})."]
+    return [f"Runs without a record: {len(found)}, {known} to the account, as `smallmodels report` counts them."]
 
 
 def _shared_lines(jobs: Sequence[Job]) -> list[str]:

@@ -53,7 +53,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
     Args:
         records: At least one.
         folder: Where to write; made if it is absent.
-        evidence: Predictions and unfinished runs that belong to them.
+        evidence: What belongs to them beside the records.
 
     Returns: The files: `index.html`, `report.md`, `results.csv`, and each picture as SVG and PNG.
     Raises: InputError if there is no record.
@@ -61,7 +61,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
     if not records:
         raise InputError("a report needs at least one record, got none: name a run folder that holds a record.json")
     folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(records, evidence)
+    records, page = evidence.marked(records), page_of(records, evidence)
     written = [folder / "index.html", folder / "report.md", folder / "results.csv"]
     pictures = {panel.name: f"{panel.name}.svg" for panel in page.panels()}
     files.write_text(written[0], to_html(page))
@@ -74,7 +74,8 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
 
 def page_of(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page:
     """What a report says, before it is HTML, Markdown, or lines in a terminal."""
-    return several.page_of_one(records[0], evidence) if len(records) == 1 else several.page(records, evidence)
+    marked = evidence.marked(records)
+    return several.page_of_one(marked[0], evidence) if len(marked) == 1 else several.page(marked, evidence)
 
 
 def _csv(records: Sequence[RunRecord]) -> str:

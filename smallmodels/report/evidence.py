@@ -1,8 +1,11 @@
-"""What a report may use beside the records: predictions on the test items, runs that never ended, a rate of use."""
+"""What a report may use beside the records: predictions, runs that never ended, who shared a machine, a rate of use."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from smallmodels.records import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +16,9 @@ class Unfinished:
     recipe: str
     sweep_id: str | None
     energy_j: float | None
-    cpu_s: float
+    """None where it was not measured, or the journal is gone or damaged."""
+    cpu_s: float | None
+    """None where the journal is gone or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +28,14 @@ class Evidence:
     predictions: Mapping[str, Path] = field(default_factory=dict)
     """`predictions.parquet` by the id of its run."""
     unfinished: Sequence[Unfinished] = ()
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By the id of a run, cells of its sweep that were on its machine while it ran."""
     uses_per_day: float | None = None
     """At which days until the payback are worked out; > 0."""
+
+    def marked(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """The records, of which those of runs that shared a machine say so, also where their own meters saw nobody."""
+        return [dataclasses.replace(r, contended=True) if self.beside.get(r.run_id) else r for r in records]
 
 
 NO_EVIDENCE = Evidence()

@@ -254,6 +254,8 @@ class Series:
     marked: int | None = None
     """Place of the value that stands out, such as the best."""
     faint: bool = False
+    values_say: Sequence[str] = ()
+    """What each value says, where each is a mark of its own and not the line as a whole."""
 
 
 def style_of(number_of: int) -> tuple[str, Shape, tuple[float, ...]]:
@@ -286,15 +288,16 @@ def lines(
         signs: Whether every value has a sign.
     """
     items: list[Item | Mark] = [*axes.frame(x, y, x_label=x_label, y_label=y_label, y_words=y_words)]
-    marks: list[Mark] = []
+    drawn: list[Item | Mark] = []
     ends: dict[str, tuple[Series, Place]] = {}
-    for each in series:
-        mark, end = _line_mark(each, x, y, signs=signs and len(series) <= _MAX_SIGNED)
-        marks.append(mark)
+    taken: list[labels.Rectangle] = []
+    for number_of, each in enumerate(series):
+        places = [(x.place(a), y.place(b)) for a, b in zip(each.xs, each.ys, strict=True)]
+        drawn += _line_items(each, places, signs=signs and len(series) <= _MAX_SIGNED)
+        taken += _along_all(places) if number_of < _MAX_SIGNED else ()
         if each.label:
-            ends.setdefault(each.label, (each, end))
-    taken = [box for mark in marks[:_MAX_SIGNED] for box in _along_all(mark.touch)]
-    items += [*_level_items(levels, x, y, taken), *marks]
+            ends.setdefault(each.label, (each, places[-1]))
+    items += [*_level_items(levels, x, y, taken), *drawn]
     if all(text_width(name) <= _SHORT for name in ends):
         names = [labels.Name(place=end, text=name) for name, (each, end) in ends.items() if not each.faint]
         frame = (axes.LEFT, axes.TOP - 4, WIDTH - 2, HEIGHT - axes.BOTTOM)
@@ -368,61 +371,41 @@ def _shortened(name: str, room: float) -> str:
     return shown
 
 
-def _line_mark(series: Series, x: Scale, y: Scale, *, signs: bool) -> tuple[Mark, Place]:
+def _line_items(series: Series, places: Sequence[Place], *, signs: bool) -> list[Item | Mark]:
+    """A line with its signs as one mark, or with a mark for each value where each says something."""
     colour, shape, dash = style_of(series.style)
-    places = [(x.place(a), y.place(b)) for a, b in zip(series.xs, series.ys, strict=True)]
     opacity = _FAINT if series.faint else 1.0
-    items: list[Item] = [Line(places=places, colour=colour, width=1.8, opacity=opacity, dash=dash)]
-    if signs and not series.faint and len(places) <= _MAX_SIGNS:
-        items += [Sign(x=a, y=b, shape=shape, colour=colour, radius=2.2) for a, b in places]
+    line = Line(places=places, colour=colour, width=1.8, opacity=opacity, dash=dash)
+    found = [Sign(x=a, y=b, shape=shape, colour=colour, radius=2.2) for a, b in places]
     if series.marked is not None:
         a, b = places[series.marked]
-        items.append(Sign(x=a, y=b, shape=shape, colour=colour))
-    return Mark(items=items, says=series.says, row=series.row, touch=places), places[-1]
+        found[series.marked] = Sign(x=a, y=b, shape=shape, colour=colour)
+    if series.values_say:
+        chosen = _thinned(len(places), series.marked)
+        return [line, *(Mark(items=[found[i]], says=series.values_say[i], touch=[places[i]]) for i in chosen)]
+    if not signs or series.faint or len(places) > _MAX_SIGNS:
+        found = [] if series.marked is None else [found[series.marked]]
+    return [Mark(items=[line, *found], says=series.says, row=series.row, touch=places)]
 
 
-def curve(
-    xs: Sequence[float],
-    ys: Sequence[float],
-    *,
-    x_label: str,
-    y_label: str,
-    percent: bool,
-    lower_is_better: bool = False,
-) -> Drawing:
-    """Quality on validation, larger being better, against the cost of training so far; the best point is marked."""
-    unit = _Unit(percent, lower_is_better)
-    best = max(range(len(ys)), key=lambda i: ys[i])
-    high = max(max(xs), 1e-9) * 1.06
-    start, end = axes.across()
-    x = axes.linear(0.0, high, start=start, end=end)
-    y = _quality_scale(ys)
-    items: list[Item | Mark] = [*axes.frame(x, y, x_label=x_label, y_label=y_label, y_words=unit.tick)]
-    places = [(x.place(a), y.place(b)) for a, b in zip(xs, ys, strict=True)]
-    items.append(Line(places=places, colour="student", width=2))
-    for i in _thinned(len(places), best):
-        says = f"{y_label} {unit.words(ys[i])} after {number(xs[i])} {x_label}{', the best' if i == best else ''}"
-        sign = Sign(x=places[i][0], y=places[i][1], shape="circle", colour="student", radius=5 if i == best else 2.5)
-        items.append(Mark(items=[sign], says=says, touch=[places[i]]))
-    return Drawing(width=WIDTH, height=HEIGHT, items=items)
-
-
-def _thinned(count: int, best: int) -> list[int]:
-    """Places of at most about a hundred values, the best and the last among them."""
+def _thinned(count: int, marked: int | None) -> list[int]:
+    """Places of at most about a hundred values, the last and the one that stands out among them."""
     step = max(1, count // 100)
-    return sorted({*range(0, count, step), best, count - 1})
+    return sorted({*range(0, count, step), count - 1, *([] if marked is None else [marked])})
 
 
 def curves(
     series: Sequence[Series],
-    levels: Sequence[tuple[str, float]],
+    levels: Sequence[tuple[str, float]] = (),
     *,
     x_label: str,
     y_label: str,
     percent: bool,
     lower_is_better: bool = False,
 ) -> Drawing:
-    """Quality during the training of several runs against what it had cost so far, with levels to reach.
+    """Quality during the training of runs against what it had cost so far, with levels to reach.
+
+    The cost of one run is on an axis from zero; that of several, which may be far apart, on a logarithmic one.
 
     Args:
         series: At least one, with the sign that makes larger better.
@@ -434,7 +417,11 @@ def curves(
     """
     unit = _Unit(percent, lower_is_better)
     start, end = axes.across()
-    x = axes.logarithmic([v for s in series for v in s.xs], start=start, end=end)
+    costs = [v for s in series for v in s.xs]
+    if len(series) == 1:
+        x = axes.linear(0.0, max(*costs, 1e-9) * 1.06, start=start, end=end)
+    else:
+        x = axes.logarithmic(costs, start=start, end=end)
     y = _quality_scale([*(v for s in series for v in s.ys), *(height for _, height in levels)])
     return lines(series, levels=levels, x_label=x_label, y_label=y_label, x=x, y=y, y_words=unit.tick)
 

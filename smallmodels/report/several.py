@@ -24,7 +24,7 @@ from smallmodels.report.words import Unit
 if TYPE_CHECKING:
     from smallmodels.metrics import Spread
 
-_MAX_NAMED = 6  # more names than that cover each other in a picture
+_MAX_NAMED = 6  # more names than that cover each other in a picture, and are not read in a table
 
 
 ADVICE_TITLE = "Should you distil at all?"
@@ -100,9 +100,7 @@ def page(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page
     for group in groups:
         sections += _group_sections(group)
         sections += pictures.of_group(group.records, group.title, group.name)
-    sections += [_runs_section(records), *origins.sections(records)]
-    if evidence.unfinished:
-        sections.append(_unfinished_section(evidence.unfinished))
+    sections += [_runs_section(records), *_account_sections(records, evidence), *origins.sections(records)]
     sections.append(Section("How to read these numbers", [Bullets(_method_lines(groups))]))
     used = "record.json and predictions of each run" if evidence.predictions else "record.json of each run alone"
     return Page(
@@ -127,8 +125,7 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
             sections[i] = dataclasses.replace(each, blocks=[*each.blocks, table])
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
-    if evidence.unfinished:
-        sections.append(_unfinished_section(evidence.unfinished))
+    sections += _account_sections([record], evidence)
     if said := group.advice:
         sections.insert(0, Section(ADVICE_TITLE, [Text(said)]))
     return dataclasses.replace(found, sections=sections)
@@ -172,7 +169,8 @@ def _runs_section(records: Sequence[RunRecord]) -> Section:
         main = words.main_result(r)
         value = formats.quality(r.metric, words.metric_value(main, r.metric))
         quality = f"{words.role_name(main.role)} {value} {formats.metric_name(r.metric)}" if main else MISSING
-        cost = [formats.duration(r.duration_s), number(r.cpu_s), formats.energy(r.energy_j), r.energy_label]
+        label = f"{r.energy_label}, machine shared" if r.contended else r.energy_label
+        cost = [formats.duration(r.duration_s), number(r.cpu_s), formats.energy(r.energy_j), label]
         data = ", ".join(dict.fromkeys(s.name for s in r.sources if s.kind == "dataset"))
         rows.append(
             [r.run_id, r.recipe, data, words.plain(r.config.get("seed")), quality, *cost, r.environment.processor]
@@ -198,6 +196,41 @@ def _apart_section(groups: Sequence[Group]) -> Section:
     columns = tuple(range(1, len(differing) + 2))
     table = Table(caption="What differs", head=["Group", "runs", *differing], rows=rows, text_columns=columns)
     return Section("Why they are not ranked together", [table])
+
+
+def _account_sections(records: Sequence[RunRecord], evidence: Evidence) -> list[Section]:
+    """What the records themselves do not tell of costs: which runs shared a machine, and which left no record."""
+    found = []
+    if shared := [(r, names) for r in records if (names := evidence.beside.get(r.run_id))]:
+        found.append(_shared_section(shared))
+    if evidence.unfinished:
+        found.append(_unfinished_section(evidence.unfinished))
+    return found
+
+
+def _shared_section(shared: Sequence[tuple[RunRecord, Sequence[str]]]) -> Section:
+    """Runs of a sweep that were on one machine at the same time."""
+    rows: list[Row] = [
+        [r.run_id, MISSING if r.energy_j is None else "of all that ran there", _first_names(names)]
+        for r, names in shared[:MAX_ROWS]
+    ]
+    table = Table(
+        caption="Runs that shared a machine",
+        head=["Run", "its joules are", "cells that ran beside it"],
+        rows=rows,
+        text_columns=(1, 2),
+        note=cut_note(len(shared), len(rows)),
+    )
+    lead = (
+        "Cells of the sweep ran on one machine at the same time. One of them measured the joules of all; the others "
+        "have none. Neither joules nor times of these runs are ranked; their quality is."
+    )
+    return Section("Who shared a machine", [Text(lead), table])
+
+
+def _first_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _unfinished_section(unfinished: Sequence[Unfinished]) -> Section:

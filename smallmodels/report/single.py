@@ -428,9 +428,19 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         f"Validation {name} starts at {formats.quality(record.metric, shown_ys[0])} after {number(xs[0])} {axis} and "
         f"is best, {formats.quality(record.metric, shown_ys[best])}, after {number(xs[best])} {axis}."
     )
-    figure = figures.curve(
-        xs,
-        ys,
+    series = figures.Series(
+        label="",
+        xs=xs,
+        ys=ys,
+        says=alt,
+        marked=best,
+        values_say=[
+            f"{name} {formats.quality(record.metric, y)} after {number(x)} {axis}{', the best' * (i == best)}"
+            for i, (x, y) in enumerate(zip(xs, shown_ys, strict=True))
+        ],
+    )
+    figure = figures.curves(
+        [series],
         x_label=f"{axis} of training",
         y_label=f"validation {name}",
         percent=formats.is_share(record.metric),

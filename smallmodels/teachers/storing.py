@@ -35,7 +35,6 @@ from smallmodels.teachers.signals import (
 Stored: TypeAlias = npt.NDArray[Any]
 """Values of a teacher: float32 rows, or packed bytes."""
 
-ENTRY = "entry.json"
 _ROWS_PER_SHARD = 4096
 _TARGET_ROWS_PER_SHARD = 256
 """Rows of a few hundred tokens each, of some 130 bytes."""
@@ -376,7 +375,7 @@ class _Pass:
         found = self._read_entry()
         content = found or {"shards": {}, "parts": []}
         if found is None and any(_SHARD.fullmatch(path.name) for path in self.folder.glob("*")):
-            self._tell(ENTRY, "so all of the signal is computed again")
+            self._tell(entries.ENTRY, "so all of the signal is computed again")
         numbers = range(self.num_shards)
         kept = [number for number in numbers if self._read_shard(number, content["shards"]) is not None]
         self._tell_damage(content["shards"], kept)
@@ -479,21 +478,21 @@ class _Pass:
     def _read_entry(self) -> dict[str, Any] | None:
         """What `entry.json` says; None if it is missing or damaged."""
         try:
-            content: dict[str, Any] = files.read_json(self.folder / ENTRY)
+            content: dict[str, Any] = files.read_json(self.folder / entries.ENTRY)
             digest = content.pop("sha256")
             whole = digest == files.sha256_json(content)
         except (DamagedError, KeyError, TypeError, AttributeError, ValueError):
             return None
         if whole and files.sha256_json(content["key"]) != files.sha256_json(self.key):
             raise DamagedError(
-                f"{self.folder / ENTRY} should be of this entry, but is of another, so files were swapped or copied: "
-                "delete that folder to store the signal again"
+                f"{self.folder / entries.ENTRY} should be of this entry, but is of another, so files were swapped or "
+                "copied: delete that folder to store the signal again"
             )
         return content if whole else None
 
     def _write_entry(self) -> None:
         content = {"key": self.key, "shards": self.listed, "parts": self.bill.to_json()}
-        files.write_json(self.folder / ENTRY, {"sha256": files.sha256_json(content), **content})
+        files.write_json(self.folder / entries.ENTRY, {"sha256": files.sha256_json(content), **content})
 
     def _tell_damage(self, listed: Mapping[str, str], kept: Collection[int]) -> None:
         for number in range(self.num_shards):
@@ -524,7 +523,7 @@ class _Pass:
         """Remove the entry: its rows are of no use without those that are refused."""
         self.listed = {}
         self._remove_others()
-        (self.folder / ENTRY).unlink()
+        (self.folder / entries.ENTRY).unlink()
         with suppress(OSError):  # somebody else put something there
             self.folder.rmdir()
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from smallmodels import entries, files, models, training
+from smallmodels import entries, files, models, training, trials
 from smallmodels.data.splits import Split
 from smallmodels.errors import BudgetError, DamagedError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.teachers import addresses
-from smallmodels.teachers.storing import ENTRY
 
 
 def fine_tune(
@@ -75,7 +74,7 @@ def fine_tune(
             files.check_manifest(folder)
         except DamagedError:
             return None
-        if owed := entries.Bill(files.read_json(folder / ENTRY)["parts"], context).settle():
+        if owed := entries.Bill(files.read_json(folder / entries.ENTRY)["parts"], context).settle():
             context.event("cache", "fine-tuned teacher read back", key=folder.name, **owed)
         return TextModel.load(folder / "model")
 
@@ -88,8 +87,11 @@ def fine_tune(
         with entries.writing(folder), files.atomic_folder(folder) as temporary:
             tuned.save(temporary / "model")
             bill.note()
-            files.write_json(temporary / ENTRY, {"key": key, "parts": bill.to_json()})
-        return TextModel.load(folder / "model")
+            files.write_json(temporary / entries.ENTRY, {"key": key, "parts": bill.to_json()})
+        made = TextModel.load(folder / "model")
+        if trial := trials.current():
+            trial.made(made.weights_sha256(), folder)
+        return made
 
     return entries.read_or_build(folder, read, build, context)
 
@@ -133,4 +135,4 @@ def _holds_foreign_files(folder: Path) -> bool:
         listed = files.read_json(folder / files.MANIFEST)["files"]
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         return bool(names - set(listed) - {files.MANIFEST})
-    return bool({path.name for path in folder.iterdir()} - {ENTRY, files.MANIFEST, "model"})
+    return bool({path.name for path in folder.iterdir()} - {entries.ENTRY, files.MANIFEST, "model"})
