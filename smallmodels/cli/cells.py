@@ -12,7 +12,7 @@ from typing import Any
 
 from smallmodels import configs, preflight, records
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.flags import parse_flags
+from smallmodels.cli.flags import SWEPT_OPTIONS, RunOptions, parse_flags
 from smallmodels.cli.recipes import Recipe, load_recipe
 from smallmodels.errors import InputError, PolicyError
 
@@ -45,19 +45,20 @@ def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> 
 
     Raises: InputError that names the recipe and the axis.
     """
-    known = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
+    options = {leaf.name: leaf for leaf in configs.leaves(RunOptions) if leaf.name in SWEPT_OPTIONS}
+    known = options | {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
     for axis in values:
         if axis not in known:
             hint = configs.suggestion(axis, known) or f": `smallmodels run {recipe.path} --help` lists what it has"
             raise InputError(f"the axis {axis} should be a setting of {recipe.name}, but is none{hint}")
     try:
-        changes, _ = parse_flags(recipe, flags)
+        changes, chosen = parse_flags(recipe, flags)
         config = configs.replace(recipe.Config(), changes)
         configs.require_finite(config)
     except InputError as error:
         raise InputError(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
     for axis, value in values.items():
-        if records.to_json(configs.get(config, known[axis].path)) != value:
+        if records.to_json(configs.get(chosen if axis in options else config, known[axis].path)) != value:
             expected = configs.describe(known[axis].kind)
             raise InputError(f"the axis {axis} should be {expected} for {recipe.name}, got {json.dumps(value)}")
     return config
