@@ -37,8 +37,8 @@ class Settings:
     num_threads: int | None
     """Of the processor; None until it is known."""
     inference_protocol: records.InferenceProtocol | None
-    """How the cost of a use is measured, where the run is no smoke run; None is `indicative`, or that of the run that is
-    resumed."""
+    """How the cost of a use is measured, where the run is no smoke run; None is `indicative`, or that of the run that
+    is resumed."""
     country: str | None
     carbon_intensity: float | None
     choices: dict[str, Any]
@@ -93,9 +93,7 @@ class Settings:
 
     def _take_over_protocol(self, before: records.InferenceProtocol) -> None:
         if self.inference_protocol not in (None, before):
-            raise InputError(
-                f"the run began with --inference-protocol {before} and has to keep it: leave the flag out"
-            )
+            raise InputError(f"the run began with --inference-protocol {before} and has to keep it: leave the flag out")
         self.inference_protocol = before
 
     @property

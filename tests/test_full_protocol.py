@@ -124,6 +124,7 @@ def test_full_protocol_stops_between_two_windows():
         measure({"tfidf": Contender(Sleeper())}, context=Context(should_stop=lambda: True))
 
 
+@pytest.mark.slow
 def test_new_process_answers_a_text(tiny_model_folder):
     pairs = Split("test", ["0"], ["my card"], seconds=["your bank"])
     seconds = start_up.start_up_s(embedder(tiny_model_folder), pairs, 1, FP32, NO_CONTEXT)
@@ -148,7 +149,7 @@ class Config:
 
 class Student:
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "weights.bin").write_bytes(b"0")
 
 

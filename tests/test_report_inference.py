@@ -89,7 +89,11 @@ def test_page_of_a_run_shows_each_shape_once_with_all_its_kinds_of_use() -> None
     }  # fmt: skip
     assert table.note == "Of the same shape, so measured once: Labels only, Untrained student: as Student."
     start = tables_of(page)["Size and start"]
-    assert [row[2:] for row in start.rows] == [["–", "in this run"], ["4.20\u00a0s", "in this run"], ["–", "in this run"]]
+    assert [row[2:] for row in start.rows] == [
+        ["–", "in this run"],
+        ["4.20\u00a0s", "in this run"],
+        ["–", "in this run"],
+    ]
 
 
 def test_page_of_a_run_names_the_run_that_measured_for_it() -> None:

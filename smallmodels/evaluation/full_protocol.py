@@ -249,9 +249,7 @@ def _take_in_turn(series: Sequence[_Series], context: Context, shares: Mapping[s
         context.progress(number + 1, num_rounds)
 
 
-def _inference(
-    model: Any, compute: Compute, series: Sequence[_Series], start_s: float | None
-) -> records.Inference:
+def _inference(model: Any, compute: Compute, series: Sequence[_Series], start_s: float | None) -> records.Inference:
     """The line of a record: latency of one typical text, and what a use costs in the best batch."""
     typical = [each for each in series if each.texts == "typical" and each.compute is compute]
     one, best = typical[0], typical[-1]

@@ -56,7 +56,7 @@ class Windows:
 
     @property
     def rates(self) -> dict[str, Any]:
-        """Texts per second, and joules (None if any is unknown) and CPU-seconds of 1,000 texts, as records name them."""
+        """Texts per second; joules (None if any is unknown) and CPU-seconds of 1,000 texts; as records name them."""
         examples = sum(w.num_examples for w in self.windows)
         joules = records.whole_sum(w.energy_j for w in self.windows)
         return {

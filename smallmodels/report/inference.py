@@ -23,7 +23,7 @@ CSV_HEAD = (
 )
 _LEAD = (
     "The full protocol: after a warm-up, windows of all models and kinds that a run measures, in turn, tokenising "
-    "included. Short and long texts are the shortest and the longest tenth of those that were measured; the batch beside "
+    "included. Short and long texts are the shortest and the longest tenth of the texts; the batch beside "
     "1 is the one that gave the most typical texts per second. p50 and p95 are of one call with a whole batch."
 )
 _START_NOTE = (
