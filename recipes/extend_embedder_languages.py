@@ -154,7 +154,6 @@ def main(config: Config, run: Run) -> None:
             evaluation.language_costs,
             model,
             {language: replace(split, seconds=None) for language, split in tests.items()},
-            protocol="smoke" if run.smoke else "indicative",
             compute=compute,
         )
         results = evaluation.with_group_rows(results, role, costs)

@@ -185,10 +185,7 @@ def main(config: Config, run: Run) -> None:
     result = run.phase(
         "evaluate", evaluation.evaluate_classifiers, contenders, splits.test, splits.label_names, compute=compute
     )
-    protocol = "smoke" if run.smoke else "indicative"
-    costs = run.phase(
-        "inference", evaluation.measure_inference, contenders, splits.test, protocol=protocol, compute=compute
-    )
+    costs = run.phase("inference", evaluation.measure_inference, contenders, splits.test, compute=compute)
     run.finish(
         student,
         title=f"{config.num_layers}-layer text classifier for {splits.source.name}, distilled from "

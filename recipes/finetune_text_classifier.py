@@ -133,7 +133,6 @@ def main(config: Config, run: Run) -> None:
         evaluation.measure_inference,
         contenders,
         splits.test,
-        protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
     if adapter is not None and untrained is base:  # a base without some of its layers is nowhere to be had

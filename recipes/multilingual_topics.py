@@ -88,7 +88,6 @@ def main(config: Config, run: Run) -> None:
         evaluation.language_costs,
         done.student,
         data.by_language(splits.test),
-        protocol="smoke" if run.smoke else "indicative",
         compute=done.compute,
     )
     results = evaluation.with_group_rows(done.evaluation.results, "student", costs)

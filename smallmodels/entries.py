@@ -188,6 +188,30 @@ class Part:
     """What it counted in that time, see `Counts`; empty before the first note."""
 
 
+class Share:
+    """What a phase spends on one of several entries that it makes in turns.
+
+    Args:
+        context: Of the phase.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.spent = EnergyReading()
+        self.work = dict.fromkeys(_work(context.counts), 0.0)
+        self._context = context
+
+    @contextlib.contextmanager
+    def paying(self) -> Iterator[None]:
+        """Count what the block spends, and the work that it does."""
+        before, work = _clock(self._context), _work(self._context.counts)
+        try:
+            yield
+        finally:
+            self.spent += _clock(self._context) - before
+            now = _work(self._context.counts)
+            self.work = {name: done + now[name] - work[name] for name, done in self.work.items()}
+
+
 class Bill:
     """What an entry cost, in one part for each phase that paid for it.
 
@@ -225,9 +249,13 @@ class Bill:
     def note(self) -> None:
         """Bring the own part up to date."""
         assert self._own is not None, "a bill is begun before it is noted"
-        self._own.spent = (self._context.energy() or _process_clock()) - self._own.began
+        self._own.spent = _clock(self._context) - self._own.began
         work = _work(self._context.counts)
         self._own.work = {name: value - self._work_before[name] for name, value in work.items()}
+
+    def charge(self, share: Share) -> None:
+        """Pay for an entry that was made in turns with others, instead of `begin` and `note`."""
+        self.parts.append(Part(self._payer, EnergyReading(), share.spent, share.work))
 
     def settle(self) -> dict[str, Any]:
         """Owe what others paid, and count the work that this phase did before it was interrupted.
@@ -287,6 +315,11 @@ def _payers_of(run: Path) -> Iterator[str]:
 def _work(counts: Counts) -> dict[str, float]:
     names = ("num_examples", "num_tokens", "num_processed_tokens", "num_operations")
     return {name: getattr(counts, name) or 0 for name in names}
+
+
+def _clock(context: Context) -> EnergyReading:
+    """What the phase has spent so far."""
+    return context.energy() or _process_clock()
 
 
 def _process_clock() -> EnergyReading:

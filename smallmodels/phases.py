@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smallmodels.energy import EnergyReading
+from smallmodels.records import InferenceProtocol
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -76,6 +77,14 @@ class Context:
     """True once the user asked the run to stop; save and raise `RunInterruptedError` at the next safe point."""
     rules: Rules = field(default_factory=Rules)
     counts: Counts = field(default_factory=Counts)
+    inference_protocol: InferenceProtocol = "indicative"
+    """How the cost of a use is to be measured."""
+    run_id: str | None = None
+    """None outside a run."""
+    fingerprint: Callable[[], str] = lambda: ""
+    """Of the machine and the software, as records have it; empty outside a run."""
+    is_contended: Callable[[], bool] = lambda: False
+    """True once another run or foreign load has shared the machine."""
 
 
 NO_CONTEXT = Context()

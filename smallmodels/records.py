@@ -204,6 +204,35 @@ class InferenceWindow:
     cpu_s: float
 
 
+InferenceProtocol = Literal["indicative", "full", "smoke"]
+"""How the cost of a use was measured; `smallmodels.evaluation` says what each means."""
+
+TextsKind = Literal["typical", "short", "long"]
+"""Texts spread over a split, those of its shortest tenth, those of its longest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceVariant:
+    """Uses of a model on texts of one kind, in one number format, so many at once."""
+
+    texts: TextsKind
+    mean_characters: float
+    mean_tokens: float | None
+    """As the model cuts them, special tokens included; None for a model that has no such tokens."""
+    number_format: str
+    batch_size: int
+    latency_p50_s: float
+    """Of a call with so many texts, median."""
+    latency_p95_s: float
+    throughput_per_s: float
+    energy_j_per_1000: float | None
+    cpu_s_per_1000: float
+    label: EnergyLabel
+    num_windows: int
+    duration_s: float
+    """Of all windows together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inference:
     """What one use of a role's model costs."""
@@ -223,9 +252,16 @@ class Inference:
     label: EnergyLabel
     windows: list[InferenceWindow]
     number_format: str
-    protocol: Literal["indicative", "full", "smoke"]
+    protocol: InferenceProtocol
     measured_as: str | None = None
     """Role whose measurement this is: models of one shape cost the same, so one of them is measured."""
+    measured_in: str | None = None
+    """Id of the run that measured it, where this one found a model of the same shape in the cache."""
+    start_up_s: float | None = None
+    """From the start of a new process until it has imported the library, loaded the saved model and answered a text,
+    median; None where that was not measured, as in all protocols but `full`."""
+    variants: list[InferenceVariant] = field(default_factory=list)
+    """The same for one text and for the best batch, typical, short and long texts, and number formats; `full` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

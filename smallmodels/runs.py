@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from smallmodels import (
     checkpoints,
     energy,
+    environment,
     files,
     finishing,
     kept,
@@ -74,6 +75,8 @@ class Run:
         number_format: `auto`, `bf16`, `fp16` or `fp32`, for `run.compute` likewise; `auto` is replaced by what the
             phase `setup` measured.
         num_threads: Of the processor, for `run.compute` likewise; None is one for each core.
+        inference_protocol: How the cost of a use is measured (see `evaluation.measure_inference`); None is
+            `indicative`, or that of the run that is resumed. A smoke run takes one window.
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
@@ -102,6 +105,7 @@ class Run:
         device: str | None = None,
         number_format: str | None = None,
         num_threads: int | None = None,
+        inference_protocol: Literal["indicative", "full"] | None = None,
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
@@ -113,6 +117,10 @@ class Run:
     ) -> None:
         if log_with is not None:
             trackers.require_installed(log_with)
+        if smoke and inference_protocol == "full":
+            raise InputError(
+                "a smoke run takes one window of each model, --inference-protocol full ten: leave one of the two out"
+            )
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
         self.resumed = resume
@@ -123,6 +131,7 @@ class Run:
             device=device or "auto",
             number_format=number_format or "auto",
             num_threads=num_threads,
+            inference_protocol=inference_protocol,
             country=country,
             carbon_intensity=carbon_intensity,
             choices=dict(choices or {}),
@@ -410,7 +419,16 @@ class Run:
                 trained=functools.partial(self._note_training, name),
             ),
             counts=counts,
+            inference_protocol=self._settings.protocol,
+            run_id=self._settings.run_id,
+            fingerprint=self._fingerprint,
+            is_contended=lambda: self.meter.contended,
         )
+
+    def _fingerprint(self) -> str:
+        """Of the machine and the software, as the record will have it."""
+        found = environment.environment(energy_labels=self.meter.labels, tracking_mode=self.meter.tracking_mode)
+        return found.fingerprint
 
     # Limits
 
@@ -723,6 +741,7 @@ class Run:
     ) -> None:
         self._require_not_stopped()
         self._note_idle_acceptance()
+        self._note_idle_protocol(about["inference"])
         with self.meter.phase("export"):
             self.keep(MODEL_NAME, student)
             if predictions is not None:
@@ -751,6 +770,13 @@ class Run:
         if idle := licenses.without_effect(self._settings.accepted_licenses, self._sources):
             self.event(
                 "licence", f"no source of this run comes under {', '.join(idle)}: --accept-license had no effect"
+            )
+
+    def _note_idle_protocol(self, inference: Sequence[records.Inference]) -> None:
+        """Say that the full protocol was asked for and nothing was measured by it."""
+        if self._settings.protocol == "full" and not any(use.protocol == "full" for use in inference):
+            self.event(
+                "inference", "the recipe measures no use of a model this way: --inference-protocol full had no effect"
             )
 
 

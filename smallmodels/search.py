@@ -324,7 +324,6 @@ class _Search:
             evaluation.measure_inference,
             contenders,
             self.splits.test,
-            protocol="smoke" if self.run.smoke else "indicative",
             compute=self.compute,
         )
         assert best.student is not None

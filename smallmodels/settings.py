@@ -20,6 +20,8 @@ _KEYS = (
 
 COMMIT_OF, FILES_OF = "commit of", "files of"
 """How the names of choices begin that say which model or data set a name stood for, and what was in it."""
+_USUAL_PROTOCOL: records.InferenceProtocol = "indicative"
+"""Of the inference of runs that do not say."""
 _CHANGE_NO_BIT = frozenset({"num_workers"})
 """Settings that may be others when a run goes on."""
 
@@ -34,6 +36,9 @@ class Settings:
     number_format: str
     num_threads: int | None
     """Of the processor; None until it is known."""
+    inference_protocol: records.InferenceProtocol | None
+    """How the cost of a use is measured, where the run is no smoke run; None is `indicative`, or that of the run that
+    is resumed."""
     country: str | None
     carbon_intensity: float | None
     choices: dict[str, Any]
@@ -76,6 +81,7 @@ class Settings:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"the run began with {flag} {before} and has to keep it: leave the flag out")
             setattr(self, name, before)
+        self._take_over_protocol(past.get("inference_protocol", _USUAL_PROTOCOL))
         if self.sweep is not None and records.to_json(self.sweep) != past.get("sweep"):
             raise InputError("the run began under another --sweep or none and has to keep that: leave the flag out")
         self.sweep = records.from_json(records.Declaration, past["sweep"]) if past.get("sweep") else None
@@ -84,6 +90,16 @@ class Settings:
         self.choices = past["choices"]
         accepted = past.get("accepted_licenses", [])
         self.accepted_licenses = [*accepted, *(i for i in self.accepted_licenses if i not in accepted)]
+
+    def _take_over_protocol(self, before: records.InferenceProtocol) -> None:
+        if self.inference_protocol not in (None, before):
+            raise InputError(f"the run began with --inference-protocol {before} and has to keep it: leave the flag out")
+        self.inference_protocol = before
+
+    @property
+    def protocol(self) -> records.InferenceProtocol:
+        """How the cost of a use is measured."""
+        return "smoke" if self.smoke else self.inference_protocol or _USUAL_PROTOCOL
 
 
 def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
@@ -105,6 +121,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "device": settings.device,
         "number_format": settings.number_format,
         "num_threads": settings.num_threads,
+        "inference_protocol": settings.inference_protocol or _USUAL_PROTOCOL,
         "country": settings.country,
         "carbon_intensity": settings.carbon_intensity,
         "versions": environment.versions(),

@@ -77,7 +77,8 @@ class Sweep:
     recipes: tuple[str, ...]
     """Names of shipped recipes, or files: absolute, or relative to the folder above that of the sweep's own file."""
     axes: Mapping[str, tuple[Any, ...]]
-    """Values of settings that all recipes have, by the name of the flag with underscores: `learning_rate`, `seed`."""
+    """Values of settings that all recipes have, by the name of the flag with underscores: `learning_rate`, `seed`; or
+    `inference_protocol`, which is an option of the run."""
     metric: str
     """Ranks, higher being better: a key of the metrics in the results of every recipe."""
     margin: float

@@ -76,7 +76,9 @@ def run(tmp_path_factory, own, tiny_model_folder):
     with pytest.MonkeyPatch.context() as patch:
         short = functools.partial(evaluation.measure_inference, window_s=0.05)
         for module in (evaluation, evaluation.groups):
-            patch.setattr(module, "measure_inference", lambda *_, window_s=0, **options: short(*_, **options))
+            patch.setattr(
+                module, "measure_inference", lambda *_, window_s=0, context, **o: short(*_, context=context, **o)
+            )
 
         def of(name, file, *flags):
             if (name, file) not in done:

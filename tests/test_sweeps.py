@@ -21,6 +21,7 @@ from test_runs import finish, metric, result
 from smallmodels import cli, energy, entries, files, folders, records, settings, sweeps
 from smallmodels.cli import cells, forecasts, gathering, sweep, workers
 from smallmodels.cli.flags import parse_flags
+from smallmodels.cli.request import read_request
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError, TrainingError
 from smallmodels.runs import Run
 from smallmodels.sweeps import Cell, Sweep
@@ -202,6 +203,7 @@ def test_folder_name_is_readable_and_never_shared_or_too_long():
         ({"temperatur": 1.0}, "the axis temperatur should be a setting of a, but is none: did you mean temperature?"),
         ({"zzz": 1.0}, "the axis zzz should be a setting of a, but is none: `smallmodels run recipes/a.py --help`"),
         ({"device": "cpu"}, "the axis device should be a setting of a, but is none"),
+        ({"inference_protocol": "smoke"}, "--inference-protocol should be one of indicative, full, got smoke"),
         ({"temperature": "2.0"}, 'the axis temperature should be a number for a, got "2.0"'),
         ({"seed": "x"}, "a cannot run with seed x: --seed should be a whole number, got x"),
         ({"seed": 1.5}, "a cannot run with seed 1.5: --seed should be a whole number, got 1.5"),
@@ -225,6 +227,13 @@ def test_sweep_may_accept_licences_for_its_runs(bench):
         cells._config(
             cli.load_recipe("recipes/a.py"), {"accept_license": "x"}, Cell("a", {"accept_license": "x"}).flags
         )
+
+
+def test_protocol_of_inference_is_an_axis_though_no_setting_of_a_recipe(bench):
+    values = {"inference_protocol": "full", "seed": 1}
+    cell = Cell("a", values)
+    assert cells._config(cli.load_recipe("recipes/a.py"), values, cell.flags).seed == 1
+    assert read_request(["recipes/a.py", *cell.flags], None).options.inference_protocol == "full"
 
 
 def test_unknown_axis_stops_the_sweep_before_anything_runs(bench, capfd):
@@ -382,6 +391,8 @@ def test_configs_that_differ_in_the_seed_alone_have_one_key():
     assert key == forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 1})
     assert key != forecasts.config_key(Path("a.py"), {"temperature": 2.0, "seed": 0})
     assert key != forecasts.config_key(Path("b.py"), {"temperature": 1.0, "seed": 0})
+    full = {"inference_protocol": "full"}
+    assert key != forecasts.config_key(Path("a.py"), {"temperature": 1.0, "seed": 0}, full)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,9 @@ from typing import Any
 
 from smallmodels import configs, preflight, records
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.flags import RunOptions, parse_flags
+from smallmodels.cli.flags import SWEPT_OPTIONS, RunOptions, parse_flags
 from smallmodels.cli.recipes import Recipe, load_recipe
 from smallmodels.errors import InputError, PolicyError
-
-RUN_OPTIONS = ("accept_license",)
-"""Options of a run that a sweep may set like an axis: they change nothing that its runs are compared by."""
 
 
 def _check() -> int:
@@ -49,23 +46,21 @@ def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> 
 
     Raises: InputError that names the recipe and the axis.
     """
-    known = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
-    options = {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(RunOptions)}
-    options = {name: options[name] for name in RUN_OPTIONS}
+    options = {leaf.name: leaf for leaf in configs.leaves(RunOptions) if leaf.name in SWEPT_OPTIONS}
+    known = options | {leaf.flag.replace("-", "_"): leaf for leaf in configs.leaves(recipe.Config)}
     for axis in values:
-        if axis not in known and axis not in options:
+        if axis not in known:
             hint = configs.suggestion(axis, known) or f": `smallmodels run {recipe.path} --help` lists what it has"
             raise InputError(f"the axis {axis} should be a setting of {recipe.name}, but is none{hint}")
     try:
-        changes, asked = parse_flags(recipe, flags)
+        changes, chosen = parse_flags(recipe, flags)
         config = configs.replace(recipe.Config(), changes)
         configs.require_finite(config)
     except InputError as error:
         raise InputError(f"{recipe.name} cannot run with {_place(values)}: {error}") from error
     for axis, value in values.items():
-        leaf, holder = (known[axis], config) if axis in known else (options[axis], asked)
-        if records.to_json(configs.get(holder, leaf.path)) != value:
-            expected = configs.describe(leaf.kind)
+        if records.to_json(configs.get(chosen if axis in options else config, known[axis].path)) != value:
+            expected = configs.describe(known[axis].kind)
             raise InputError(f"the axis {axis} should be {expected} for {recipe.name}, got {json.dumps(value)}")
     return config
 

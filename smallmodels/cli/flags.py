@@ -18,6 +18,10 @@ SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-lay
 """Short names of flags, for every recipe that has the long one."""
 
 
+SWEPT_OPTIONS = frozenset({"accept_license", "inference_protocol"})
+"""Options of a run that a sweep may have as an axis, beside the settings of its recipes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What is asked of the run, not of the recipe."""
@@ -38,6 +42,9 @@ class RunOptions:
     """Of matrix products; auto measures what is fast here."""
     num_threads: int | None = None
     """Of the processor; one for each core if left out."""
+    inference_protocol: Literal["indicative", "full"] = "indicative"
+    """How the cost of a use is measured: full takes ten windows of five seconds for each shape of model, with short and
+    long texts, number formats and start-up beside them, minutes in all; only these may be ranked."""
     country: str | None = None
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None

@@ -121,12 +121,18 @@ def total(cells: Sequence[CellForecast]) -> Total:
     )
 
 
-def config_key(recipe: Path, config: Any) -> str:
-    """Equal for cells that differ in their seed alone."""
+def config_key(recipe: Path, config: Any, options: Mapping[str, Any] | None = None) -> str:
+    """Equal for cells that differ in their seed alone.
+
+    Args:
+        recipe: Its file.
+        config: As `config.json` holds it.
+        options: Of the run, by the axes that are none of the config.
+    """
     rest = (
         {name: value for name, value in config.items() if name != sweeps.SEED} if isinstance(config, dict) else config
     )
-    return files.sha256_json([str(recipe), rest])
+    return files.sha256_json([str(recipe), rest, dict(options or {})])
 
 
 def from_records(found: Sequence[tuple[Path, records.RunRecord]]) -> CellForecast:

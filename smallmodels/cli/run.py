@@ -134,6 +134,7 @@ def run_options(request: Request) -> dict[str, Any]:
         "device": options.device,
         "number_format": options.number_format,
         "num_threads": options.num_threads,
+        "inference_protocol": options.inference_protocol,
         "country": options.country,
         "carbon_intensity": options.carbon_intensity,
         "choices": request.choices,

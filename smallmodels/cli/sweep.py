@@ -19,6 +19,7 @@ from typing import Any
 
 from smallmodels import configs, files, folders, records, settings, sweeps
 from smallmodels.cli import forecasts, workers
+from smallmodels.cli.flags import SWEPT_OPTIONS
 from smallmodels.cli.forecasts import CellForecast
 from smallmodels.cli.recipes import find_recipe, load_file
 from smallmodels.cli.terminal import plain_console
@@ -64,6 +65,11 @@ class Job:
     def declaration(self) -> Path:
         """The file that tells the runs what the sweep declares."""
         return self.folder / DECLARATION_NAME
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Values of the axes that are options of the run."""
+        return {axis: value for axis, value in self.cell.values.items() if axis in SWEPT_OPTIONS}
 
     def look(self) -> None:
         """See which runs of the cell there are.
@@ -261,7 +267,7 @@ def _foretell(jobs: Sequence[Job]) -> None:
     Raises: SystemExit if a trial fails, which has said why.
     """
     known: dict[str, CellForecast] = {}
-    keys = [forecasts.config_key(job.recipe, job.config) for job in jobs]
+    keys = [forecasts.config_key(job.recipe, job.config, job.options) for job in jobs]
     for key in dict.fromkeys(keys):
         alike = [job for job, own in zip(jobs, keys, strict=True) if own == key]
         done = [(job.finished, job.record) for job in alike if job.finished and job.record]

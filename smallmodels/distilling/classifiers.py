@@ -316,7 +316,6 @@ def distil_classifier(
         evaluation.measure_inference,
         contenders,
         splits.test,
-        protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
     about = {

@@ -105,7 +105,6 @@ def distil_embedder(
         evaluation.measure_inference,
         contenders,
         judge.uses,
-        protocol="smoke" if run.smoke else "indicative",
         compute=compute,
     )
     about = {

@@ -27,7 +27,7 @@ def language_costs(
     model: TextModel,
     splits_by_language: Mapping[str, Split],
     *,
-    protocol: Literal["indicative", "smoke"] = "indicative",
+    protocol: Literal["indicative", "smoke"] | None = None,
     window_s: float = 1.0,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
@@ -37,7 +37,8 @@ def language_costs(
     Args:
         model: Of any kind; costs are those of a use, tokenising included.
         splits_by_language: Typical texts. Only translations of the same texts tell languages apart and not topics.
-        protocol: As in `measure_inference`.
+        protocol: As in `measure_inference`; where the run has `full`, which is for models and not for languages, it is
+            `indicative`.
         window_s: Likewise.
         compute: Device and number format.
         context: Of the run.
@@ -46,6 +47,7 @@ def language_costs(
         `energy_wh_per_1000` (None where unknown) with its `energy_label`, and `cpu_s_per_1000`.
     """
     compute = compute or models.choose_compute()
+    protocol = protocol or ("smoke" if context.inference_protocol == "smoke" else "indicative")
     rows = []
     for language, split in splits_by_language.items():
         (use,) = measure_inference(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from smallmodels import files
 from smallmodels.errors import InputError
 from smallmodels.records import Inference, RunRecord
-from smallmodels.report import figures, formats, learning, several, single, words
+from smallmodels.report import figures, formats, inference, learning, several, single, words
 from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
 from smallmodels.report.page import Page, to_html, to_markdown, writer
 from smallmodels.report.systems import build_cost
@@ -55,7 +55,8 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
         folder: Where to write; made if it is absent.
         evidence: What belongs to them beside the records.
 
-    Returns: The files: `index.html`, `report.md`, `results.csv`, and each picture as SVG and PNG.
+    Returns: The files: `index.html`, `report.md`, `results.csv`, each picture as SVG and PNG, and `inference.csv` where
+        a run has measured inference in detail.
     Raises: InputError if there is no record.
     """
     if not records:
@@ -69,6 +70,9 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
     files.write_text(written[2], _csv(records))
     for panel in page.panels():
         written += figures.write(panel.figure, folder / panel.name, title=panel.alt)
+    if in_detail := inference.csv_rows(records):
+        written.append(folder / "inference.csv")
+        files.write_text(written[-1], _csv_text(inference.CSV_HEAD, in_detail))
     return written
 
 
@@ -80,9 +84,7 @@ def page_of(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> P
 
 def _csv(records: Sequence[RunRecord]) -> str:
     """One line per run, model and metric, unrounded, for other programs."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_CSV_HEAD.split())
+    rows: list[list[object]] = []
     for record in records:
         for result in record.results:
             use = record.inference_of(result.role)
@@ -93,7 +95,15 @@ def _csv(records: Sequence[RunRecord]) -> str:
                 row += [record.energy_j, record.cpu_s, record.energy_label, record.contended, record.smoke]
                 row += [record.environment.fingerprint, record.sweep_id, record.margin, record.environment.num_threads]
                 row += [build_cost(record, result.role, unit, teacher=False, caches=False) for unit in ("J", "CPU-s")]
-                writer.writerow([formats.csv_cell(value) for value in row])
+                rows.append([*row])
+    return _csv_text(_CSV_HEAD.split(), rows)
+
+
+def _csv_text(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([formats.csv_cell(value) for value in row] for row in rows)
     return out.getvalue()
 
 

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 
 from smallmodels import __version__
 from smallmodels.records import RunRecord
-from smallmodels.report import advice, comparing, formats, fronts, learning, origins, paying, pictures, single, words
+from smallmodels.report import (
+    advice,
+    comparing,
+    formats,
+    fronts,
+    inference,
+    learning,
+    origins,
+    paying,
+    pictures,
+    single,
+    words,
+)
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
 from smallmodels.report.figures import Point
@@ -260,6 +272,8 @@ def _group_sections(group: Group) -> list[Section]:
         table = _systems_table(group.records[0], systems, unit, verdict, what, use=use)
         heading = formats.heading(group.title, f"quality against {heading}")
         sections.append(Section(heading, [Text(_lead(points)), Picture(panels, table)]))
+    in_detail = inference.section_of_group(systems, group.title)
+    sections += [in_detail] if in_detail else []
     learned = learning.section(systems, unit, group.title, group.name)
     shared = paying.shared_section(group.records, unit, group.title)
     paid = paying.sections(group.counted, group.evidence, group.title, f"{group.name}-payback")
@@ -406,7 +420,8 @@ def _method_lines(groups: Sequence[Group]) -> list[str]:
         f"Intervals are Student-t over runs that differ in their seed; a model is ranked from {MIN_SEEDS} seeds on.",
         "Differences between models have intervals over seeds and test items, joined as those of two causes that know "
         "nothing of each other; on the same test items, the bootstrap draws items with what both models did on them.",
-        "Cost of a use is ranked only under the full protocol; an indicative measurement is shown and not ranked.",
+        "Cost of a use is ranked only under the full protocol; an indicative measurement is shown and not ranked. Runs "
+        "with a model of the same shape share one measurement, whose interval is then over its windows.",
     ]
     if any(group.unit == "CPU-s" for group in groups):
         lines.append("Where joules are computed from nominal powers, CPU-seconds are ranked and joules are only shown.")

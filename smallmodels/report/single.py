@@ -7,7 +7,7 @@ from typing import Any
 
 from smallmodels import records
 from smallmodels.records import Inference, Payback, Result, RunRecord, statement_sha256
-from smallmodels.report import details, figures, formats, fronts, words
+from smallmodels.report import details, figures, formats, fronts, inference, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import Block, Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
@@ -36,6 +36,7 @@ def page(record: RunRecord) -> Page:
     sections = [
         _quality_section(record),
         _use_section(record, unit),
+        inference.section_of_run(record),
         _build_section(record, unit),
         _payback_section(record),
         _curve_section(record, unit),
@@ -325,6 +326,8 @@ def _use_section(record: RunRecord, unit: Unit) -> Section | None:
     note = f"Protocol: {', '.join(protocols)}."
     if "indicative" in protocols:
         note += " Three short windows, enough to see a factor of two and not a few per cent."
+    if "full" in protocols:
+        note += " Ten windows of five seconds or more, in the batch that gave the most inputs per second."
     table = Table(
         caption="Cost of 1,000 uses",
         head=[*head, f"{costs[1]} per 1,000 uses", "how joules were obtained", "place in this run"],

@@ -4,6 +4,7 @@ Runs are compared within a group: same task, metric, test rows, machine fingerpr
 it a system is one role of one recipe with one config, and its runs differ in their seed; it is ranked from three on.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.records import Metric, RunRecord, Source, cost_of, goodness
+from smallmodels.records import Inference, Metric, RunRecord, Source, cost_of, goodness
 from smallmodels.report import formats, single, words
 from smallmodels.report.kinds import kinds_of
 from smallmodels.report.words import Unit
@@ -64,8 +65,19 @@ class System:
         return Metric(value=value, low=low, high=high, n=min(m.n for m in known))
 
     def use(self, unit: Unit) -> "Spread | None":
-        """Cost of 1,000 uses."""
-        return _spread(self._by_seed(lambda r: words.use_cost(r.inference_of(self.role), unit)))
+        """Cost of 1,000 uses; where all runs have one measurement, its interval is over the windows of that."""
+        found = _spread(self._by_seed(lambda r: words.use_cost(r.inference_of(self.role), unit)))
+        over_windows = _spread_over_windows(self._one_measurement(), unit)
+        if found is None or over_windows is None or over_windows.low is None or over_windows.high is None:
+            return found
+        half = (over_windows.high - over_windows.low) / 2
+        return dataclasses.replace(found, sd=over_windows.sd, low=found.value - half, high=found.value + half)
+
+    def _one_measurement(self) -> Inference | None:
+        """What all runs have from the same run; None where each has its own, or there is one run."""
+        uses = [(r.run_id, use) for r in self.records if (use := r.inference_of(self.role)) is not None]
+        origins = {use.measured_in or run_id for run_id, use in uses}
+        return uses[0][1] if len(uses) > 1 and len(origins) == 1 else None
 
     def build(self, unit: Unit, *, teacher: bool = True, caches: bool = True) -> "Spread | None":
         """Cost of building it.
@@ -132,6 +144,15 @@ def _spread(values: Mapping[str, float] | None) -> "Spread | None":
     from smallmodels import metrics
 
     return metrics.spread([*values.values()]) if values else None
+
+
+def _spread_over_windows(use: Inference | None, unit: Unit) -> "Spread | None":
+    """Cost of 1,000 uses in each window."""
+    if use is None:
+        return None
+    paid = [(w.energy_j if unit == "J" else w.cpu_s, w.num_examples) for w in use.windows]
+    known = [1000 * cost / count for cost, count in paid if cost is not None and math.isfinite(cost) and count]
+    return _spread({str(i): cost for i, cost in enumerate(known)} if len(known) == len(paid) else None)
 
 
 def seed_of(record: RunRecord) -> str:
