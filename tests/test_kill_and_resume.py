@@ -364,7 +364,7 @@ PLACES = {
         [Point(REPLACE, 1, "train_0", path="value"), Point(REPLACE, 1, "generate_1", path="result")],
     ),
     "evaluation": ("distill", [Point(FORWARD, 3, "evaluate"), Point(FORWARD, 5, "evaluate", after=True)]),
-    "inference": ("distill-dropout", [Point("smallmodels.evaluation.inference:_window", 2, "inference")]),
+    "inference": ("distill-dropout", [Point("smallmodels.evaluation.windows:take_window", 2, "inference")]),
     "model": ("finetune-lora", [Point(REPLACE, 1, FINISH, path="/model"), Point(FSYNC, 2, FINISH, path="model.")]),
     "report": ("distill", [Point("smallmodels.report:run_page", 1, FINISH, after=True)]),
     "lora": ("finetune-lora", [Point(TRAIN_STEP, 5, "train"), Point(SAVE_FILE, 2, "train")]),
@@ -489,7 +489,10 @@ STOPS = {
     "r4-teacher": ("distill", [Point(TRAIN_STEP, 2, "teacher"), Point(REPLACE, 1, "teacher", path="fine-tuned")]),
     "r4-cache": ("distill-dropout", [Point(FORWARD, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "r4-control": ("distill", [Point(TRAIN_STEP, 3, "label_only")]),
-    "r4-evaluation": ("distill", [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation.inference:_window", 1)]),
+    "r4-evaluation": (
+        "distill",
+        [Point(FORWARD, 2, "evaluate"), Point("smallmodels.evaluation.windows:take_window", 1)],
+    ),
     "r4-index": ("quickstart", [Point(TRAIN_STEP, 1, "train"), Point(FORWARD_TEXTS, 1, "index")]),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import small_data
 
 from smallmodels import cli, entries, evaluation, preflight, records, trials
-from smallmodels.evaluation import inference
+from smallmodels.evaluation import inference, windows
 from smallmodels.phases import NO_CONTEXT
 from smallmodels.trials import Cost, Trial
 
@@ -59,10 +59,13 @@ def test_repeated_block_counts_what_is_left_out_inside(trial):
 
 def test_windows_of_inference_are_as_long_as_they_are_told_so_their_cost_is_known():
     window = records.InferenceWindow(duration_s=0.1, num_examples=64, energy_j=None, cpu_s=0.2)
-    left = inference._left_out([0.01] * 5, window, 64, wanted_s=1.0, window_s=0.1, num_windows=3)
-    windows_s, singles_s = 3 * 1.05 - 0.1, 0.5 - 8 * 0.01  # a window ends with a call; at least eight single uses
-    assert left.duration_s == pytest.approx(windows_s + singles_s)
-    assert left.cpu_s == pytest.approx(2 * left.duration_s)
+    tried = windows.Taken(window, "missing", [0.1])
+    of_windows = windows.left_out(tried, 1.0, 3)
+    of_singles = inference._latencies_left_out([0.01] * 5, tried, 1.0, 0.1)
+    assert of_windows.duration_s == pytest.approx(3 * 1.05 - 0.1)  # a window ends with a call
+    assert of_singles.duration_s == pytest.approx(0.5 - 8 * 0.01)  # at least eight single uses
+    assert of_windows.cpu_s == pytest.approx(2 * of_windows.duration_s)
+    assert of_singles.cpu_s == pytest.approx(2 * of_singles.duration_s)
 
 
 def test_outside_of_a_trial_all_work_is_done(trial):

@@ -772,7 +772,8 @@ def make_clone(folder: Path) -> Path:
         (folder / "benchmarks" / "results" / name).mkdir(parents=True)
         records.write_record(folder / "benchmarks" / "results" / name, record)
     speed = f"{readme.SPEED_BEGIN}\n{readme.SPEED_END}"
-    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{speed}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
+    small = f"{readme.SMALL_BEGIN}\n{readme.SMALL_END}"
+    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{small}\n\n{speed}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
     (folder / "README.md").write_text(f"# Before\n\n{results}\n\nAfter\n")
     (folder / "tests").mkdir()
     (folder / "tests" / "faults.md").write_text("# Faults\n")
@@ -785,7 +786,7 @@ def test_readme_results_are_written_from_records(tmp_path: Path) -> None:
     assert readme.main(["--root", str(root)]) == 0
     assert readme.main(["--root", str(root), "--check"]) == 0
     text = (root / "README.md").read_text()
-    assert "No comparison yet." in text
+    assert text.count("Not measured yet.") == 2
     assert text.startswith("# Before\n")
     assert text.endswith("\n\nAfter\n")
     assert "old" not in text
