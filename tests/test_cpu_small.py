@@ -82,6 +82,7 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     text = (tmp_path / cpu_small.TABLE).read_text(encoding="utf-8")
     assert "| Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units |" in text
     assert "3 of 3" in text
+    assert " 9,003 | accuracy | " in text  # on how many texts teacher and student learned
     assert (results / cpu_small.PAGE / "index.html").is_file()
 
 
