@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, TABLE, PAGE = "benchmarks/results/cpu_small", "benchmarks/results/cpu_small.md", "page"
 PICTURE = "kept-and-cost"
 """Name of the picture, within the results."""
+SIMPLE = ("tfidf", "majority", "word_tags")
+"""Roles of models without a network, which a teacher has to beat before a share of its quality means anything."""
 SUMMARY_BEGIN, SUMMARY_END = "<!-- small:begin -->", "<!-- small:end -->"
 """Around what benchmarks/readme.py takes into README.md."""
 
@@ -239,6 +241,8 @@ class Outcome:
         student, teacher = mean(self.values("student")), mean(self.values("teacher"))
         if len(self.runs) < MIN_SEEDS:
             found.append(f"{len(self.runs)} of {MIN_SEEDS} seeds")
+        if any(teacher <= mean(self.values(role)) for role in SIMPLE):  # its share can be had for nothing
+            found.append("a teacher worth learning from")
         if target.points is not None and student < teacher - target.points:
             found.append("points")
         if target.share is not None and student < target.share * teacher:
