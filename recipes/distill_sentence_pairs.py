@@ -2,9 +2,10 @@
 
 Source:    Hinton et al. 2015, arXiv:1503.02531, section 2; both texts in one row as in Devlin et al. 2019,
            arXiv:1810.04805, section 3.
-Run:       smallmodels run distill_sentence_pairs
+Run:       smallmodels run distill_sentence_pairs --accept-license other:stsbenchmark
 Expected:  the record under benchmarks/results/distill_sentence_pairs.
-Licences:  STS-B's parts have licences of their own (see its card), the teacher (all-MiniLM-L6-v2) is Apache-2.0.
+Licences:  the STS benchmark's texts have terms of their own, some for research only, which --accept-license names;
+           the teacher (all-MiniLM-L6-v2) is Apache-2.0.
 """
 
 from dataclasses import dataclass

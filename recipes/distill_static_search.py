@@ -1,4 +1,4 @@
-"""Distil a search model into one vector per token, on the docstrings of your Python: no torch to use it.
+"""Distil a search model into one vector per token, on your Python's docstrings or data of your own: no torch to use it.
 
 Source:    model2vec (token vectors from a sentence encoder); Reimers and Gurevych 2020, arXiv:2004.09813 (embeddings);
            Park et al. 2019, arXiv:1904.05068 (pairs).
@@ -15,7 +15,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
-from smallmodels.data import Batch
+from smallmodels.data import Batch, RetrievalSplits
 from smallmodels.distilling import Judge
 from smallmodels.errors import require
 from smallmodels.evaluation import Contenders, Evaluation
@@ -31,19 +31,31 @@ QUESTIONS = (
     "remove a folder and everything in it",
 )
 
+MAX_QUERIES = 2000
+"""Of validation and of test, where data of one's own have more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What to distil and how."""
 
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Sentence-embedding model with mean pooling: hub id or local folder."""
+    """Sentence-embedding model: hub id or local folder."""
+    dataset: str | None = None
+    """Queries with their documents: hub id, or a local CSV, JSON Lines or Parquet file; without it, Python's
+    docstrings."""
+    dataset_config: str | None = None
+    """Configuration of a hub data set that has several."""
+    query_column: str = "query"
+    """Column with the queries, which are searched for in the documents beside them."""
+    document_column: str = "document"
+    """Column with the document that belongs to each query."""
     dimensions: int = 256
     """Of an embedding; at most the teacher's width."""
     max_length: int = 64
     """Tokens after which a text is cut."""
     max_entries: int | None = None
-    """Use so many functions and classes of each split only."""
+    """Use so many functions and classes, or queries with their documents, of each split only."""
     pair_weight: float = 10.0
     """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.03
@@ -51,7 +63,7 @@ class Config:
     seed: int = 0
     """Of the student's training."""
     split_seed: int = 0
-    """Of which modules are held out."""
+    """Of which modules or documents are held out."""
     train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=5, batch_size=64, weight_decay=0.0)
 
     def __post_init__(self) -> None:
@@ -60,6 +72,7 @@ class Config:
         require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
         require(self.max_entries is None or self.max_entries > 0, "max_entries", "> 0", self.max_entries)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
+        require(self.query_column != self.document_column, "document_column", "another column", self.document_column)
 
 
 SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
@@ -68,8 +81,7 @@ SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_ste
 def main(config: Config, run: Run) -> None:
     """Embed the texts with the teacher once, teach a table of token vectors to do the same, and compare."""
     # 1. Data and teacher
-    (teacher_name,) = run.pin((config.teacher, "model"))
-    splits = run.phase("data", data.load_python_docs, split_seed=config.split_seed, max_entries=config.max_entries)
+    splits, teacher_name = load_data(config, run)
     run.add_source(splits.source)
     teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(splits.train), max_length=config.max_length
@@ -123,17 +135,38 @@ def main(config: Config, run: Run) -> None:
     run.keep("index", index)
     run.finish(
         saved,
-        title=f"Static search model for Python's documentation, distilled from {name}",
+        title=f"Static search model for {splits.source.name}, distilled from {name}",
         margin=config.margin,
-        examples=evaluation.example_answers(done.student, index, QUESTIONS, compute=compute),
+        examples=evaluation.example_answers(done.student, index, () if config.dataset else QUESTIONS, compute=compute),
         languages=splits.languages,
         limits=[
-            "Trained and tested on short English sentences about Python's standard library; "
-            "other topics, longer texts and other languages were not tried.",
+            f"Trained and tested on {splits.source.name}; other topics, longer texts and other languages were not "
+            "tried.",
             "The order of words does not count: who does what to whom is not seen.",
         ],
         **{**done.about, "model": {**done.about["model"], **saved.facts}},
     )
+
+
+def load_data(config: Config, run: Run) -> tuple[RetrievalSplits, str]:
+    """Texts to learn on and to search in, and the teacher's name with its commit."""
+    if config.dataset is None:
+        (teacher_name,) = run.pin((config.teacher, "model"))
+        options = {"split_seed": config.split_seed, "max_entries": config.max_entries}
+        return run.phase("data", data.load_python_docs, **options), teacher_name
+    dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
+    splits = run.phase(
+        "data",
+        data.load_search_pairs,
+        dataset_name,
+        config=config.dataset_config,
+        query_column=config.query_column,
+        document_column=config.document_column,
+        split_seed=config.split_seed,
+        max_train=config.max_entries,
+        max_test=config.max_entries or MAX_QUERIES,
+    )
+    return splits, teacher_name
 
 
 if __name__ == "__main__":

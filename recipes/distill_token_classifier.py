@@ -3,7 +3,7 @@
 Source:    Hinton et al. 2015, arXiv:1503.02531, section 2; the first sub-word speaks for its word, as in Devlin et al.
            2019, arXiv:1810.04805, section 5.3.
 Run:       smallmodels run distill_token_classifier
-Expected:  the record under benchmarks/results/distill_token_classifier.
+Expected:  the records under benchmarks/results/cpu_small/bc5cdr, of which benchmarks/results/cpu_small.md is made.
 Licences:  BC5CDR is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 

@@ -101,6 +101,7 @@ def main(config: Config, run: Run) -> None:
         return students.trim_vocabulary(student, everything.texts) if config.trim_vocabulary else student
 
     small_base = smaller(base)
+    distilling.say_change(run, base, small_base)
     splits = splits.tokenize(embedder.tokenizer, max_length=embedder.max_length)
     everything = everything.tokenize(embedder.tokenizer, max_length=embedder.max_length)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=everything.tokens, **run.compute)

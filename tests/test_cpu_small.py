@@ -42,6 +42,8 @@ def test_target_is_met_by_the_mean_over_three_seeds():
     assert cpu_small.Outcome(cpu_small.TARGETS[0], below).missed() == ["points"]
     assert cpu_small.Outcome(cpu_small.TARGETS[0], [record(0), record(1)]).missed() == ["2 of 3 seeds"]
     assert outcome(num_parameters=7_000_000).missed() == ["parameters"]
+    assert outcome(tfidf=0.91).missed() == []
+    assert outcome(tfidf=0.93).missed() == ["a teacher worth learning from"]
 
 
 def test_target_of_a_share_and_of_speed():
@@ -82,6 +84,7 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     text = (tmp_path / cpu_small.TABLE).read_text(encoding="utf-8")
     assert "| Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units |" in text
     assert "3 of 3" in text
+    assert " 9,003 | accuracy | " in text  # on how many texts teacher and student learned
     assert (results / cpu_small.PAGE / "index.html").is_file()
 
 

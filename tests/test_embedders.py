@@ -441,12 +441,13 @@ def run_distill_embedder(teacher, own_pairs, out, *more):
 
 
 def test_distill_embedder_leaves_a_student_of_fewer_dimensions_that_may_be_cut_off(
-    tiny_model_folder, own_pairs, tmp_path, short_windows
+    tiny_model_folder, own_pairs, tmp_path, capsys, short_windows
 ):
     from sentence_transformers import SentenceTransformer
 
     flags = ["--text-columns", "one", "two", "--dimensions", "8", "--prefixes", "2", "4", "--cosine-weight", "1"]
     folder = run_distill_embedder(tiny_model_folder, own_pairs, tmp_path, *flags)
+    assert "operations per token" in "".join(capsys.readouterr())  # what was done to the student
     record = records.read_record(folder)
     roles = {"teacher", "student", "untrained_student", "projected_teacher", "tfidf"}
     assert {result.role for result in record.results} == {use.role for use in record.inference} == roles
@@ -532,3 +533,28 @@ def test_extend_embedder_languages_has_a_row_for_each_language(hub, hub_home, ti
         assert ["num_bitexts" in row for row in groups] == [False, True, True]
     assert record.languages == ["en", "de", "zh"]
     assert "zh" in (folder / "model" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_extend_embedder_languages_takes_local_files_without_the_hub(
+    tiny_model_folder, own_pairs, tmp_path, monkeypatch, short_windows
+):
+    import socket
+
+    with open(own_pairs[1], encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    for language in ("en", "sw"):
+        words = [[*(f"{language} {text}" for text in row[:2]), row[2]] for row in rows]
+        table(tmp_path / f"{language}.csv", head, words)
+
+    def refuse(*_):
+        raise AssertionError("a run on local files should open no connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    words = ["run", "extend_embedder_languages", "--smoke", "--dataset", str(tmp_path / "{language}.csv"), "--bitexts"]
+    words += ["--languages", "sw", "--teacher", str(tiny_model_folder), "--num-layers", "2"]
+    assert cli.main([*words, "--out", str(tmp_path / "runs")]) == 0
+    (folder,) = (tmp_path / "runs" / "extend_embedder_languages").iterdir()
+    groups = records.read_record(folder).result("student").groups
+    assert [row["group"] for row in groups] == ["en", "sw"]
+    assert all("num_bitexts" not in row for row in groups)

@@ -142,6 +142,9 @@ def test_f1_of_the_record_is_that_of_its_predictions(run):
     # A span is known by its words here and by its place there, which are one where a text has each word once.
     assert record.result("word_tags").metrics["f1"].value == pytest.approx(expected, abs=0.05)
     assert record.result("word_tags").metrics["f1"].value > 0.9
+    strict = record.result("word_tags").metrics["strict_f1"]  # all of its spans begin with B
+    assert strict == record.result("word_tags").metrics["f1"]
+    assert all("strict_f1" in result.metrics for result in record.results)
 
 
 def _bag(cell):

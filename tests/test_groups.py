@@ -57,6 +57,18 @@ def test_language_costs_are_of_each_language_by_the_models_own_tokens(tiny_model
     assert rows[1]["tokens_per_text"] == (3 * 2 + 1 + 30 * (3 + 1)) / 2
     assert rows[1]["tokens_per_word"] == rows[1]["tokens_per_text"] * 2 / (4 + 60)
     assert all(row["cpu_s_per_1000"] > 0 for row in rows)
+    assert [row["unknown_fraction"] for row in rows] == [0, 0]
+
+
+def test_a_script_that_the_tokenizer_cannot_write_is_not_taken_for_a_cheap_one(tiny_model_folder):
+    model = embedder(tiny_model_folder)
+    few = {"am": Split("test", ["a"], ["ሰላም ዓለም"]), "en": Split("test", ["b"], ["good ሰላም"])}
+    rows = evaluation.language_costs(model, few, protocol="smoke", window_s=0.01, compute=FP32)
+    assert [row["tokens_per_word"] for row in rows] == [1, 1]
+    assert [row["unknown_fraction"] for row in rows] == [1, 0.5]
+    table = table_of(rows)
+    assert [row[table.head.index("unknown tokens")] for row in table.rows] == ["100.0\u00a0%", "50.0\u00a0%"]
+    assert "a text is not read" in " ".join(table.notes)
 
 
 def test_language_costs_without_a_meter_are_not_known_and_not_zero(tiny_model_folder):

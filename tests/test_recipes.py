@@ -35,6 +35,14 @@ def test_recipe_says_its_source_how_to_run_it_what_to_expect_and_its_licences(na
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_recipe_names_the_terms_that_its_default_data_need_in_its_command(name):
+    recipe = cli.load_recipe(name)
+    defaults = json.dumps(records.to_json(recipe.Config()))
+    needs = "PhilipMay/stsb_multi_mt" in defaults  # of the defaults the only data without an open licence
+    assert (f"smallmodels run {name} --accept-license other:stsbenchmark" in recipe.doc) == needs
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_recipe_has_flags_that_do_not_clash_and_all_have_help(name):
     leaves = cli.recipe_leaves(cli.load_recipe(name).Config)
     flags = [leaf.flag for leaf in leaves]

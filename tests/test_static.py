@@ -453,3 +453,22 @@ def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(
     capsys.readouterr()
     assert cli.main(["search", str(folder), "split a string at commas"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_search_recipe_takes_queries_and_documents_of_ones_own(tiny_model_folder, tmp_path, short_windows, capsys):
+    rows = texts(120)
+    pairs = "".join(f"{query},{document}\n" for query, document in zip(rows[:60], rows[60:], strict=True))
+    (tmp_path / "own.csv").write_text(f"question,answer\n{pairs}")
+    words = ["run", "distill_static_search", "--smoke", "--teacher", str(tiny_model_folder), "--dimensions", "8"]
+    words += ["--dataset", str(tmp_path / "own.csv"), "--document-column", "answer", "--out", str(tmp_path / "runs")]
+    assert cli.main(words) == 2
+    assert "has no column 'query': choose --query-column" in capsys.readouterr().err.replace("\n", " ")
+    assert cli.main([*words, "--query-column", "question"]) == 0
+    folder = next(
+        path.parent for path in (tmp_path / "runs" / "distill_static_search").glob(f"*/{records.RECORD_NAME}")
+    )
+    record = records.read_record(folder)
+    assert "own.csv" in record.title
+    assert "Python" not in record.title
+    assert not record.examples  # none of a user's own texts

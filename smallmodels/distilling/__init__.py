@@ -26,7 +26,7 @@ from smallmodels.distilling.classifiers import (
     validation_of,
 )
 from smallmodels.distilling.embedders import Judge, distil_embedder, load_embedding_teacher
-from smallmodels.distilling.outcome import Distilled
+from smallmodels.distilling.outcome import Distilled, say_change
 
 __all__ = [
     "STATIC_DIMENSIONS",
@@ -47,6 +47,7 @@ __all__ = [
     "load_embedding_teacher",
     "losses_of",
     "prepare",
+    "say_change",
     "smoke",
     "split_options",
     "static_maker",

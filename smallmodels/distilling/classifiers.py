@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smallmodels import evaluation, models, sources, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
-from smallmodels.distilling.outcome import Distilled
+from smallmodels.distilling.outcome import Distilled, say_change
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, Model, TextModel
@@ -389,7 +389,10 @@ def static_maker(
         centred = vectors - vectors.mean(0)
         vectors = centred @ students.principal_axes(centred, dimensions)
         embedder = students.static_embedder(small, vectors, texts=train.whole_texts)
-        return students.add_classifier(embedder, label_names, hidden_size=head_size, seed=seed)
+        student = students.add_classifier(embedder, label_names, hidden_size=head_size, seed=seed)
+        if prefix:  # once is enough
+            say_change(run, model, student)
+        return student
 
     def as_used(student: Student) -> StaticModel:
         return models.to_numpy(student).in_fp16()
@@ -411,8 +414,7 @@ def _of_layers(
     if config.trim_vocabulary:
         student = students.trim_vocabulary(student, train.whole_texts)
     if prefix:  # once is enough
-        for line in students.describe_change(model, student).splitlines():
-            run.say(line)
+        say_change(run, model, student)
     return student
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from smallmodels import evaluation, models, sources, teachers, training
 from smallmodels.data import Split
-from smallmodels.distilling.outcome import Distilled
+from smallmodels.distilling.outcome import Distilled, say_change
 from smallmodels.evaluation import Contender, Evaluation
 from smallmodels.models import Compute, TextModel
 from smallmodels.runs import Run
@@ -77,6 +77,7 @@ def distil_embedder(
         compared_as: What a student is judged as, where that is not the model that is trained.
         others: Further models to compare, by role.
     """
+    say_change(run, teacher, untrained)
     student = run.phase(
         "train",
         training.fit,

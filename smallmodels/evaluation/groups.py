@@ -44,7 +44,9 @@ def language_costs(
         context: Of the run.
 
     Returns: For each language `group`, `tokens_per_text` and `tokens_per_word` without the tokens around a text,
-        `energy_wh_per_1000` (None where unknown) with its `energy_label`, and `cpu_s_per_1000`.
+        `unknown_fraction`, the share of these that stand for what the tokenizer does not know (a script that it cannot
+        read takes few tokens, all of them alike), `energy_wh_per_1000` (None where unknown) with its `energy_label`,
+        and `cpu_s_per_1000`.
     """
     compute = compute or models.choose_compute()
     protocol = protocol or ("smoke" if context.inference_protocol == "smoke" else "indicative")
@@ -113,9 +115,16 @@ def _merged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _token_counts(model: TextModel, split: Split) -> dict[str, float | None]:
     texts = split.whole_texts
     around = model.tokenizer.num_special_tokens_to_add()
-    num_tokens = int(tokenize(texts, model.tokenizer, max_length=_UNCUT).lengths.sum()) - around * len(texts)
+    tokens = tokenize(texts, model.tokenizer, max_length=_UNCUT)
+    num_tokens = int(tokens.lengths.sum()) - around * len(texts)
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    num_unknown = 0 if unknown is None else int((np.asarray(tokens.ids) == unknown).sum())
     words = sum(map(num_words, texts))
-    return {"tokens_per_text": num_tokens / len(texts), "tokens_per_word": num_tokens / words if words else None}
+    return {
+        "tokens_per_text": num_tokens / len(texts),
+        "tokens_per_word": num_tokens / words if words else None,
+        "unknown_fraction": num_unknown / num_tokens if num_tokens else None,
+    }
 
 
 def num_words(text: str) -> int:

@@ -37,8 +37,9 @@ def evaluate_token_classifiers(
         compute: Device and number format of the models.
         context: Of the run.
 
-    Returns: Results whose agreement is the share of words that get the teacher's tag. A word that a model does not see,
-        because its text is cut, is outside of all spans.
+    Returns: Results whose agreement is the share of words that get the teacher's tag. `strict_f1` counts spans alone
+        whose tags keep the rules of BIO or BIOES. A word that a model does not see, because its text is cut, is outside
+        of all spans.
     """
     compute = compute or models.choose_compute()
     labels = _tags_of(split)
@@ -100,16 +101,20 @@ def _result(
     teacher_W: npt.NDArray[np.int64] | None,
 ) -> records.Result:
     labels = _tags_of(split)
-    scores = metrics.span_scores(predicted_W, labels.values, labels.offsets, tag_names)
+    of_words = predicted_W, labels.values, labels.offsets, tag_names
+    scores = metrics.span_scores(*of_words)
+    measured = {
+        "f1": scores.f1,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        "macro_f1": scores.macro_f1,
+    }
+    if (scheme := metrics.scheme_of(tag_names)) != "IO":  # which has no rule to break
+        measured["strict_f1"] = metrics.span_scores(*of_words, scheme=scheme).f1
     return records.Result(
         role=role,
         split=split.name,
-        metrics={
-            "f1": scores.f1,
-            "precision": scores.precision,
-            "recall": scores.recall,
-            "macro_f1": scores.macro_f1,
-        },
+        metrics=measured,
         per_class=scores.per_type,
         agreement=None if teacher_W is None else metrics.agreement(predicted_W, teacher_W),
         calibration_error=None,

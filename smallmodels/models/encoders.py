@@ -95,7 +95,7 @@ def find_layers(model: nn.Module) -> tuple[nn.Module, str]:
                 return module, name
     raise InputError(
         f"the teacher should keep its {config.num_hidden_layers} layers in one list, but {type(model).__name__} does "
-        "not: choose another encoder"
+        f"not: choose another encoder, such as one of {', '.join(_FAMILIES)}"
     )
 
 

@@ -11,9 +11,15 @@ from smallmodels.report import formats
 _BOUNDS = ("_low", "_high")
 _LABEL = "energy_label"
 _WORDS = "Words are counted as Unicode separates them; where a script has no spaces, each character is one."
+_UNKNOWN = "unknown_fraction"
+_UNKNOWN_WORDS = (
+    "Unknown tokens stand for what the tokenizer cannot write: where they are many, few tokens and little energy mean "
+    "that a text is not read."
+)
 _HEADS = {
     "group": "Group",
     "n": "test items",
+    _UNKNOWN: "unknown tokens",
     "energy_wh_per_1000": "Wh per 1,000 texts",
     "cpu_s_per_1000": "CPU-s per 1,000 texts",
     _LABEL: "joules are",
@@ -42,7 +48,8 @@ def table_of(groups: Sequence[Mapping[str, Any]]) -> GroupTable:
     head = [_head(key, is_modelled) for key in shown]
     rows = [[_cell(row, key) for key in shown] for row in groups]
     text_columns = tuple(i for i, key in enumerate(shown) if i and any(isinstance(row.get(key), str) for row in groups))
-    return GroupTable(head, rows, text_columns, [_WORDS] if any("per_word" in key for key in shown) else [])
+    notes = [_WORDS] if any("per_word" in key for key in shown) else []
+    return GroupTable(head, rows, text_columns, [*notes, _UNKNOWN_WORDS] if _UNKNOWN in shown else notes)
 
 
 def extremes(groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -78,6 +85,8 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
         return formats.clean(value, 80)
     if isinstance(value, int):
         return formats.large(value)
+    if key == _UNKNOWN:
+        return formats.quality("accuracy", value)  # as a percentage
     if "_per_" in key:
         return formats.number(value)
     bounds = formats.interval(key, *(row.get(key + bound) for bound in _BOUNDS))
