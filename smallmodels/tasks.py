@@ -41,6 +41,8 @@ class Task:
     """By role, what makes a baseline of a split and `num_classes`."""
     outputs: Callable[[Splits], Sequence[str]] = lambda splits: splits.label_names
     """Names of a model's outputs."""
+    begin: Callable[[TextModel, Split], None] = lambda model, train: None
+    """Prepares a model with a new head for the labels of train."""
     is_of_words: bool = False
     """Whether each word of a text has a label, and not the text."""
     num_signal_rows: Callable[[Split], int] = len
@@ -88,6 +90,7 @@ LABELS = Task(
         contenders, splits.test, splits.validation, splits.label_names, compute=compute, context=context
     ),
     baselines={"tfidf": baselines.TfidfLabels.fit},
+    begin=lambda model, train: models.begin_at_shares(model, train.labels),
 )
 """Any number of labels for each text."""
 

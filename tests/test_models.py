@@ -551,3 +551,12 @@ def test_describe_says_what_a_record_needs(tiny_model_folder):
     assert "training" not in about
     json.dumps(about, allow_nan=False)
     assert models.describe(classifier(tiny_model_folder), FP32)["loader"] == "AutoModelForSequenceClassification"
+
+
+def test_new_head_for_several_labels_begins_at_their_shares(tiny_model_folder):
+    labels = np.zeros((100, 3))
+    labels[:20, 0], labels[:50, 1] = 1, 1
+    model, _, _ = models.load_classifier(str(tiny_model_folder), ["a", "b", "c"], problem="multi_label_classification")
+    models.begin_at_shares(model, labels)
+    bias = next(p for name, p in model.model.named_parameters() if p.shape == (3,))
+    assert torch.sigmoid(bias).tolist() == pytest.approx([0.203, 0.5, 0.005], abs=1e-3)

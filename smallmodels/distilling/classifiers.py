@@ -168,6 +168,8 @@ def prepare(run: Run, config: Config, task: Task, splits: Splits, *, teacher_nam
         teacher_name, task.outputs(splits), max_length=config.max_length, seed=config.teacher_seed
     )
     run.add_source(fetched.source)
+    if not is_tuned:
+        task.begin(base, splits.train)
     splits = splits.tokenize(base.tokenizer, max_length=base.max_length)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=splits.train.tokens, **run.compute)
     num_classes = len(splits.label_names)
