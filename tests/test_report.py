@@ -782,7 +782,8 @@ def make_clone(folder: Path) -> Path:
         (folder / "benchmarks" / "results" / name).mkdir(parents=True)
         records.write_record(folder / "benchmarks" / "results" / name, record)
     speed = f"{readme.SPEED_BEGIN}\n{readme.SPEED_END}"
-    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{speed}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
+    small = f"{readme.SMALL_BEGIN}\n{readme.SMALL_END}"
+    results = f"{readme.BEGIN}\nold\n{readme.END}\n\n{speed}\n\n{small}\n\n{readme.FAULTS_BEGIN}\n{readme.FAULTS_END}"
     (folder / "README.md").write_text(f"# Before\n\n{results}\n\nAfter\n")
     (folder / "tests").mkdir()
     (folder / "tests" / "faults.md").write_text("# Faults\n")
