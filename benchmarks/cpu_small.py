@@ -271,6 +271,7 @@ class Outcome:
             self.seeds_won,
             formats.large(self.num_parameters),
             formats.number(mean(self.times_as_fast), 2),
+            f"{100 * mean(self.cost_shares):.3g} %" if self.cost_shares else formats.MISSING,
             f"not met: {', '.join(missed)}" if missed else "met",
         ]
 
@@ -281,12 +282,13 @@ def mean(values: Sequence[float]) -> float:
 
 
 def _quality(metric: str, values: Sequence[float]) -> str:
-    """Mean and 95 % Student-t interval."""
+    """Mean, 95 % Student-t interval and number of seeds."""
     if not values:
         return formats.MISSING
     found = metrics.student_t_interval(values)
     shown = formats.quality(metric, found.value)
-    return f"{shown} ({formats.interval(metric, found.low, found.high)})" if found.low is not None else shown
+    bounds = f"{formats.interval(metric, found.low, found.high)}, " if found.low is not None else ""
+    return f"{shown} ({bounds}n {found.n})"
 
 
 HEAD = (
@@ -301,6 +303,7 @@ HEAD = (
     "seeds won",
     "parameters",
     "× as fast",
+    "cost of a use",
     "",
 )
 
@@ -315,9 +318,10 @@ def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord]) -> str:
         "Means over seeds with their 95 % Student-t interval; the teacher is the same for all seeds of a task. Where "
         "*texts learned on* are fewer than the data set has, its teacher is weaker too than it would be with all. "
         "*Seeds won*: in so many the student is better than the same one that learned from labels alone at equal "
-        "cost. *× as fast*: its texts per second over the teacher's."
+        "cost. *× as fast*: its texts per second over the teacher's. *Cost of a use*: its processor time as a share of "
+        "the teacher's."
     )
-    parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 3, 11)))
+    parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 3, 12)))
     parts += [formats.markdown(said) for outcome in outcomes if (said := outcome.did_not_help)]
     parts += [_where(found), SUMMARY_END]
     return "\n\n".join(parts) + "\n"
@@ -352,11 +356,18 @@ def _where(found: Sequence[RunRecord]) -> str:
     total_s, total_cpu_s = sum(r.duration_s for r in found), sum(r.cpu_s for r in found)
     text = (
         f"{len(found)} runs on {'; '.join(machines)}, in {' and '.join(formats_used)}: "
-        f"{formats.duration(total_s)}, {formats.number(total_cpu_s)} CPU-s. Commit {', '.join(commits)}."
+        f"{formats.duration(total_s)}, {formats.number(total_cpu_s)} CPU-s, {_joules(found)}. Commit "
+        f"{', '.join(commits)}."
     )
     if shared := sum(r.contended for r in found):
         text += f" Other work shared the machine in {shared} of them, so that their times and CPU-s are too high."
     return formats.markdown(text, 1000)
+
+
+def _joules(found: Sequence[RunRecord]) -> str:
+    """Of all runs, with how they were obtained."""
+    labels = ", ".join(sorted({r.energy_label for r in found}))
+    return f"{formats.energy(records.whole_sum(r.energy_j for r in found))} (label: {labels})"
 
 
 def sweep_name(record: RunRecord) -> str:

@@ -85,6 +85,9 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     assert "| Banking77, 3 layers, trimmed vocabulary, 1,280 feed-forward units |" in text
     assert "3 of 3" in text
     assert " 9,003 | accuracy | " in text  # on how many texts teacher and student learned
+    assert "91.5 % (91.5–91.5 %, n 3)" in text.replace("\u00a0", " ")
+    assert "| 100 % | met |" in text
+    assert "(label: " in text
     assert (results / cpu_small.PAGE / "index.html").is_file()
 
 

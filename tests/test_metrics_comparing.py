@@ -116,6 +116,22 @@ def test_paired_bootstrap_of_ratios_and_of_f1_uses_the_metric_itself() -> None:
     assert metrics.paired_bootstrap(*items).value == pytest.approx(2.0 - more.sum() / num_bytes.sum())
 
 
+def test_paired_bootstrap_of_rank_correlations_ranks_each_sample() -> None:
+    draw = np.random.default_rng(6)
+    right = draw.normal(size=300)
+    noise = draw.normal(size=300)
+    near, far = right + 0.3 * noise, right + 0.6 * noise
+    ours, theirs = (metrics.spearman_items([each], [right]) for each in (near, far))
+    got = metrics.paired_bootstrap(ours, theirs, n_bootstrap=500)
+    one, two = metrics.spearman(near, right), metrics.spearman(far, right)
+    assert got.value == pytest.approx(one.value - two.value)
+    assert got.low is not None
+    assert 0 < got.low < got.value
+    of_itself = metrics.spearman_items([right], [right])  # 1 in each sample
+    alone = metrics.paired_bootstrap(ours, of_itself, n_bootstrap=2000)
+    assert (alone.low, alone.high) == pytest.approx((one.low - 1, one.high - 1))  # type: ignore[operator]
+
+
 def test_paired_bootstrap_refuses_other_items() -> None:
     with pytest.raises(InputError, match="same test items, got 2 and 3"):
         metrics.paired_bootstrap(metrics.mean_items([[0.0, 1.0]]), metrics.mean_items([[0.0, 1.0, 1.0]]))

@@ -262,6 +262,15 @@ def test_payback_never_is_said_with_its_reason() -> None:
     assert list(fact.notes) == ["The student's quality is not close enough to the teacher's to replace it"]
 
 
+def test_curve_is_drawn_against_joules_too_where_they_are_estimates() -> None:
+    assert classifier_record().curve[0].energy_j is not None
+    panels = {p.name: p.heading for p in single.page(classifier_record()).panels() if p.name.startswith("curve")}
+    assert panels == {
+        "curve": "Validation accuracy against CPU-seconds",
+        "curve-j": "Validation accuracy against estimated joules",
+    }
+
+
 def test_curve_table_is_thinned_and_keeps_the_best_point() -> None:
     base = classifier_record()
     curve = [
@@ -722,6 +731,7 @@ def test_csv_holds_every_metric_unrounded(tmp_path: Path) -> None:
     assert len(rows) == 12
     student = next(r for r in rows if r["role"] == "student" and r["metric"] == "accuracy")
     assert float(student["cpu_s_per_1000"]) == 3.3
+    assert student["number_format"] == counted_record().inference[0].number_format
     assert float(student["build_cpu_s_with_teacher"]) - float(student["build_cpu_s"]) == pytest.approx(1.9 * 96)
 
 

@@ -14,7 +14,7 @@ from test_report import cells, table_of
 from smallmodels import cli, energy, files, finishing, records, report, sweeps
 from smallmodels.cli import gathering
 from smallmodels.records import CurvePoint, Metric, RunRecord
-from smallmodels.report import Evidence, Unfinished, learning, paying, several, systems
+from smallmodels.report import Evidence, Unfinished, items, learning, paying, several, systems
 from smallmodels.report.page import Page, Table, Text
 
 N_ITEMS = 1000
@@ -96,9 +96,12 @@ def verdict(group: several.Group, ours: str, theirs: str) -> str:
 
 
 def advice(page: Page) -> str:
-    section = next(s for s in page.sections if s.title == several.ADVICE_TITLE)
-    assert isinstance(section.blocks[0], Text)
-    return section.blocks[0].text.replace("\u00a0", " ")
+    """Of a page of one run a section, of a comparison what its summary begins with."""
+    for section in page.sections:
+        if section.title == several.ADVICE_TITLE:
+            assert isinstance(section.blocks[0], Text)
+            return section.blocks[0].text.replace("\u00a0", " ")
+    return page.summary.partition(" These ")[0].replace("\u00a0", " ")
 
 
 # --- mean, spread, interval, n ----------------------------------------------------------------------------------------
@@ -210,6 +213,25 @@ def test_paired_items_tell_apart_what_separate_intervals_cannot(tmp_path: Path) 
     assert cells(table, "n items")["Student"] == "1,000 paired"
 
 
+@pytest.mark.parametrize(
+    ("name", "labels", "guesses", "value"),
+    [
+        ("micro_f1", ["joy, love", "", "anger"], ["joy", "", "anger, fear"], 2 * 2 / 6),
+        ("f1", ["drug: aspirin; drug: aspirin", "", "illness: a cold"], ["drug: aspirin", "", "illness: cold"], 2 / 5),
+        ("spearman", [1.0, 2.0, 3.0], [0.1, 0.3, 0.2], 0.5),
+    ],
+)
+def test_labels_spans_and_scores_of_items_are_paired_if_they_give_the_metric_of_the_record(
+    tmp_path, name, labels, guesses, value
+) -> None:
+    path = tmp_path / "predictions.parquet"
+    finishing.save_predictions(path, {"id": ["a", "b", "c"], "label": labels, "student/prediction": guesses})
+    for stated, is_used in ((value, True), (value + 0.01, False)):
+        found = dataclasses.replace(result("student", 0.0, []), metrics={name: metric(stated, 3)})
+        record = classifier_record(metric=name, results=[found], files={path.name: files.sha256_file(path)})
+        assert (items.items_of([(items.read(path, record), record)], "student") is not None) == is_used
+
+
 def test_predictions_that_are_not_those_of_the_record_are_not_used(tmp_path: Path) -> None:
     found, evidence = with_answers(tmp_path, lambda _: {"teacher": range(300), "student": range(340)})
     altered = [dataclasses.replace(found[0], files={"predictions.parquet": "00" * 32}), *found[1:]]
@@ -319,6 +341,12 @@ def test_curves_of_every_run_are_drawn_with_the_levels_in_a_table() -> None:
     panel = next(p for p in page.panels() if p.name == "group1-curve-j")
     assert "a line for each of 3 runs" in panel.alt
     assert [len(mark.touch) for mark in panel.figure.marks()] == [4, 4, 4]
+
+
+def test_curves_without_a_line_are_counted(monkeypatch) -> None:
+    monkeypatch.setattr(learning, "MAX_LINES", 2)
+    said = [b.text for s in several.page(runs()).sections for b in s.blocks if isinstance(b, Text)]
+    assert any("Of 3 runs, the first 2 have a line; the table is of all." in text for text in said)
 
 
 def test_levels_of_a_metric_in_which_less_is_better_lie_above_the_teachers_value() -> None:
@@ -504,6 +532,37 @@ def test_advice_from_one_run_is_a_hint_and_a_smoke_run_gets_none() -> None:
     assert several.ADVICE_TITLE not in {s.title for s in page.sections}
 
 
+def test_advice_is_for_the_cheapest_student_that_is_good_enough() -> None:
+    def with_layers(num_layers: int, quality: float, cost: float) -> list[RunRecord]:
+        return [
+            dataclasses.replace(
+                r,
+                run_id=f"{r.run_id}-{num_layers}",
+                config=r.config | {"num_layers": num_layers},
+                inference=[
+                    dataclasses.replace(i, cpu_s_per_1000=cost * i.cpu_s_per_1000) if i.role == "student" else i
+                    for i in r.inference
+                ],
+            )
+            for r in runs(QUALITIES | {"student": quality}, n_items=10_000_000)
+        ]
+
+    said = advice(several.page([*with_layers(3, 0.921, 1.0), *with_layers(2, 0.917, 0.6)]))
+    assert said.startswith("Distil: the student (num layers 2) is within the margin (1.0 points) of the teacher at 31")
+    assert "cheaper to use than the best, the student (num layers 3)" in said
+    for quality, cost in ((0.905, 0.6), (0.917, 0.999)):  # not good enough; not cheaper beyond chance
+        said = advice(several.page([*with_layers(3, 0.921, 1.0), *with_layers(2, quality, cost)]))
+        assert said.startswith("Distil: the student (num layers 3)")
+
+
+def test_summary_of_several_groups_counts_where_distilling_is_advised() -> None:
+    other = dataclasses.replace(classifier_record().environment, fingerprint="ab" * 32)
+    found = [*runs(n_items=10_000_000), *runs(QUALITIES | {"tfidf": 0.92}, n_items=10_000_000, environment=other)]
+    page = several.page(found)
+    assert page.summary.startswith("Of 2 groups with a student, distilling is advised in 1 and advised against in 1:")
+    assert page.sections[0].title == several.ADVICE_TITLE
+
+
 # --- files and terminal -----------------------------------------------------------------------------------------------
 
 
@@ -581,7 +640,7 @@ def test_compare_prints_the_report_in_80_columns(sweep_folder, capsys) -> None:
     assert cli.main(["compare", *sorted(map(str, sweep_folder.glob("run-*")))]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for said in (several.ADVICE_TITLE, "Against the model that is replaced", "Mean over seeds", "1,000 paired"):
+    for said in ("Do not distil", "Against the model that is replaced", "Mean over seeds", "1,000 paired"):
         assert said in out
     assert "…" not in out
 

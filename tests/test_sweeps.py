@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,16 @@ def test_protocol_of_inference_is_an_axis_though_no_setting_of_a_recipe(bench):
     cell = Cell("a", values)
     assert cells._config(cli.load_recipe("recipes/a.py"), values, cell.flags).seed == 1
     assert read_request(["recipes/a.py", *cell.flags], None).options.inference_protocol == "full"
+
+
+def test_sweep_of_the_readme_has_cells_that_fit_their_recipe(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "SWEEP = " in b)
+    (tmp_path / "layers.py").write_text(block)
+    (found,) = sweep.load_sweeps(tmp_path / "layers.py").values()
+    recipe = cli.load_recipe("distill_text_classifier")
+    configs = [cells._config(recipe, records.to_json(cell.values), cell.flags) for cell in found.cells()]
+    assert len({(c.num_layers, c.temperature, c.seed) for c in configs}) == len(configs) == 12
 
 
 def test_unknown_axis_stops_the_sweep_before_anything_runs(bench, capfd):

@@ -8,7 +8,7 @@ Shapes: R runs of a model, one for each seed; N test items; K sums; S bootstrap 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels.errors import InputError, require
-from smallmodels.metrics.checks import Floats, finite
+from smallmodels.metrics.checks import Floats, finite, finite_pair
 from smallmodels.metrics.f1 import macro_f1_of
 from smallmodels.metrics.intervals import (
     Statistic,
@@ -26,6 +26,7 @@ from smallmodels.metrics.intervals import (
     student_t_interval,
     welch_half_width,
 )
+from smallmodels.metrics.scores import spearman_of
 from smallmodels.records import Metric
 
 Verdict = Literal["better", "indistinguishable", "worse"]
@@ -55,9 +56,9 @@ class Items:
     """What a model did on the items of the test split, in one or more runs."""
 
     rows: Sequence[Floats]
-    """Of each run, shape (N, K): what each item adds to the sums."""
-    statistic: Statistic
-    """Of sums, shape (S, K), to values, shape (S,)."""
+    """Of each run, shape (N, K): what is known of each item."""
+    statistic: Callable[[npt.NDArray[Any], Floats], Floats]
+    """Of how often each item is in each sample, shape (S, N), and the rows of a run, to values, shape (S,)."""
     is_mean: bool
     """Whether it is the mean over items of the first column."""
     _drawn: dict[tuple[int, int], Floats] = field(init=False, default_factory=dict, repr=False)
@@ -72,7 +73,7 @@ class Items:
             ones = np.ones(len(self.rows[0]), dtype=np.int64)
             runs = _distinct(self.rows)
             drawn = [
-                np.mean([self.statistic(sample @ rows) for rows in runs], axis=0)
+                np.mean([self.statistic(sample, rows) for rows in runs], axis=0)
                 for sample in resamples(ones, n_bootstrap, seed)
             ]
             self._drawn[key] = np.concatenate(drawn)
@@ -114,7 +115,7 @@ def mean_items(values: Sequence[npt.ArrayLike]) -> Items:
         values: Of each run, shape (N,).
     """
     rows = [np.stack([finite("values", v), np.ones(len(np.asarray(v)))], axis=1) for v in values]
-    return Items(rows=rows, statistic=_ratio, is_mean=True)
+    return Items(rows=rows, statistic=_of_sums(_ratio), is_mean=True)
 
 
 def ratio_items(numerators: Sequence[npt.ArrayLike], denominators: Sequence[npt.ArrayLike]) -> Items:
@@ -126,7 +127,19 @@ def ratio_items(numerators: Sequence[npt.ArrayLike], denominators: Sequence[npt.
     """
     pairs = zip(numerators, denominators, strict=True)
     rows = [np.stack([finite("numerators", a), finite("denominators", b)], axis=1) for a, b in pairs]
-    return Items(rows=rows, statistic=_ratio, is_mean=False)
+    return Items(rows=rows, statistic=_of_sums(_ratio), is_mean=False)
+
+
+def spearman_items(predictions: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike]) -> Items:
+    """Items of Spearman's correlation, which each sample ranks anew.
+
+    Args:
+        predictions: Of each run, shape (N,).
+        targets: Likewise.
+    """
+    pairs = zip(predictions, targets, strict=True)
+    rows = [np.stack(finite_pair("predictions", a, "targets", b), axis=1) for a, b in pairs]
+    return Items(rows=rows, statistic=lambda counts, row: spearman_of(counts, *row.T), is_mean=False)
 
 
 def macro_f1_items(predictions: Sequence[Sequence[Any]], labels: Sequence[Any]) -> Items:
@@ -144,7 +157,11 @@ def macro_f1_items(predictions: Sequence[Sequence[Any]], labels: Sequence[Any]) 
     def statistic(sums: npt.NDArray[Any]) -> Floats:
         return macro_f1_of(sums[:, : len(classes)], sums[:, len(classes) :])
 
-    return Items(rows=rows, statistic=statistic, is_mean=False)
+    return Items(rows=rows, statistic=_of_sums(statistic), is_mean=False)
+
+
+def _of_sums(statistic: Statistic) -> Callable[[npt.NDArray[Any], Floats], Floats]:
+    return lambda counts, rows: statistic(counts @ rows)
 
 
 def _ratio(sums: npt.NDArray[Any]) -> Floats:
@@ -153,7 +170,7 @@ def _ratio(sums: npt.NDArray[Any]) -> Floats:
 
 def value_of(items: Items) -> float:
     """The metric on all items, averaged over the runs."""
-    return float(np.mean([items.statistic(rows.sum(axis=0)[None, :])[0] for rows in items.rows]))
+    return float(np.mean([items.statistic(np.ones((1, len(rows)), dtype=np.int64), rows)[0] for rows in items.rows]))
 
 
 def paired_bootstrap(ours: Items, theirs: Items, *, n_bootstrap: int = 2000, seed: int = 0) -> Metric:

@@ -104,6 +104,11 @@ def _ranks_of(values: Floats) -> Callable[[Ints], Floats]:
     return ranks
 
 
+def spearman_of(counts: Ints, predictions: Floats, targets: Floats) -> Floats:
+    """Spearman's correlation of each sample, shape (num_samples,), given how often it has each item."""
+    return _weighted(counts, _ranks_of(predictions), _ranks_of(targets))
+
+
 def _weighted(counts: Ints, x_ranks: Callable[[Ints], Floats], y_ranks: Callable[[Ints], Floats]) -> Floats:
     """Spearman's correlation of each sample."""
     x, y = x_ranks(counts), y_ranks(counts)

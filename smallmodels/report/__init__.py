@@ -38,7 +38,7 @@ _CSV_HEAD = (
     "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "
     "batch_size throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
     "build_energy_j_with_teacher build_cpu_s_with_teacher run_energy_j run_cpu_s run_energy_label contended smoke "
-    "fingerprint sweep_id margin num_threads paid_build_energy_j paid_build_cpu_s"
+    "fingerprint sweep_id margin num_threads paid_build_energy_j paid_build_cpu_s number_format max_length"
 )
 
 
@@ -95,7 +95,7 @@ def _csv(records: Sequence[RunRecord]) -> str:
                 row += [record.energy_j, record.cpu_s, record.energy_label, record.contended, record.smoke]
                 row += [record.environment.fingerprint, record.sweep_id, record.margin, record.environment.num_threads]
                 row += [build_cost(record, result.role, unit, teacher=False, caches=False) for unit in ("J", "CPU-s")]
-                rows.append([*row])
+                rows.append([*row, use.number_format if use else None, record.config.get("max_length")])
     return _csv_text(_CSV_HEAD.split(), rows)
 
 

@@ -13,6 +13,10 @@ _NETWORKS = frozenset({"teacher", "untuned_teacher", "student", "untrained_stude
 """Roles that are a network; every other one is a trivial baseline."""
 
 
+UNDECIDED = "Whether to distil is not decided"
+"""How the sentence begins where no margin was declared."""
+
+
 @dataclass(frozen=True)
 class _Case:
     """A student, what it would replace, and all that stands beside them."""
@@ -22,6 +26,8 @@ class _Case:
     comparisons: Comparisons
     unit: Unit
     margin: float
+    instead_of: System | None = None
+    """The best student, where another one is good enough too and cheaper to use."""
 
     def is_within(self, ours: System, theirs: System) -> bool:
         """Whether ours is not worse than theirs by more than the margin: shown from enough seeds, else by value."""
@@ -54,25 +60,45 @@ class _Case:
 
 
 def sentence(comparisons: Comparisons, counted: Sequence[Counted], unit: Unit) -> str:
-    """Whether to distil, of the best student of a group; empty where there is no student or nothing that it replaces.
+    """Whether to distil, of one student of a group; empty where there is no student or nothing that it replaces.
+
+    It is the best one, or the cheapest to use of those that are good enough too and cost less than that beyond chance.
 
     Args:
         comparisons: Of the group.
         counted: Its paybacks.
         unit: Of the cost that is ranked.
     """
-    students = [s for s in comparisons.systems if s.role == "student" and s.quality() is not None]
+    found = [s for s in comparisons.systems if s.role == "student" and s.quality() is not None]
+    students = [s for s in found if not any(r.smoke for r in s.records)]
     pairs = [(s, other) for s in students if (other := replaced_by(s, comparisons.systems)) is not None]
-    if not pairs or any(r.smoke for s in students for r in s.records):
+    if not pairs:
         return ""
     student, reference = max(pairs, key=lambda pair: _goodness(comparisons, *pair))
     if comparisons.margin is None:
         return (
-            "Whether to distil is not decided: no margin was declared before the runs, so nothing says which loss of "
+            f"{UNDECIDED}: no margin was declared before the runs, so nothing says which loss of "
             f"{formats.metric_name(comparisons.metric)} would be small enough."
         )
     case = _Case(student, reference, comparisons, unit, comparisons.margin)
-    return _hedge(student) + _lower_after(_hedge(student), _advice(case, counted))
+    others = [_Case(*pair, comparisons, unit, comparisons.margin, instead_of=student) for pair in pairs]
+    enough = [each for each in others if _is_cheaper(each) and each.is_within(each.student, each.reference)]
+    case = min(enough, key=_use, default=case)
+    return _hedge(case.student) + _lower_after(_hedge(case.student), _advice(case, counted))
+
+
+def _use(case: _Case) -> float:
+    found = case.student.use(case.unit)
+    return found.value if found is not None else float("inf")
+
+
+def _is_cheaper(case: _Case) -> bool:
+    """Whether a use of the student costs less than one of the best; intervals that overlap tell nothing apart."""
+    ours = case.student.use(case.unit)
+    theirs = case.instead_of.use(case.unit) if case.instead_of is not None else None
+    if ours is None or theirs is None:
+        return False
+    return (ours.value if ours.high is None else ours.high) < (theirs.value if theirs.low is None else theirs.low)
 
 
 def _goodness(comparisons: Comparisons, student: System, reference: System) -> float:
@@ -110,6 +136,8 @@ def _advice(case: _Case, counted: Sequence[Counted]) -> str:
         f"{_the(case.student, case)} is within {case.margin_words} of {_the(case.reference, case)}"
         f"{case.share_words(case.student)}"
     )
+    if case.instead_of is not None:
+        good += f", and cheaper to use than the best, {_the(case.instead_of, case)}"
     mine = [each for each in counted if each.system is case.student]
     if not mine:
         return f"Distil for size or speed: {good}; when it pays for itself was not measured."

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ def read(path: Path, record: RunRecord) -> Answers | None:
 def items_of(found: Sequence[tuple[Answers | None, RunRecord]], role: str) -> "Items | None":
     """What a role did on each item in these runs.
 
-    Returns: None where a run has no predictions, the test items differ, the metric is not one of single items or of
-        classes, or its value is not the one of the record.
+    Returns: None where a run has no predictions, the test items differ, the metric is not one that they tell, or its
+        value is not the one of the record.
     """
     from smallmodels import metrics
 
@@ -90,6 +91,12 @@ def _items(answers: Sequence[Answers], role: str) -> "Items | None":
             return metrics.macro_f1_items([[*map(str, g)] for g in guesses], [*map(str, labels[0])])
         pairs = [zip(guess, label, strict=True) for guess, label in zip(guesses, labels, strict=True)]
         return metrics.mean_items([[float(a == b) for a, b in pair] for pair in pairs])
+    if metric in ("micro_f1", "f1") and complete(labels, guesses) and _are((*labels, *guesses), str):
+        pairs = [zip(guess, label, strict=True) for guess, label in zip(guesses, labels, strict=True)]
+        counts = [[_found(metric, guess, label) for guess, label in pair] for pair in pairs]
+        return metrics.ratio_items([[2 * c[0] for c in run] for run in counts], [[c[1] for c in run] for run in counts])
+    if metric == "spearman" and complete(labels, guesses) and _are((*labels, *guesses), float):
+        return metrics.spearman_items(guesses, labels)
     if metric == "exact_match" and complete(right):
         return metrics.mean_items([[float(r) for r in each] for each in right])
     if metric.startswith(("mrr_at_", "recall_at_")) and complete(scores):  # scores are reciprocal ranks
@@ -97,6 +104,21 @@ def _items(answers: Sequence[Answers], role: str) -> "Items | None":
     if metric == "bits_per_byte" and complete(bits, num_bytes):
         return metrics.ratio_items(bits, num_bytes)
     return None
+
+
+def _are(columns: Sequence[Sequence[Any]], kind: type) -> bool:
+    return all(isinstance(value, kind) for column in columns for value in column)
+
+
+def _found(metric: str, guess: str, label: str) -> tuple[int, int]:
+    """How many labels or spans of an item are right, and how many both sides have; as `evaluation` writes them.
+
+    Spans are told apart by their type and words, not by their place. Where that makes a difference, the metric is not
+    the record's, and the items are not used.
+    """
+    between = ", " if metric == "micro_f1" else "; "
+    ours, theirs = (Counter(text.split(between)) if text else Counter[str]() for text in (guess, label))
+    return (ours & theirs).total(), ours.total() + theirs.total()
 
 
 def _of_rank(metric: str, score: float) -> float:

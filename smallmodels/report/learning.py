@@ -146,10 +146,12 @@ def section(systems: Sequence[System], unit: Unit, title: str, name: str) -> Sec
         text_columns=(1,),
         note=" ".join([NOTE.format(split=teacher[1]) if teacher else "", cut_note(len(rows), MAX_ROWS)]).strip(),
     )
+    count = sum(len(curve_of(r, unit)) > 1 for s in main for r in s.records)
+    cut = f" Of {count:,} runs, the first {MAX_LINES} have a line; the table is of all." if count > MAX_LINES else ""
     blocks: list[Block] = [
         Text(
             "Each line is one run. Cost is counted from the start of training; models were chosen by these values, "
-            "not by the test split. The mean over runs is given only where every run reaches the level."
+            f"not by the test split. The mean over runs is given only where every run reaches the level.{cut}"
         ),
         Picture(panels, table),
     ]

@@ -106,8 +106,9 @@ def page(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page
     """What the page of several runs shows."""
     groups = analysed(records, evidence)
     advised = [f"{group.title}{said}" for group in groups if (said := group.advice)]
-    sections = [Section(ADVICE_TITLE, [Bullets(advised) if len(advised) > 1 else Text(advised[0])])] if advised else []
-    if len(groups) > 1:
+    sections: list[Section] = []
+    if len(groups) > 1:  # of one group, the summary says it
+        sections += [Section(ADVICE_TITLE, [Bullets(advised)])] if advised else []
         sections.append(_apart_section(groups))
     for group in groups:
         sections += _group_sections(group)
@@ -147,20 +148,36 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
 
 
 def _summary(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
+    """The answer, and what it rests on."""
+    ranked = sum(not s.not_comparable(use=False) for group in groups for s in group.systems)
+    rank = f"{ranked} models with {MIN_SEEDS} seeds or more are ranked, the others only shown."
+    if not ranked:
+        rank = f"no model has the {MIN_SEEDS} seeds that a ranking needs, so none is named better than another."
     if len(groups) > 1:
-        first = (
+        basis = (
             f"These {len(records)} runs fall into {len(groups)} groups that differ in task, metric, test rows, "
             "machine, threads or in how their joules were obtained, so no number of one group is ranked against one of "
-            "another."
+            f"another; {rank}"
         )
     else:
         name = formats.metric_name(records[0].metric)
-        first = f"These {len(records)} runs share task, test rows and machine, and are compared by {name} and cost."
-    ranked = [s for group in groups for s in group.systems if not s.not_comparable(use=False)]
-    if not ranked:
-        return f"{first} No model has the {MIN_SEEDS} seeds that a ranking needs, so none is named better than another."
+        basis = (
+            f"These {len(records)} runs share task, test rows and machine, and are compared by {name} and cost; {rank}"
+        )
+    return f"{_answer(groups)} {basis}".strip()
+
+
+def _answer(groups: Sequence[Group]) -> str:
+    """Which model to ship, or in how many groups a student is one to ship; empty where nothing is known of it."""
+    advised = [said for group in groups if (said := group.advice)]
+    if len(groups) == 1 or not advised:
+        return "".join(advised)
+    against = sum("o not distil" in said for said in advised)
+    undecided = sum(said.startswith(advice.UNDECIDED) for said in advised)
+    rest = f", and in {undecided} that is not decided" if undecided else ""
     return (
-        f"{first} {len(ranked)} of the models have {MIN_SEEDS} seeds or more and are ranked; the others are only shown."
+        f"Of {len(advised)} groups with a student, distilling is advised in {len(advised) - against - undecided} and "
+        f"advised against in {against}{rest}: the first section says which model to ship in each, and why."
     )
 
 

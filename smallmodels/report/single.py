@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels import records
-from smallmodels.records import Inference, Payback, Result, RunRecord, statement_sha256
+from smallmodels.records import CurvePoint, Inference, Payback, Result, RunRecord, statement_sha256
 from smallmodels.report import details, figures, formats, fronts, inference, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
@@ -421,39 +421,23 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
     if len(points) < 2:
         return None
     joules = [p.energy_j for p in points if p.energy_j is not None]
-    use_joules = unit == "J" and len(joules) == len(points)
-    xs = joules if use_joules else [p.cpu_s for p in points]
-    ys = [p.value for p in points]
-    shown_ys = [records.goodness(record.metric, y) for y in ys]
-    axis, name = _axis("J" if use_joules else "CPU-s"), formats.metric_name(record.metric)
-    best = max(range(len(ys)), key=lambda i: ys[i])
-    alt = (
-        f"Validation {name} starts at {formats.quality(record.metric, shown_ys[0])} after {number(xs[0])} {axis} and "
-        f"is best, {formats.quality(record.metric, shown_ys[best])}, after {number(xs[best])} {axis}."
-    )
-    series = figures.Series(
-        label="",
-        xs=xs,
-        ys=ys,
-        says=alt,
-        marked=best,
-        values_say=[
-            f"{name} {formats.quality(record.metric, y)} after {number(x)} {axis}{', the best' * (i == best)}"
-            for i, (x, y) in enumerate(zip(xs, shown_ys, strict=True))
-        ],
-    )
-    figure = figures.curves(
-        [series],
-        x_label=f"{axis} of training",
-        y_label=f"validation {name}",
-        percent=formats.is_share(record.metric),
-        lower_is_better=record.metric in records.LOWER_IS_BETTER,
-    )
-    panel = Panel(name="curve", heading=f"Validation {name} during training", alt=alt, figure=figure)
+    has_joules = record.energy_j is not None and len(joules) == len(points)
+    name = formats.metric_name(record.metric)
+    best = max(range(len(points)), key=lambda i: points[i].value)
+    panels = []
+    if unit != "J" or not has_joules:
+        panels.append(_curve_panel(record, points, best, "curve", "CPU-s", [p.cpu_s for p in points]))
+    if has_joules:
+        panels.append(_curve_panel(record, points, best, "curve-j" if panels else "curve", "J", joules))
     shown = _spread(len(points), best)
     rows: list[Row] = [
-        [f"{p.step:,}", number(p.cpu_s), number(p.energy_j), formats.quality(record.metric, y)]
-        for p, y in ((points[i], shown_ys[i]) for i in shown)
+        [
+            f"{p.step:,}",
+            number(p.cpu_s),
+            number(p.energy_j),
+            formats.quality(record.metric, records.goodness(record.metric, p.value)),
+        ]
+        for p in (points[i] for i in shown)
     ]
     joules_name = "joules" if record.energy_is_counted else "estimated joules"
     table = Table(
@@ -464,7 +448,39 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         note=cut_note(len(points), len(rows)),
     )
     lead = "Cost is counted from the start of training. The model was chosen by these values, not by the test split."
-    return Section(CURVE_TITLE, [Text(lead), Picture([panel], table, beside=True)])
+    return Section(CURVE_TITLE, [Text(lead), Picture(panels, table, beside=True)])
+
+
+def _curve_panel(
+    record: RunRecord, points: Sequence[CurvePoint], best: int, name: str, unit: Unit, xs: Sequence[float]
+) -> Panel:
+    """Validation against one cost of training, the best point marked."""
+    ys = [p.value for p in points]
+    shown_ys = [records.goodness(record.metric, y) for y in ys]
+    axis, metric = words.cost_name(record, unit), formats.metric_name(record.metric)
+    alt = (
+        f"Validation {metric} starts at {formats.quality(record.metric, shown_ys[0])} after {number(xs[0])} {axis} and "
+        f"is best, {formats.quality(record.metric, shown_ys[best])}, after {number(xs[best])} {axis}."
+    )
+    series = figures.Series(
+        label="",
+        xs=xs,
+        ys=ys,
+        says=alt,
+        marked=best,
+        values_say=[
+            f"{metric} {formats.quality(record.metric, y)} after {number(x)} {axis}{', the best' * (i == best)}"
+            for i, (x, y) in enumerate(zip(xs, shown_ys, strict=True))
+        ],
+    )
+    figure = figures.curves(
+        [series],
+        x_label=f"{axis} of training",
+        y_label=f"validation {metric}",
+        percent=formats.is_share(record.metric),
+        lower_is_better=record.metric in records.LOWER_IS_BETTER,
+    )
+    return Panel(name=name, heading=f"Validation {metric} against {axis}", alt=alt, figure=figure)
 
 
 def _spread(count: int, best: int) -> list[int]:
