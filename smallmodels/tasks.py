@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from smallmodels import baselines, evaluation, losses, models, sources
@@ -58,6 +59,10 @@ def _logits_of_words(model: Model, batch: Batch) -> Tensor:
     return _logits_of_texts(model, batch)[batch.is_target]
 
 
+def _begin_at_shares(model: TextModel, train: Split) -> None:
+    models.begin_at_shares(model, np.asarray(train.labels))
+
+
 def validate_macro_f1(model: TextModel, splits: Splits, compute: models.Compute) -> float:
     """For classes of which one is far more frequent than the others."""
     return evaluation.macro_f1(model, splits.validation, compute=compute)
@@ -90,7 +95,7 @@ LABELS = Task(
         contenders, splits.test, splits.validation, splits.label_names, compute=compute, context=context
     ),
     baselines={"tfidf": baselines.TfidfLabels.fit},
-    begin=lambda model, train: models.begin_at_shares(model, train.labels),
+    begin=_begin_at_shares,
 )
 """Any number of labels for each text."""
 
