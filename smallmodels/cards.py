@@ -329,7 +329,7 @@ def _energy_words(record: RunRecord) -> str:
         said += (
             f" 1,000 uses take {formats.energy(use.energy_j_per_1000)} (label: {use.label}, protocol: {use.protocol})."
         )
-    return " ".join([said, *words.wall_sentences(record)])
+    return " ".join([said, *words.beside_sentences(record)])
 
 
 def _carbon_words(record: RunRecord) -> str:

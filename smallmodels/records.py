@@ -27,6 +27,9 @@ JOURNAL_NAME, METRICS_NAME, PREDICTIONS_NAME = "journal.jsonl", "metrics.jsonl",
 EnergyLabel = Literal["wall", "counter", "sampled", "user", "modelled", "constant", "unknown", "missing"]
 """How a number of joules was obtained; `smallmodels.energy` says what each means."""
 
+IDLE = "idle"
+"""Name of the phase in which the machine is watched while it does nothing."""
+
 COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 

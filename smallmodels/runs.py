@@ -23,6 +23,7 @@ from smallmodels import (
     environment,
     files,
     finishing,
+    idle,
     kept,
     licenses,
     memory,
@@ -34,7 +35,14 @@ from smallmodels import (
     trackers,
 )
 from smallmodels.accounts import Account
-from smallmodels.errors import BudgetError, DamagedError, InputError, PolicyError, RunInterruptedError
+from smallmodels.errors import (
+    BudgetError,
+    DamagedError,
+    InputError,
+    PolicyError,
+    RunInterruptedError,
+    require,
+)
 from smallmodels.folders import RunFolder
 from smallmodels.kept import Kept
 from smallmodels.limits import NO_LIMITS, Limits, Watch
@@ -77,6 +85,8 @@ class Run:
         num_threads: Of the processor, for `run.compute` likewise; None is one for each core.
         inference_protocol: How the cost of a use is measured (see `evaluation.measure_inference`); None is
             `indicative`, or that of the run that is resumed. A smoke run takes one window.
+        idle_seconds: Watch the idle machine for so long before the first phase, as the phase `idle`; 60 is usual. A
+            run that is resumed keeps what it began with.
         country: ISO 3166 code of three letters, for grams of CO2e.
         carbon_intensity: Grams of CO2e per kWh, instead of a country.
         choices: Measured choices of an earlier run that shall be used again.
@@ -106,6 +116,7 @@ class Run:
         number_format: str | None = None,
         num_threads: int | None = None,
         inference_protocol: Literal["indicative", "full"] | None = None,
+        idle_seconds: float | None = None,
         country: str | None = None,
         carbon_intensity: float | None = None,
         choices: Mapping[str, Any] | None = None,
@@ -121,6 +132,7 @@ class Run:
             raise InputError(
                 "a smoke run takes one window of each model, --inference-protocol full ten: leave one of the two out"
             )
+        require(idle_seconds is None or idle_seconds > 0, "idle_seconds", "> 0", idle_seconds)
         energy.carbon(0.0, country=country, intensity_g_per_kwh=carbon_intensity)  # refuses what it does not know
         self.folder = Path(folder)
         self.resumed = resume
@@ -132,6 +144,7 @@ class Run:
             number_format=number_format or "auto",
             num_threads=num_threads,
             inference_protocol=inference_protocol,
+            idle_seconds=idle_seconds,
             country=country,
             carbon_intensity=carbon_intensity,
             choices=dict(choices or {}),
@@ -346,6 +359,8 @@ class Run:
         Raises: RunInterruptedError if the user asked the run to stop.
         """
         assert self._settings.recipe, "tell the run what it runs first: run.begin(recipe, config)"
+        if self._settings.idle_seconds is not None and name != records.IDLE and not self._used_names:
+            self.phase(records.IDLE, idle.rest, self._settings.idle_seconds)
         if not _PHASE_NAME.fullmatch(name) or name in self._used_names:
             raise ValueError(f"a phase's name must be new in the run, of lower-case letters and digits, got {name!r}")
         self._used_names.add(name)

@@ -39,6 +39,8 @@ class Settings:
     inference_protocol: records.InferenceProtocol | None
     """How the cost of a use is measured, where the run is no smoke run; None is `indicative`, or that of the run that
     is resumed."""
+    idle_seconds: float | None
+    """For which the idle machine is watched before the first phase; None not at all."""
     country: str | None
     carbon_intensity: float | None
     choices: dict[str, Any]
@@ -81,6 +83,7 @@ class Settings:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"the run began with {flag} {before} and has to keep it: leave the flag out")
             setattr(self, name, before)
+        self.idle_seconds = past.get("idle_seconds")
         self._take_over_protocol(past.get("inference_protocol", _USUAL_PROTOCOL))
         if self.sweep is not None and records.to_json(self.sweep) != past.get("sweep"):
             raise InputError("the run began under another --sweep or none and has to keep that: leave the flag out")
@@ -122,6 +125,7 @@ def write(folder: Path, settings: Settings, *, file: Path | None) -> None:
         "number_format": settings.number_format,
         "num_threads": settings.num_threads,
         "inference_protocol": settings.inference_protocol or _USUAL_PROTOCOL,
+        "idle_seconds": settings.idle_seconds,
         "country": settings.country,
         "carbon_intensity": settings.carbon_intensity,
         "versions": environment.versions(),

@@ -16,13 +16,22 @@ from typing import Any
 import pytest
 from hostile import MARKUP, Reader, with_attack, with_hostile_classes
 from markdown_it import MarkdownIt
-from sample_records import classifier_record, counted_record, dataset, inference, metric, result, retriever_record
+from sample_records import (
+    classifier_record,
+    counted_record,
+    dataset,
+    inference,
+    metric,
+    phase,
+    result,
+    retriever_record,
+)
 
 from benchmarks import readme
 from smallmodels import records, report
 from smallmodels.errors import InputError
 from smallmodels.records import Metric, Result, RunRecord
-from smallmodels.report import axes, drawing, figures, formats, fronts, labels, png, several, single, svg, words
+from smallmodels.report import axes, drawing, figures, formats, fronts, idling, labels, png, several, single, svg, words
 from smallmodels.report.figures import Point
 from smallmodels.report.page import Page, Picture, Table, Text
 
@@ -661,6 +670,25 @@ def test_several_names_groups_by_their_data_where_each_has_its_own() -> None:
     ]
     found = [s.title for s in several.page([*seeds(3), *others]).sections if "cost of a use" in s.title]
     assert found == [f"{name}: quality against cost of a use" for name in ("PolyAI/banking77", "other/data")]
+
+
+def test_gross_idle_and_net_are_told_and_net_called_meaningless_where_joules_are_modelled() -> None:
+    def plain(text: str) -> str:
+        return " ".join(text.split())
+
+    for make, counted in ((counted_record, True), (classifier_record, False)):
+        base = make()
+        watched = dataclasses.replace(phase("idle", 60.0), energy_j=600.0, label="counter")
+        record = dataclasses.replace(base, phases=[watched, *base.phases], energy_j=10_000.0, duration_s=400.0)
+        found = idling.of(record)
+        assert found is not None
+        assert (found.power_w, found.idle_j, found.net_j) == pytest.approx((10.0, 4000.0, 6000.0))
+        (said,) = words.beside_sentences(record)
+        assert "The idle machine took 10.0 W in 1 min 00 s" in plain(said)
+        assert "idle: net 1.67 Wh." in plain(said)
+        assert ("says nothing here" in said) is not counted
+        assert plain(said) in plain(Reader(report.run_page(record)).text)
+    assert idling.of(classifier_record()) is None
 
 
 def test_several_separates_other_test_rows() -> None:

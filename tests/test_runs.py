@@ -267,6 +267,35 @@ def test_examples_without_room_for_a_completion_are_told_of_and_others_are_not(t
     ]
 
 
+def test_idle_machine_is_watched_before_the_first_phase_and_once(tmp_path):
+    with Run(tmp_path / "r", meter="fake", idle_seconds=0.3) as run:
+        run.begin("toy", Config())
+        run.phase("data", lambda: 1)
+    with Run(tmp_path / "r", meter="fake", resume=True) as run:
+        run.begin("toy", Config())
+        assert run.phase("data", lambda: 2) == 1
+        record = finish(run)
+    assert [phase.name for phase in record.phases if phase.name in ("idle", "data")] == ["idle", "data"]
+    assert 0.3 <= record.phase("idle").duration_s < 5
+
+
+def test_run_that_is_stopped_while_the_machine_is_idle_leaves_no_phase(tmp_path):
+    def stop_at_once():
+        with Run(tmp_path / "r", meter="fake", idle_seconds=60) as run:
+            run.begin("toy", Config())
+            os.kill(os.getpid(), signal.SIGTERM)
+            run.phase("data", lambda: 1)
+
+    with pytest.raises(RunInterruptedError):
+        stop_at_once()
+    assert not [*(tmp_path / "r" / "phases").glob("*")]
+
+
+def test_idle_time_has_to_be_positive(tmp_path):
+    with pytest.raises(InputError, match="idle_seconds must be > 0, got 0"):
+        Run(tmp_path / "r", meter="fake", idle_seconds=0)
+
+
 def test_seeds_make_two_runs_draw_the_same_numbers(tmp_path):
     import random
 

@@ -18,7 +18,7 @@ SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-lay
 """Short names of flags, for every recipe that has the long one."""
 
 
-SWEPT_OPTIONS = frozenset({"accept_license", "inference_protocol"})
+SWEPT_OPTIONS = frozenset({"accept_license", "idle_seconds", "inference_protocol"})
 """Options of a run that a sweep may have as an axis, beside the settings of its recipes."""
 
 
@@ -45,6 +45,8 @@ class RunOptions:
     inference_protocol: Literal["indicative", "full"] = "indicative"
     """How the cost of a use is measured: full takes ten windows of five seconds for each shape of model, with short and
     long texts, number formats and start-up beside them, minutes in all; only these may be ranked."""
+    idle_seconds: float | None = None
+    """Watch the idle machine for so long first, 60 being usual, so that gross and net joules can be told."""
     country: str | None = None
     """Three-letter ISO code, such as FRA: adds grams of CO2e at its average intensity."""
     carbon_intensity: float | None = None

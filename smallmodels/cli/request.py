@@ -147,7 +147,16 @@ def _with_past_options(options: RunOptions, flags: Sequence[str], past: dict[str
         return options
     given = {word.partition("=")[0] for word in flags}
     kept_names = (
-        *("device", "number_format", "num_threads", "inference_protocol", "smoke", "country", "carbon_intensity"),
+        *(
+            "device",
+            "number_format",
+            "num_threads",
+            "inference_protocol",
+            "idle_seconds",
+            "smoke",
+            "country",
+            "carbon_intensity",
+        ),
     )
     names = [name for name in kept_names if past.get(name) is not None]
     if {"--country", "--carbon-intensity"} & given:

@@ -135,6 +135,7 @@ def run_options(request: Request) -> dict[str, Any]:
         "number_format": options.number_format,
         "num_threads": options.num_threads,
         "inference_protocol": options.inference_protocol,
+        "idle_seconds": options.idle_seconds,
         "country": options.country,
         "carbon_intensity": options.carbon_intensity,
         "choices": request.choices,

@@ -71,7 +71,7 @@ def show(record: records.RunRecord, *, phases: bool = False, uses_per_day: float
     console.print()
     console.print(report.terminal_table(record))
     console.print(report.summary(record))
-    for sentence in (*words.stop_sentences(record), *words.wall_sentences(record)):
+    for sentence in (*words.stop_sentences(record), *words.beside_sentences(record)):
         console.print(sentence, markup=False)
     for line in report.further_sentences(record, uses_per_day):
         console.print(line, markup=False)

@@ -58,7 +58,7 @@ def _phases_section(record: RunRecord) -> Section | None:
     blocks: list[Block] = [Picture(panels, table) if panels else table, _work_table(record)]
     if any(p.components for p in record.phases):
         blocks.append(_labels_table(record))
-    blocks += [Text(sentence) for sentence in words.wall_sentences(record)]
+    blocks += [Text(sentence) for sentence in words.beside_sentences(record)]
     if record.carbon is not None:
         blocks.append(Text(words.carbon_words(record.carbon)))
     return Section("Where the cost went", blocks)

@@ -16,7 +16,7 @@ from smallmodels.records import (
     RunRecord,
     Source,
 )
-from smallmodels.report import formats
+from smallmodels.report import formats, idling
 
 Unit = Literal["J", "CPU-s"]
 
@@ -285,6 +285,25 @@ def notices(record: RunRecord) -> list[str]:
     if record.git_dirty:
         found.append("The code had changes that are in no commit, so the commit alone does not repeat the run.")
     return found
+
+
+def beside_sentences(record: RunRecord) -> list[str]:
+    """What stands beside the joules that software saw: those of the idle machine, and those at the wall socket."""
+    return [*_idle_sentences(record), *wall_sentences(record)]
+
+
+def _idle_sentences(record: RunRecord) -> list[str]:
+    """Gross, idle and net; empty where the idle machine was not watched."""
+    if (found := idling.of(record)) is None:
+        return []
+    text = (
+        f"The idle machine took {formats.number(found.power_w)} W in {formats.duration(found.duration_s)} before the "
+        f"run (label: {found.label}). Gross {formats.energy(found.gross_j)}, of which it would have taken "
+        f"{formats.energy(found.idle_j)} idle: net {formats.energy(found.net_j)}."
+    )
+    return [
+        text if found.is_meaningful else f"{text} Both come from a model of the processor, so net says nothing here."
+    ]
 
 
 def wall_sentences(record: RunRecord) -> list[str]:
