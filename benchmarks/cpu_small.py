@@ -388,8 +388,7 @@ def keep(folder: Path, results: Path) -> None:
         record = records.read_record(path)
         if record.smoke or not (name := sweep_name(record)):
             continue
-        cell = path.relative_to(folder).parts[-4]
-        sweeps.keep(path.parent, results / name / cell)
+        sweeps.keep(path.parent, results / name / path.parent.name)
         kept += 1
     if not kept:
         raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
