@@ -58,9 +58,8 @@ def record_of(recipe: str, results: Path) -> RunRecord | None:
     own = results / recipe / records.RECORD_NAME
     if own.is_file():
         return records.read_record(own)
-    cells = [
-        records.read_record(path) for path in sorted(results.glob(f"cpu_small/*/{recipe},*/{records.RECORD_NAME}"))
-    ]
+    paths = sorted(results.glob(f"cpu_small/*/*/{records.RECORD_NAME}"))
+    cells = [record for record in map(records.read_record, paths) if record.recipe == recipe]
     return min(cells, key=lambda record: (len(record.command), int(record.config["seed"])), default=None)
 
 

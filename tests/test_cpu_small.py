@@ -75,7 +75,7 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     with pytest.raises(InputError, match="holds none"):
         cpu_small.keep(tmp_path, tmp_path / "results")
     for seed in range(3):
-        run = tmp_path / "runs" / "banking77" / f"cell,seed={seed}" / "distill_text_classifier" / "utc"
+        run = tmp_path / "runs" / "banking77" / f"cell,seed={seed}" / "distill_text_classifier" / f"utc-s{seed}"
         run.mkdir(parents=True)
         files.write_json(run / records.RECORD_NAME, records.to_json(record(seed)))
     cpu_small.main([str(tmp_path / "runs"), "--root", str(tmp_path)])
