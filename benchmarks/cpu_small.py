@@ -121,7 +121,7 @@ class Target:
         """What is wanted, for the table."""
         wanted = []
         if self.points is not None:
-            wanted.append(f"within {100 * self.points:g} points of the teacher")
+            wanted.append(f"within {100 * self.points:g} point{'s' * (self.points != 0.01)} of the teacher")
         if self.share is not None:
             wanted.append(f"≥ {100 * self.share:g} % of the teacher")
         if self.max_parameters < math.inf:
@@ -323,6 +323,9 @@ def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord]) -> str:
     )
     parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 3, 12)))
     parts += [formats.markdown(said) for outcome in outcomes if (said := outcome.did_not_help)]
+    measured = [outcome.target.about for outcome in outcomes]
+    if others := [target.about for target in TARGETS if target.about not in measured]:
+        parts.append(formats.markdown(f"Not measured: {'; '.join(others)}."))
     parts += [_where(found), SUMMARY_END]
     return "\n\n".join(parts) + "\n"
 

@@ -343,8 +343,9 @@ def _entries(phase: PhaseForecast, built: Sequence[trials.Built]) -> list[EntryF
 
 
 def _deviation(done_s: float, left: Cost) -> float:
-    """Standard deviation of the duration of all work, in seconds."""
-    return math.hypot(DONE_DEVIATION * done_s, LEFT_DEVIATION * left.duration_s, left.deviation_s)
+    """Standard deviation of the duration of all work, in seconds; the machine is slow or fast in both parts alike."""
+    of_the_machine = DONE_DEVIATION * done_s + LEFT_DEVIATION * left.duration_s
+    return math.hypot(of_the_machine, left.deviation_s)
 
 
 def _range(value: float, relative: float) -> Range:

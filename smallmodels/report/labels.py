@@ -42,7 +42,8 @@ def placed(names: Sequence[Name], *, taken: Sequence[Rectangle], frame: Rectangl
     for together in _clusters([name.place for name in names]):
         first = names[together[0]]
         text = " · ".join(clean(names[i].text, _CHARACTERS) for i in together)
-        long = text_width(text)
+        bold = any(names[i].bold for i in together)
+        long = text_width(text, bold=bold)
         choices = []
         for order, (dx, dy, anchor) in enumerate(_PLACES):
             x, y = first.place[0] + dx, first.place[1] + dy
@@ -52,7 +53,7 @@ def placed(names: Sequence[Name], *, taken: Sequence[Rectangle], frame: Rectangl
             choices.append((sum(overlap(box, other) for other in covered) + 20 * lost, order, x, y, anchor, box))
         *_, x, y, anchor, box = min(choices)
         covered.append(box)
-        words.append(Words(x=x, y=y, text=text, anchor=anchor, bold=any(names[i].bold for i in together)))
+        words.append(Words(x=x, y=y, text=text, anchor=anchor, bold=bold))
     return words
 
 
