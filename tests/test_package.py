@@ -156,7 +156,7 @@ GROUPS = (
         "settings",
         "limits",
     },
-    {"phases"},
+    {"phases", "idle"},
     {"entries", "arrays", "static"},
     {"data"},
     {"models", "students", "baselines"},
