@@ -15,6 +15,7 @@ from small_data import FP32, classifier, embedder, texts
 
 from smallmodels import evaluation, files, models, records
 from smallmodels.data.splits import Split
+from smallmodels.energy import machine
 from smallmodels.errors import InputError, RunInterruptedError
 from smallmodels.evaluation import Contender, full_protocol, start_up
 from smallmodels.phases import NO_CONTEXT, Context
@@ -151,6 +152,12 @@ class Student:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "weights.bin").write_bytes(b"0")
+
+
+@pytest.fixture(autouse=True)
+def machine_of_its_own(monkeypatch):
+    """Other tests run at the same time, and what is measured beside them is not kept."""
+    monkeypatch.setattr(machine.SharedMachine, "is_contended", lambda self: False)
 
 
 def run_full(folder, contenders, split=LENGTHS, **options):
