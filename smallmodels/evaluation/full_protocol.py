@@ -23,7 +23,7 @@ from smallmodels import entries, models, records, trials
 from smallmodels.data.splits import Split
 from smallmodels.errors import RunInterruptedError
 from smallmodels.evaluation import kept_costs, start_up, windows
-from smallmodels.evaluation.windows import Taken, Use, Windows
+from smallmodels.evaluation.windows import Use, Windows
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import Context
 
@@ -76,15 +76,10 @@ class _Series:
         self.use = windows.use_of(self.model, self.compute, self.context)
         self.parts = _full_parts(self.split, self.batch_size)
 
-    def take(self, number: int) -> Taken:
+    def take(self, number: int) -> None:
         """One more window; in a trial a short one that stands for all."""
-        trial = trials.current()
-        seconds = self.window_s if trial is None else min(self.window_s, windows.TRIED_WINDOW_S)
-        taken = windows.take_window(self.use, self.parts, number, seconds, self.compute, self.context)
-        self.found.add(taken)
-        if trial is not None:
-            trial.leave_out(windows.left_out(taken, self.window_s, self.num_windows))
-        return taken
+        how = (self.window_s, self.num_windows, self.compute, self.context)
+        self.found.add(windows.take_or_try(self.use, self.parts, number, *how))
 
     def variant(self) -> records.InferenceVariant:
         """What the windows say."""
@@ -192,15 +187,11 @@ def _other_formats(compute: Compute) -> list[Compute]:
 
 def _best_batch(use: Use, split: Split, asked: Asked, compute: Compute, context: Context) -> int:
     """The size that gives the most texts per second; larger ones are not tried once a call takes half a window."""
-    trial, wanted_s = trials.current(), _TRY_FRACTION * asked.window_s
     rates: dict[int, float] = {}
     for size in asked.batch_sizes:
         parts = _full_parts(split, size)
         use(parts[-1])  # the first call of a shape waits for memory and machine code
-        seconds = wanted_s if trial is None else min(wanted_s, windows.TRIED_WINDOW_S)
-        taken = windows.take_window(use, parts, 0, seconds, compute, context)
-        if trial is not None:
-            trial.leave_out(windows.left_out(taken, wanted_s, 1))
+        taken = windows.take_or_try(use, parts, 0, _TRY_FRACTION * asked.window_s, 1, compute, context)
         rates[size] = taken.window.num_examples / taken.window.duration_s
         if max(taken.calls_s) > asked.window_s / 2:
             break

@@ -100,7 +100,7 @@ def _measure_indicatively(
 ) -> dict[str, records.Inference]:
     """Three windows of each model, or one in smoke; in a trial a short one, and what the others would take."""
     trial = trials.current()
-    window_s = wanted_s if trial is None else min(wanted_s, windows.TRIED_WINDOW_S)
+    window_s = windows.tried_s(wanted_s)
     uses = {role: windows.use_of(model, compute, context) for role, model in models_of.items()}
     latencies = {role: _latencies(use, split, compute, seconds=window_s / 2) for role, use in uses.items()}
     found, taken = {role: Windows() for role in uses}, dict[str, Taken]()
@@ -109,12 +109,11 @@ def _measure_indicatively(
     parts = windows.cut(split, batch_size)
     for number in range(num_rounds):  # in turn, so that a machine that slows down slows all of them
         for role, use in uses.items():
-            taken[role] = windows.take_window(use, parts, number, window_s, compute, context)
+            taken[role] = windows.take_or_try(use, parts, number, wanted_s, num_wanted, compute, context)
             found[role].add(taken[role])
         context.progress(number + 1, num_rounds)
     if trial is not None:
         for role in uses:
-            trial.leave_out(windows.left_out(taken[role], wanted_s, num_wanted))
             trial.leave_out(_latencies_left_out(latencies[role], taken[role], wanted_s, window_s))
     return {
         role: records.Inference(

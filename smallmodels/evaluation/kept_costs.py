@@ -15,7 +15,6 @@ from smallmodels.phases import Context
 
 _FORMAT = "1"
 """Of what is kept and how it is measured; raise it when a fix moves the numbers."""
-_ENTRY = "entry.json"
 
 
 def texts_sha256(splits: Iterable[Split]) -> str:
@@ -106,7 +105,7 @@ class KeptCosts:
         try:
             with entries.writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                files.write_json(folder / _ENTRY, {"sha256": files.sha256_json(content), **content})
+                files.write_json(folder / entries.ENTRY, {"sha256": files.sha256_json(content), **content})
         except (InputError, RunInterruptedError) as error:  # the run has its numbers and needs no cache
             self._context.event("cache", f"no other run can take over the cost of a use, because {error}")
 
@@ -116,7 +115,7 @@ class KeptCosts:
     def _read_content(self, model: Any) -> dict[str, Any] | None:
         """What an entry holds; None if there is none, or it is not what was written."""
         key = self._key_of(model)
-        path = entries.address(key, self._cache) / _ENTRY
+        path = entries.address(key, self._cache) / entries.ENTRY
         if not path.exists():
             return None
         try:

@@ -130,6 +130,25 @@ def take_window(
     return Taken(window, spent.label if spent else "missing", calls_s)
 
 
+def take_or_try(
+    use: Use, parts: Sequence[Split], number: int, wanted_s: float, num_windows: int, compute: Compute, context: Context
+) -> Taken:
+    """`take_window`; in a trial a short one, which notes what all windows would take.
+
+    Args: As `take_window`, and `num_windows`: that one stands for so many in a trial.
+    """
+    trial = trials.current()
+    taken = take_window(use, parts, number, tried_s(wanted_s), compute, context)
+    if trial is not None:
+        trial.leave_out(left_out(taken, wanted_s, num_windows))
+    return taken
+
+
+def tried_s(wanted_s: float) -> float:
+    """Shortest window in seconds: what is wanted, or in a trial a short one."""
+    return wanted_s if trials.current() is None else min(wanted_s, TRIED_WINDOW_S)
+
+
 def _difference(before: energy.EnergyReading | None, after: energy.EnergyReading | None) -> energy.EnergyReading | None:
     return after - before if before is not None and after is not None else None
 
