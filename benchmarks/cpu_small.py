@@ -179,15 +179,13 @@ class Outcome:
     target: Target
     runs: Sequence[RunRecord]
 
-    def values(self, role: str) -> list[float]:
-        """The metric of a role, by seed; empty where a run lacks it."""
-        found = [words.metric_value(run.result(role), run.metric) for run in self.runs]
-        known = [value for value in found if value is not None]
-        return known if len(known) == len(found) else []
-
     def system(self, role: str) -> System:
         """A role over the seeds."""
         return System(self.target.about, role, self.runs)
+
+    def values(self, role: str) -> list[float]:
+        """The metric of a role, by seed; empty where a run lacks it."""
+        return [*(self.system(role).values() or {}).values()]
 
     @property
     def seeds_won(self) -> str:
@@ -381,20 +379,10 @@ def sweep_name(record: RunRecord) -> str:
 # Records on disk
 
 
-def keep(folder: Path, results: Path) -> None:
-    """Copy what is kept of the complete runs below a folder.
-
-    Raises: InputError if there is none.
-    """
-    kept = 0
-    for path in sorted(folder.rglob(records.RECORD_NAME)):
-        record = records.read_record(path)
-        if record.smoke or not (name := sweep_name(record)):
-            continue
-        sweeps.keep(path.parent, results / name / path.parent.name)
-        kept += 1
-    if not kept:
-        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
+def kept_name(record: RunRecord, folder: Path) -> str | None:
+    """Of the folder that keeps a run; None of one that is of none of these sweeps."""
+    name = sweep_name(record)
+    return f"{name}/{folder.name}" if name else None
 
 
 def write(root: Path) -> None:
@@ -418,7 +406,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.runs:
-            keep(options.runs, options.root / RESULTS)
+            sweeps.keep_all(options.runs, options.root / RESULTS, kept_name)
         write(options.root)
     except InputError as error:
         print(error, file=sys.stderr)

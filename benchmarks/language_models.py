@@ -233,24 +233,7 @@ def _teacher_words(teacher: RunRecord) -> str:
 # Records on disk
 
 
-def keep(folder: Path, results: Path) -> None:
-    """Copy what is kept of the complete runs below a folder.
-
-    Raises: InputError if there is none.
-    """
-    found = 0
-    for path in sorted(folder.rglob(records.RECORD_NAME)):
-        record = records.read_record(path)
-        name = _name(record)
-        if name is None or record.smoke:
-            continue
-        sweeps.keep(path.parent, results / name)
-        found += 1
-    if not found:
-        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
-
-
-def _name(record: RunRecord) -> str | None:
+def kept_name(record: RunRecord, _folder: Path) -> str | None:
     """Of the folder that keeps a record; None of one that is no part of this benchmark."""
     if record.recipe == "pretrain_language_model":
         return "teacher"
@@ -280,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.runs:
-            keep(options.runs, options.root / RESULTS)
+            sweeps.keep_all(options.runs, options.root / RESULTS, kept_name)
         files.write_text(options.root / TABLE, page(*read(options.root / RESULTS)))
     except InputError as error:
         print(error, file=sys.stderr)

@@ -685,22 +685,7 @@ def keep(folder: Path, results: Path) -> None:
     Raises: InputError if there is none, or two would be the same cell.
     """
     contenders = {name for contest in CONTESTS for name in (contest.ours, contest.peer)}
-    chosen: dict[str, Path] = {}
-    for path in sorted(folder.rglob(records.RECORD_NAME)):
-        record = records.read_record(path)
-        if record.recipe not in contenders or record.smoke:
-            continue
-        name = cell_name(record)
-        if name in chosen:
-            raise InputError(
-                f"there should be one run of {name}, but there are two, in {chosen[name]} and {path.parent}: "
-                "move one away"
-            )
-        chosen[name] = path.parent
-    if not chosen:
-        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
-    for name, run in chosen.items():
-        sweeps.keep(run, results / name)
+    sweeps.keep_all(folder, results, lambda record, _: cell_name(record) if record.recipe in contenders else None)
 
 
 def read_kept(results: Path) -> list[RunRecord]:

@@ -13,7 +13,7 @@ or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs ever
 import itertools
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,7 +78,7 @@ class Sweep:
     """Names of shipped recipes, or files: absolute, or relative to the folder above that of the sweep's own file."""
     axes: Mapping[str, tuple[Any, ...]]
     """Values of settings that all recipes have, by the name of the flag with underscores: `learning_rate`, `seed`; or
-    `inference_protocol`, which is an option of the run."""
+    one of the options of a run that change no result: `accept_license`, `idle_seconds`, `inference_protocol`."""
     metric: str
     """Ranks, higher being better: a key of the metrics in the results of every recipe."""
     margin: float
@@ -201,6 +201,34 @@ def keep(run: Path, target: Path) -> None:
     for name in KEPT_FILES:
         if (run / name).is_file():
             shutil.copyfile(run / name, target / name)
+
+
+def keep_all(folder: Path, results: Path, name_of: Callable[[records.RunRecord, Path], str | None]) -> None:
+    """`keep` every complete run below a folder that is no smoke run and has a name.
+
+    Args:
+        folder: With runs at any depth.
+        results: Folder of what is kept.
+        name_of: Of the folder beneath it for a run, given its record and its own folder; None leaves it out.
+
+    Raises: InputError if there is none, or two have one name; nothing is kept then.
+    """
+    chosen: dict[str, Path] = {}
+    for path in sorted(folder.rglob(records.RECORD_NAME)):
+        record = records.read_record(path)
+        name = None if record.smoke else name_of(record, path.parent)
+        if name is None:
+            continue
+        if name in chosen:
+            raise InputError(
+                f"there should be one run of {name}, but there are two, in {chosen[name]} and {path.parent}: "
+                "move one away"
+            )
+        chosen[name] = path.parent
+    if not chosen:
+        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
+    for name, run in chosen.items():
+        keep(run, results / name)
 
 
 def read_declaration(path: Path) -> records.Declaration:

@@ -6,7 +6,7 @@ import pytest
 import sample_records
 
 from benchmarks import cpu_small, measured
-from smallmodels import files, records
+from smallmodels import files, records, sweeps
 from smallmodels.errors import InputError
 
 QUALITY = {"teacher": 0.92, "student": 0.915, "label_only": 0.90}
@@ -73,7 +73,7 @@ def test_every_target_is_of_a_cell_of_its_sweep():
 
 def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     with pytest.raises(InputError, match="holds none"):
-        cpu_small.keep(tmp_path, tmp_path / "results")
+        sweeps.keep_all(tmp_path, tmp_path / "results", cpu_small.kept_name)
     for seed in range(3):
         run = tmp_path / "runs" / "banking77" / f"cell,seed={seed}" / "distill_text_classifier" / f"utc-s{seed}"
         run.mkdir(parents=True)

@@ -7,7 +7,7 @@ import pytest
 import sample_records
 
 from benchmarks import language_models
-from smallmodels import files, records
+from smallmodels import files, records, sweeps
 from smallmodels.errors import InputError
 
 BITS = {"teacher": 1.5, "student": 1.8, "label_only": 1.9, "untrained_student": 3.2, "unigrams": 2.9}
@@ -67,7 +67,7 @@ def test_verdict_is_over_seeds(gains, words):
 
 def test_records_are_kept_and_read_back_into_a_table(tmp_path):
     with pytest.raises(InputError, match="holds none"):
-        language_models.keep(tmp_path, tmp_path / "results")
+        sweeps.keep_all(tmp_path, tmp_path / "results", language_models.kept_name)
     for seed in (0, 1, 2):
         write(tmp_path / "runs" / str(seed), record(seed))
     write(tmp_path / "runs" / "other", record(max_train=77))  # no part of the benchmark
