@@ -13,6 +13,7 @@ from smallmodels import (
     calibration,
     checkpoints,
     energy,
+    entries,
     environment,
     files,
     licenses,
@@ -33,7 +34,7 @@ _FILES = frozenset(
         records.RECORD_NAME,
     }
 )
-_PHASE_FILES = frozenset({"data.json", "payer.json", "result.json"})
+_PHASE_FILES = frozenset({"data.json", entries.PAYER, "result.json"})
 _PHASE_FOLDERS = frozenset({"value"})
 """What a run writes whole or not at all into its folder and into that of a phase; a test compares them with a run."""
 

@@ -146,18 +146,8 @@ def _with_past_options(options: RunOptions, flags: Sequence[str], past: dict[str
     if past is None or "recipe" not in past:
         return options
     given = {word.partition("=")[0] for word in flags}
-    kept_names = (
-        *(
-            "device",
-            "number_format",
-            "num_threads",
-            "inference_protocol",
-            "idle_seconds",
-            "smoke",
-            "country",
-            "carbon_intensity",
-        ),
-    )
+    kept_names = ["device", "number_format", "num_threads", "inference_protocol", "idle_seconds"]
+    kept_names += ["smoke", "country", "carbon_intensity"]
     names = [name for name in kept_names if past.get(name) is not None]
     if {"--country", "--carbon-intensity"} & given:
         names = [name for name in names if name not in ("country", "carbon_intensity")]

@@ -277,8 +277,9 @@ def controls_table(comparisons: Comparisons, unit: Unit) -> Table | None:
         cost = MISSING if share is None else f"{number(share.value)} times"
         if share is not None and abs(share.value - 1) > EQUAL_COST:
             cost += ", not equal"
-        won = f"{(count := seeds_won(student, control))[0]} of {count[1]}"
-        rows.append([student.label, control.label, cost, won, *_difference_cells(comparisons, student, control)])
+        won, seeds = seeds_won(student, control)
+        of_seeds = f"{won} of {seeds}"
+        rows.append([student.label, control.label, cost, of_seeds, *_difference_cells(comparisons, student, control)])
     if not rows:
         return None
     return Table(

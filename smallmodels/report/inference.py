@@ -62,7 +62,7 @@ def section_of_group(systems: Sequence["System"], title: str) -> Section | None:
     """
     found = ((s.label, [(record.run_id, record.inference_of(s.role)) for record in s.records]) for s in systems)
     is_counted = all(record.energy_is_counted for system in systems for record in system.records)
-    return _section(_merged(found), formats.capital(f"{title}{TITLE}"), is_counted=is_counted, own=None)
+    return _section(_merged(found), f"{title}{TITLE}", is_counted=is_counted, own=None)
 
 
 def _merged(found: Iterable[tuple[str, Sequence[tuple[str, Inference | None]]]]) -> list[_Measured]:
