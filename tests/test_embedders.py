@@ -452,6 +452,8 @@ def test_distill_embedder_leaves_a_student_of_fewer_dimensions_that_may_be_cut_o
     roles = {"teacher", "student", "untrained_student", "projected_teacher", "tfidf"}
     assert {result.role for result in record.results} == {use.role for use in record.inference} == roles
     assert all(result.metrics["spearman"].n == 12 for result in record.results)
+    assert all(result.metrics["mrr_at_10"].n > 12 for result in record.results)  # searches in Python's docstrings
+    assert [s.name for s in record.sources if s.role == "evaluation"][1:] == [data.python_docs.NAME]
     assert [row["group"] for row in record.result("student").groups] == ["first 2 dimensions", "first 4 dimensions"]
     assert record.model["dimensions"] == 8
     ours = models.forward_texts(TextModel.load(folder / "model"), texts(3), compute=FP32)
