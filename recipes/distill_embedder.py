@@ -11,6 +11,9 @@ Licences:  the STS benchmark's texts have terms of their own, some for research 
            teacher's.
 
 Judged on which pairs are alike, and on a search: that of data with queries, else one in the docstrings of your Python.
+A teacher is a transformer whose token vectors are averaged, or the first one taken, with one linear dense layer at
+most; one that pools otherwise, has an activation after that layer, or puts a prompt before every text is refused.
+Prompts that it has for queries or documents alone are not used.
 """
 
 from dataclasses import dataclass, replace

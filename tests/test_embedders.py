@@ -104,6 +104,25 @@ def test_module_that_is_not_ours_is_refused(tiny_model_folder, tmp_path):
         models.load_embedder(str(tmp_path / "model"))
 
 
+def test_prompt_before_every_text_is_refused_and_one_on_request_is_left_out(tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    embedder(tiny_model_folder).save(tmp_path / "model")
+    prompts = {"query": "find the film: ", "document": ""}
+    for default in (None, "document", "query"):
+        theirs = SentenceTransformer(
+            str(tmp_path / "model"), device="cpu", prompts=prompts, default_prompt_name=default
+        )
+        theirs.save(str(tmp_path / str(default)))
+        if default == "query":
+            with pytest.raises(InputError, match=r"should embed texts as they are, but puts 'find the film: ' before"):
+                models.load_embedder(str(tmp_path / "query"))
+        else:
+            ours, _ = models.load_embedder(str(tmp_path / str(default)), max_length=32)
+            expected = theirs.encode(texts(3))
+            np.testing.assert_allclose(models.forward_texts(ours, texts(3), compute=FP32), expected, atol=1e-6)
+
+
 # Fewer dimensions
 
 
