@@ -52,7 +52,7 @@ class Config:
     dataset: str = "PhilipMay/stsb_multi_mt"
     """Texts to learn on: hub id, a local CSV, JSON Lines or Parquet file, or a folder of text files."""
     dataset_config: str | None = "en"
-    """Configuration of a hub data set that has several; none for a local file."""
+    """Configuration of a hub data set that has several; the default goes with the default data set alone."""
     text_columns: tuple[str, ...] = ("sentence1", "sentence2")
     """Columns with texts, each value a text of its own."""
     query_column: str | None = None
@@ -70,7 +70,7 @@ class Config:
     similarity_dataset: str = "PhilipMay/stsb_multi_mt"
     """Pairs of texts with scores, on whose validation split training chooses and on whose test split it is judged."""
     similarity_config: str | None = "en"
-    """Its configuration."""
+    """Its configuration, likewise."""
     max_pairs: int | None = None
     """Test on so many of these pairs, and of Python's functions and classes where these are searched in, only."""
     num_layers: int = 3

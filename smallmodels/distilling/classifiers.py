@@ -32,7 +32,8 @@ class Config:
     dataset: str
     """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
     dataset_config: str | None = None
-    """Configuration of a hub data set that has several, such as a language."""
+    """Configuration of a hub data set that has several, such as a language; a default goes with the default data set
+    alone."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str | None = None
