@@ -90,7 +90,8 @@ class LayersConfig(Config):
     """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
     """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
-    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
+    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts or
+    pairs alone, not for those of words, as distill_token_classifier has them."""
     layer_weight: float = 1.0
     """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
     num_relation_heads: int = 12
