@@ -7,11 +7,18 @@ Expected:  the record under benchmarks/results/distill_embedder, which the table
 Measured:  PhilipMay/stsb_multi_mt: spearman 0.819 (teacher 0.820), one seed, flags as in its record; 2 min 34 s and 164
            CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16, which other work shared.
 Licences:  the STS benchmark's texts have terms of their own, some for research only, which --accept-license names;
-           the teacher (all-MiniLM-L6-v2) is Apache-2.0, and a student inherits its teacher's.
+           Python's docstrings are PSF-2.0; the teacher (all-MiniLM-L6-v2) is Apache-2.0, and a student inherits its
+           teacher's.
+
+Judged on which pairs are alike, and on a search: that of data with queries, else one in the docstrings of your Python.
+A teacher is a transformer whose token vectors are averaged, or the first one taken, with one linear dense layer at
+most; one that pools otherwise, has an activation after that layer, or puts a prompt before every text is refused.
+Prompts that it has for queries or documents alone are not used.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -45,7 +52,7 @@ class Config:
     dataset: str = "PhilipMay/stsb_multi_mt"
     """Texts to learn on: hub id, a local CSV, JSON Lines or Parquet file, or a folder of text files."""
     dataset_config: str | None = "en"
-    """Configuration of a hub data set that has several; none for a local file."""
+    """Configuration of a hub data set that has several; the default goes with the default data set alone."""
     text_columns: tuple[str, ...] = ("sentence1", "sentence2")
     """Columns with texts, each value a text of its own."""
     query_column: str | None = None
@@ -63,9 +70,9 @@ class Config:
     similarity_dataset: str = "PhilipMay/stsb_multi_mt"
     """Pairs of texts with scores, on whose validation split training chooses and on whose test split it is judged."""
     similarity_config: str | None = "en"
-    """Its configuration."""
+    """Its configuration, likewise."""
     max_pairs: int | None = None
-    """Test on so many of these pairs only."""
+    """Test on so many of these pairs, and of Python's functions and classes where these are searched in, only."""
     num_layers: int = 3
     """Layers of the teacher that the student keeps."""
     dimensions: int | None = None
@@ -124,6 +131,7 @@ def main(config: Config, run: Run) -> None:
     held_out = [text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts]
     texts = load_texts(config, run, dataset_name, held_out=held_out)
     run.add_source(texts.source)
+    search = load_search(config, run, texts)
     teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(texts.train), max_length=config.max_length
     )
@@ -161,16 +169,11 @@ def main(config: Config, run: Run) -> None:
         return sum(found[1:], found[0]) / len(found)
 
     def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
-        found = evaluation.evaluate_similarity(
-            contenders, pairs.test, prefixes=config.prefixes, compute=compute, context=context
-        )
-        if isinstance(texts, Sentences):
-            return found
-        search = texts.test.tokenize(teacher.tokenizer, max_length=teacher.max_length)
-        engine = Contender(baselines.TfidfRetriever.fit(search.documents.texts))
-        searched = evaluation.evaluate_retrieval(
-            {**contenders, "tfidf": engine}, search, compute=compute, context=context
-        )
+        how: dict[str, Any] = {"compute": compute, "context": context}
+        found = evaluation.evaluate_similarity(contenders, pairs.test, prefixes=config.prefixes, **how)
+        task = search.test.tokenize(teacher.tokenizer, max_length=teacher.max_length)
+        engine = Contender(baselines.TfidfRetriever.fit(task.documents.texts))
+        searched = evaluation.evaluate_retrieval({**contenders, "tfidf": engine}, task, **how)
         return evaluation.with_metrics_of(found, searched)
 
     done = distilling.distil_embedder(
@@ -204,8 +207,9 @@ def main(config: Config, run: Run) -> None:
         examples=evaluation.example_pairs(done.evaluation, pairs.test, pairs.source),
         languages=texts.languages,
         limits=[
-            f"Learned on texts of {texts.source.name} and judged on pairs of {pairs.source.name}: short texts of a few "
-            "kinds; longer ones, other topics and other languages were not tried."
+            f"Learned on texts of {texts.source.name} and judged on pairs of {pairs.source.name} and searches in "
+            f"{search.source.name}: short texts of a few kinds; longer ones, other topics and other languages were not "
+            "tried."
         ],
         **done.about,
     )
@@ -232,6 +236,16 @@ def load_texts(config: Config, run: Run, name: str, held_out: list[str]) -> Sent
         text_columns=config.text_columns,
         **options,
     )
+
+
+def load_search(config: Config, run: Run, texts: Sentences | RetrievalSplits) -> RetrievalSplits:
+    """What the models search in to be judged: the data themselves where they have queries, else Python's docstrings."""
+    if isinstance(texts, RetrievalSplits):
+        return texts
+    options = {"split_seed": config.split_seed, "max_entries": config.max_pairs}
+    docs = run.phase("search_data", data.load_python_docs, extra_sentences=False, **options)
+    run.add_source(replace(docs.source, role="evaluation"))
+    return docs
 
 
 if __name__ == "__main__":

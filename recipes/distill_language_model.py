@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from smallmodels import cli, data, losses, models, perplexity, students, teachers, training
+from smallmodels import cli, data, distilling, losses, models, perplexity, students, teachers, training
 from smallmodels.data import Batch
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
@@ -179,6 +179,7 @@ def main(config: Config, run: Run) -> None:
             num_heads=config.num_heads,
             seed=config.seed,
         )
+        distilling.say_change(run, teacher, untrained)
     tokens_fit = data.cuts_alike(untrained.tokenizer, teacher.tokenizer)
     if not tokens_fit:
         require_fitting_tokens(config)

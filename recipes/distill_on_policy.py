@@ -35,7 +35,7 @@ class Config:
     dataset: str = "openai/gsm8k"
     """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
     dataset_config: str | None = "main"
-    """Configuration of a hub data set that has several."""
+    """Configuration of a hub data set that has several; the default goes with the default data set alone."""
     prompt_column: str = "question"
     """Column with what the student is asked."""
     completion_column: str = "answer"

@@ -7,6 +7,8 @@ Expected:  the records under benchmarks/results/cpu_small/bc5cdr, of which bench
 Measured:  ghadeermobasher/BC5CDR-Chemical-Disease: F1 0.756 (teacher 0.786, labels alone 0.730), one seed, flags as in
            its record; 9 min 13 s and 947 CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16.
 Licences:  BC5CDR is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
+
+Layers are not compared here: --objective hidden_states and attention_relations are for labels of whole texts.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, evaluation, losses, models, students, training
+from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, training
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
@@ -98,6 +98,11 @@ def main(config: Config, run: Run) -> None:
     tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
     majority = baselines.MajorityClassifier.fit(splits.train, num_classes=num_classes)
     untrained = students.keep_layers(base, config.num_layers) if config.num_layers else base
+    start = untrained.copy()
+    if config.lora_rank:
+        start = students.add_lora(untrained, rank=config.lora_rank, seed=config.seed)
+    if config.num_layers or config.lora_rank:
+        distilling.say_change(run, base, start)
 
     # 2. Train
     def loss_fn(model: Model, batch: Batch) -> Tensor:
@@ -109,7 +114,7 @@ def main(config: Config, run: Run) -> None:
     student, adapter = run.phase(
         "train",
         training.fit_with_adapter,
-        models.add_lora(untrained, rank=config.lora_rank, seed=config.seed) if config.lora_rank else untrained.copy(),
+        start,
         splits.train,
         loss_fn,
         config.train,

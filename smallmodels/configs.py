@@ -91,6 +91,34 @@ def get(config: Any, path: PathInConfig) -> Any:
     return config
 
 
+_CONFIGURATIONS: Mapping[PathInConfig, PathInConfig] = {
+    ("dataset",): ("dataset_config",),
+    ("similarity_dataset",): ("similarity_config",),
+}
+"""Values that name a data set, and those that name its configuration."""
+
+
+def merged(config: Any, *layers: Mapping[PathInConfig, Any]) -> dict[PathInConfig, Any]:
+    """Changes to a config, the later ones over the earlier.
+
+    A layer that names another data set and no configuration takes that of the one before away: it belongs to it.
+    """
+    found: dict[PathInConfig, Any] = {}
+    for changes in layers:
+        for name, own in _CONFIGURATIONS.items():
+            if name in changes and own not in changes and hasattr(config, own[0]):
+                before = found.get(name, get(config, name))
+                if _repository(changes[name]) != _repository(before) and found.get(own, get(config, own)) is not None:
+                    found[own] = None
+        found |= changes
+    return found
+
+
+def _repository(dataset: Any) -> str:
+    """A data set's name without its revision."""
+    return str(dataset).partition("@")[0]
+
+
 def replace(config: Any, changes: Mapping[PathInConfig, Any]) -> Any:
     """The config with these leaves changed; its own checks run again, on the whole.
 

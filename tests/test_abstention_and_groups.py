@@ -48,6 +48,19 @@ def test_with_abstention_answers_the_surest_first(found):
     assert result.metrics["accuracy_at_50_percent"].n == 3
 
 
+def test_with_abstention_has_a_row_for_each_point_of_the_curve(found):
+    rows = evaluation.with_abstention(found).results[0].groups
+    curve = metrics.risk_coverage(PROBABILITIES.max(1), PROBABILITIES.argmax(1) == TRUTH)
+    points = dict(zip((curve.coverage * 6).round().astype(int), 1 - curve.risk, strict=True))
+    assert [row["group"] for row in rows] == [f"surest {share} %" for share in range(100, 0, -10)]
+    # 0.9 twice, 0.8, 0.7, 0.6 and 0.55 in the order of how sure: as few as make up the share, ties together
+    assert [row["n"] for row in rows] == [6, 6, 5, 5, 4, 3, 3, 2, 2, 2]
+    for row in rows:
+        assert row["accuracy"] == pytest.approx(points[row["n"]])
+        assert row["accuracy_low"] < row["accuracy"] <= row["accuracy_high"] <= 1
+    assert rows[0]["accuracy"] < rows[-1]["accuracy"]
+
+
 def test_by_group_gives_each_group_its_share_and_names_the_worst(found):
     result = evaluation.by_group(found, LANGUAGES, "accuracy").results[0]
     shares = {row["group"]: row["accuracy"] for row in result.groups}

@@ -182,6 +182,26 @@ def test_precedence_is_defaults_smoke_config_flags(toy, capsys, tmp_path):
     assert record.config["train"] == {"learning_rate": 0.4, "max_steps": 2, "format": "a"}  # flag, smoke, default
 
 
+@pytest.mark.parametrize(
+    ("flags", "file", "expected"),
+    [
+        ({}, {}, "simplified"),
+        ({"dataset": "org/other"}, {}, None),
+        ({"dataset": "org/other", "dataset_config": "simplified"}, {}, "simplified"),
+        ({"dataset": "google-research-datasets/go_emotions@main"}, {}, "simplified"),
+        ({}, {"dataset": "own.csv"}, None),
+        ({"dataset": "own.csv"}, {"dataset": "org/other", "dataset_config": "some"}, None),
+        ({"dataset": "org/other"}, {"dataset": "org/other", "dataset_config": "some"}, "some"),
+        ({"dataset_config": "more"}, {"dataset": "org/other", "dataset_config": "some"}, "more"),
+    ],
+)
+def test_default_configuration_goes_with_its_data_set_alone(flags, file, expected):
+    recipe = cli.load_recipe("distill_multilabel_classifier")
+    changes = {(name,): value for name, value in flags.items()}
+    config = cli.resolve_config(recipe, changes, cli.RunOptions(), {"config": file} if file else None)
+    assert config.dataset_config == expected
+
+
 @pytest.mark.parametrize("shipped", [True, False])
 def test_config_of_a_run_repeats_it_and_only_a_recipe_of_ones_own_has_to_be_named(toy, capsys, monkeypatch, shipped):
     if shipped:

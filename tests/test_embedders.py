@@ -104,6 +104,25 @@ def test_module_that_is_not_ours_is_refused(tiny_model_folder, tmp_path):
         models.load_embedder(str(tmp_path / "model"))
 
 
+def test_prompt_before_every_text_is_refused_and_one_on_request_is_left_out(tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    embedder(tiny_model_folder).save(tmp_path / "model")
+    prompts = {"query": "find the film: ", "document": ""}
+    for default in (None, "document", "query"):
+        theirs = SentenceTransformer(
+            str(tmp_path / "model"), device="cpu", prompts=prompts, default_prompt_name=default
+        )
+        theirs.save(str(tmp_path / str(default)))
+        if default == "query":
+            with pytest.raises(InputError, match=r"should embed texts as they are, but puts 'find the film: ' before"):
+                models.load_embedder(str(tmp_path / "query"))
+        else:
+            ours, _ = models.load_embedder(str(tmp_path / str(default)), max_length=32)
+            expected = theirs.encode(texts(3))
+            np.testing.assert_allclose(models.forward_texts(ours, texts(3), compute=FP32), expected, atol=1e-6)
+
+
 # Fewer dimensions
 
 
@@ -136,6 +155,42 @@ def test_projected_student_begins_along_the_axes_also_behind_a_dense_layer(tiny_
     np.testing.assert_allclose(models.forward_texts(twice, texts(40), compute=FP32), expected, atol=1e-5)
     with pytest.raises(InputError, match="should have the 32 dimensions of the teacher's, found 6"):
         students.project(once, axes)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_adapters_of_an_embedder_keep_pooling_dense_layer_and_length(tiny_model_folder, tmp_path, pooling):
+    from peft import PeftModel
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    base = with_pooling(projected(tiny_model_folder), pooling)
+    adapted = students.add_lora(base, rank=2)
+    before = models.forward_texts(base, texts(4), compute=FP32)
+    np.testing.assert_allclose(models.forward_texts(adapted, texts(4), compute=FP32), before, atol=1e-6)
+    trained = {name for name, p in adapted.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".lora_" in name and "pooler" not in name for name in trained)
+    told = {line[:20].strip(): line[20:] for line in students.describe_change(base, adapted).splitlines()}
+    num_trained = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+    assert f"→ {num_trained:>8,}" in told["trained parameters"]
+    assert all("%" not in line for name, line in told.items() if name != "trained parameters")  # adapters are folded in
+    rows = split(base.tokenizer, 16)
+    rows = dataclasses.replace(rows, labels=None, teacher=np.eye(16, 6, dtype=np.float32))
+    config = training.TrainConfig(learning_rate=1e-2, max_steps=2, batch_size=8)
+    student, adapter = training.fit_with_adapter(
+        adapted, rows, lambda m, b: losses.embedding_mse(m(**b.inputs), b.teacher), config, compute=FP32
+    )
+    after = models.forward_texts(student, texts(4), compute=FP32)
+    assert np.abs(after - before).max() > 1e-4
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1, atol=1e-6)
+    student.save(tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts(4))
+    np.testing.assert_allclose(theirs, after, atol=1e-6)
+    adapter.save(tmp_path / "adapter")
+    around = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model_folder), tmp_path / "adapter").eval()
+    again = models.Embedder(around, base.model.projection, pooling).eval()
+    found = models.forward_texts(dataclasses.replace(base, model=again), texts(4), compute=FP32)
+    np.testing.assert_allclose(found, after, atol=1e-5)
 
 
 def test_projection_is_trained_and_counted_once_per_text(tiny_model_folder):
@@ -452,6 +507,8 @@ def test_distill_embedder_leaves_a_student_of_fewer_dimensions_that_may_be_cut_o
     roles = {"teacher", "student", "untrained_student", "projected_teacher", "tfidf"}
     assert {result.role for result in record.results} == {use.role for use in record.inference} == roles
     assert all(result.metrics["spearman"].n == 12 for result in record.results)
+    assert all(result.metrics["mrr_at_10"].n > 12 for result in record.results)  # searches in Python's docstrings
+    assert [s.name for s in record.sources if s.role == "evaluation"][1:] == [data.python_docs.NAME]
     assert [row["group"] for row in record.result("student").groups] == ["first 2 dimensions", "first 4 dimensions"]
     assert record.model["dimensions"] == 8
     ours = models.forward_texts(TextModel.load(folder / "model"), texts(3), compute=FP32)

@@ -221,6 +221,7 @@ def test_biomedical_answers_come_with_abstention_and_a_notice_in_card_and_page(r
     assert student.calibration_error is not None
     for path in (folder / "model" / "README.md", folder / "report.html"):
         assert "not a medical device" in path.read_text()
+        assert "surest 50 %" in path.read_text()
 
 
 @SLOW

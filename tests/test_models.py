@@ -361,6 +361,24 @@ def test_add_lora_trains_adapters_and_head_only(tiny_model_folder):
     assert np.array_equal(logits_of(adapted, texts(3)), logits_of(base, texts(3)))  # until they are trained
 
 
+def test_add_lora_on_a_model_of_words_is_read_by_peft_as_one(tiny_model_folder):
+    base, _, _ = models.load_token_classifier(str(tiny_model_folder), LABELS, max_length=32)
+    adapted = models.add_lora(base, rank=2)
+    assert models.is_token_classifier(adapted.model)
+    trained = {name for name, p in adapted.model.named_parameters() if p.requires_grad}
+    assert all((".lora_" in name) != (".classifier." in name) for name in trained)
+    assert models.adapter_of(adapted).config["task_type"] == "TOKEN_CLS"
+    with torch.no_grad(), models.seeded(1):
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    inputs = adapted.tokenizer(texts(2), padding=True, return_tensors="pt")
+    one, two, three = (m.model(**inputs).logits for m in (adapted, models.merge_adapter(adapted.copy()), base))
+    assert one.shape == (2, inputs["input_ids"].shape[1], len(LABELS))
+    torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+    assert (one - three).abs().max() > 0.1
+
+
 def test_add_lora_leaves_the_given_model_as_it_is(tiny_model_folder):
     base = classifier(tiny_model_folder)
     before = weights(base)

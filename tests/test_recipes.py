@@ -308,6 +308,23 @@ ON_THE_HUB = {
 
 @pytest.mark.slow
 @pytest.mark.hub
+def test_entities_of_another_data_set_of_the_hub_need_its_name_alone(hub, hub_home, tiny_model_folder, tmp_path):
+    words = [*("run", "distill_token_classifier", "--smoke", "--dataset", "leondz/wnut_17", "--max-length", "32")]
+    words += ["--teacher", str(tiny_model_folder), "--num-layers", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "smallmodels", *words]
+    done = subprocess.run(command, env=hub.environment(hub_home), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "distill_token_classifier").iterdir()
+    record = records.read_record(folder)
+    (source,) = (source for source in record.sources if source.kind == "dataset")
+    assert (source.name, source.splits["test"]) == ("leondz/wnut_17", 1287)
+    student = record.result("student")
+    assert "f1" in student.metrics
+    assert {"corporation", "person", "product"} <= {row["label"] for row in student.per_class}
+
+
+@pytest.mark.slow
+@pytest.mark.hub
 @pytest.mark.parametrize("dataset", ON_THE_HUB)
 def test_s8_h1_data_sets_of_the_hub_run_and_again_offline_without_their_commit_in_the_record(
     hub, hub_home, tiny_model_folder, tmp_path, dataset

@@ -54,7 +54,7 @@ def _config(recipe: Recipe, values: Mapping[str, Any], flags: Sequence[str]) -> 
             raise InputError(f"the axis {axis} should be a setting of {recipe.name}, but is none{hint}")
     try:
         changes, chosen = parse_flags(recipe, flags)
-        config = configs.replace(recipe.Config(), changes)
+        config = configs.replace(recipe.Config(), configs.merged(recipe.Config(), changes))
         configs.require_finite(config)
     except InputError as error:
         raise InputError(f"{recipe.name} cannot run with {_place(values)}: {error}") from error

@@ -136,7 +136,7 @@ def resolve_config(
             raise InputError(f"recipe {recipe.name} has no SMOKE config: leave --smoke out")
         base = recipe.SMOKE
     from_file = configs.changes_from_json(recipe.Config, past["config"]) if past else {}
-    config = configs.replace(base, from_file | changes)
+    config = configs.replace(base, configs.merged(base, from_file, changes))
     configs.require_finite(config)
     return config
 

@@ -32,7 +32,8 @@ class Config:
     dataset: str
     """Hub id (`org/name@revision` pins it), or a local CSV, JSON Lines or Parquet file."""
     dataset_config: str | None = None
-    """Configuration of a hub data set that has several, such as a language."""
+    """Configuration of a hub data set that has several, such as a language; a default goes with the default data set
+    alone."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str | None = None
@@ -89,7 +90,8 @@ class LayersConfig(Config):
     """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
     """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
-    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts."""
+    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts or
+    pairs alone, not for those of words, as distill_token_classifier has them."""
     layer_weight: float = 1.0
     """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
     num_relation_heads: int = 12

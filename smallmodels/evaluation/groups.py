@@ -84,10 +84,7 @@ def by_group(found: Evaluation, groups: Sequence[str], metric: str) -> Evaluatio
         is_right = np.asarray(found.predictions[f"{result.role}/prediction"]) == labels
         of_groups = metrics.per_group(is_right.astype(np.float64), groups)
         compared = metrics.compare_groups(of_groups)
-        rows = [
-            {"group": name, "n": m.n, metric: m.value, f"{metric}_low": m.low, f"{metric}_high": m.high}
-            for name, m in of_groups.items()
-        ]
+        rows = [{"group": name, "n": m.n, **metric_cells(metric, m)} for name, m in of_groups.items()]
         worst, count = of_groups[compared.worst], len(of_groups)
         more = {
             f"worst_group_{metric}": worst,
@@ -95,6 +92,11 @@ def by_group(found: Evaluation, groups: Sequence[str], metric: str) -> Evaluatio
         }
         results.append(dataclasses.replace(result, metrics={**result.metrics, **more}, groups=rows))
     return dataclasses.replace(found, results=results)
+
+
+def metric_cells(key: str, found: records.Metric) -> dict[str, Any]:
+    """A metric as it stands in the row of a group: its value, and its interval as `…_low` and `…_high`."""
+    return {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
 
 
 def with_group_rows(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from smallmodels import metrics, models, records, sources
 from smallmodels.data.splits import Split
 from smallmodels.evaluation.contenders import Contenders, Evaluation, as_contender, plain_result
-from smallmodels.evaluation.groups import with_group_rows
+from smallmodels.evaluation.groups import metric_cells, with_group_rows
 from smallmodels.evaluation.scores import evaluate_scorers, predict_scores, scores_of
 from smallmodels.evaluation.vectors import cosines, embed_pairs
 from smallmodels.models import Compute, TextModel
@@ -52,12 +52,7 @@ def evaluate_similarity(
 
 def _prefix_row(similarities: npt.NDArray[Any], num_dimensions: int, split: Split) -> dict[str, Any]:
     found = metrics.spearman(similarities, scores_of(split))
-    return {"group": f"first {num_dimensions} dimensions", "n": found.n, **_cells("spearman", found)}
-
-
-def _cells(key: str, found: records.Metric) -> dict[str, Any]:
-    """A metric as it stands in the row of a group."""
-    return {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+    return {"group": f"first {num_dimensions} dimensions", "n": found.n, **metric_cells("spearman", found)}
 
 
 # Languages
@@ -95,7 +90,11 @@ def evaluate_languages(
         of_pairs = scores_of(next(iter(splits.values())))
         measured = {"spearman": metrics.mean_spearman(list(found.values()), of_pairs)}
         groups = [
-            {"group": name, "n": len(split), **_cells("spearman", metrics.spearman(found[name], scores_of(split)))}
+            {
+                "group": name,
+                "n": len(split),
+                **metric_cells("spearman", metrics.spearman(found[name], scores_of(split))),
+            }
             for name, split in splits.items()
         ]
         results = [*results, plain_result(role, contender, "test", measured)]
@@ -126,7 +125,7 @@ def bitext_accuracy(
 
 
 def _bitext_cells(there: records.Metric, back: records.Metric) -> dict[str, Any]:
-    cells = _cells("accuracy_into_english", there) | _cells("accuracy_from_english", back)
+    cells = metric_cells("accuracy_into_english", there) | metric_cells("accuracy_from_english", back)
     return {"num_bitexts": there.n, **cells}
 
 

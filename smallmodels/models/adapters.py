@@ -16,7 +16,7 @@ from smallmodels.errors import InputError
 from smallmodels.models.compute import pick_device
 from smallmodels.models.encoders import tied_layers
 from smallmodels.models.language_model import LanguageModel
-from smallmodels.models.loading import TextModel, quiet_transformers, seeded
+from smallmodels.models.loading import Embedder, TextModel, is_token_classifier, quiet_transformers, seeded
 
 _CONFIG_NAME, _WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 """As peft reads them."""
@@ -46,10 +46,12 @@ class Adapter:
 def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) -> TextModel:
     """A copy of a model with frozen weights and low-rank adapters on its linear layers.
 
-    The new head of a classifier stays trainable; the output layer of a language model gets no adapter.
+    The new head of a classifier stays trainable; the output layer of a language model gets no adapter, and neither does
+    the dense layer of an embedder, which stays as it is.
 
     Args:
-        model: A classifier or a language model, which may have been loaded with `four_bit`.
+        model: A classifier of texts or words, an embedder, or a language model, which may have been loaded with
+            `four_bit`.
         rank: Of each adapter, ≥ 1.
         seed: For the adapters' initial weights.
         dora: Train the length of each weight's rows too.
@@ -58,7 +60,7 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
     Source: Hu et al. 2021, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; on weights in 4 bits: Dettmers
         et al. 2023, arXiv:2305.14314.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if rank < 1:
         raise InputError(f"the rank of LoRA must be at least 1, got {rank}")
@@ -68,19 +70,20 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
             "layers that share them: train such a student without adapters"
         )
     copied = model.copy()
-    is_language_model = isinstance(copied.model, LanguageModel)
     config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM if is_language_model else TaskType.SEQ_CLS,
+        task_type=_task_type(copied.model),
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
         target_modules="all-linear",
-        exclude_modules=["pre_classifier"],  # peft takes DistilBERT's for the new head, and trains it whole
+        exclude_modules=_without_adapters(copied.model),
         use_dora=dora,
     )
     with seeded(seed):
         adapted = get_peft_model(copied.transformer, config)
-    wrapped: nn.Module = LanguageModel(adapted) if is_language_model else adapted
+    wrapped = _wrapped_as(copied.model, adapted)
+    if isinstance(wrapped, Embedder) and wrapped.projection is not None:
+        wrapped.projection.requires_grad_(False)
     notes = {**model.notes, "lora_rank": rank, **({"dora": True} if dora else {})}
     if _is_four_bit(copied.transformer):
         notes["adapters_trained_on"] = "nf4"
@@ -132,8 +135,8 @@ def merge_adapter(model: TextModel) -> TextModel:
     adapted = _adapted(model.model)
     is_four_bit = _is_four_bit(adapted.get_base_model())
     merged = _merged_from_four_bit(adapted) if is_four_bit else adapted.merge_and_unload()
-    is_language_model = isinstance(model.model, LanguageModel)
-    return dataclasses.replace(model, model=LanguageModel(merged).eval() if is_language_model else merged)
+    wrapped = _wrapped_as(model.model, merged)
+    return dataclasses.replace(model, model=wrapped if wrapped is merged else wrapped.eval())
 
 
 @torch.no_grad()
@@ -157,4 +160,30 @@ def _is_four_bit(transformer: Any) -> bool:
 
 def _adapted(model: nn.Module) -> Any:
     """The part that adapters are around."""
-    return model.transformer if isinstance(model, LanguageModel) else model
+    return model.transformer if isinstance(model, (Embedder, LanguageModel)) else model
+
+
+def _wrapped_as(model: nn.Module, transformer: Any) -> nn.Module:
+    """A transformer with what is around that of a model: nothing for classifiers."""
+    if isinstance(model, LanguageModel):
+        return LanguageModel(transformer)
+    if isinstance(model, Embedder):
+        return Embedder(transformer, model.projection, model.pooling)
+    wrapped: nn.Module = transformer
+    return wrapped
+
+
+def _task_type(model: nn.Module) -> str:
+    """What peft calls the kind of a model."""
+    if isinstance(model, LanguageModel):
+        return "CAUSAL_LM"
+    if isinstance(model, Embedder):
+        return "FEATURE_EXTRACTION"
+    return "TOKEN_CLS" if is_token_classifier(model) else "SEQ_CLS"
+
+
+def _without_adapters(model: nn.Module) -> list[str]:
+    """Linear layers that get none: an embedder's pooler, which has no use, and heads that peft trains whole."""
+    if isinstance(model, Embedder):
+        return ["pooler.dense"]
+    return ["classifier", "score"] if is_token_classifier(model) else ["pre_classifier"]  # the last is DistilBERT's

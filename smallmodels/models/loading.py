@@ -199,6 +199,20 @@ def _write_sentence_transformers_files(folder: Path, embedder: Embedder, max_len
         save_file(weights, folder / _DENSE / "model.safetensors", metadata={"format": "pt"})
 
 
+def _require_no_prompt(folder: Path, name: str) -> None:
+    """Refuse a model of sentence-transformers that puts words before every text, which is not done here.
+
+    Raises: InputError.
+    """
+    path = folder / "config_sentence_transformers.json"
+    settings = files.read_json(path) if path.is_file() else {}
+    if prompt := (settings.get("prompts") or {}).get(settings.get("default_prompt_name")):
+        raise InputError(
+            f"{name} should embed texts as they are, but puts {prompt!r} before each of them, which is not done here: "
+            "choose another model"
+        )
+
+
 def _read_projection(folder: Path, name: str) -> nn.Linear | None:
     """The dense layer of a model of sentence-transformers, or None.
 
@@ -359,9 +373,11 @@ def load_embedder(
         role: For the record: `teacher`, …; files that were fetched already have theirs.
 
     Returns: The model in evaluation mode, and the files that it came from.
+    Raises: InputError if it pools, projects or prompts otherwise than an `Embedder`.
     """
     fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
     name = fetched.source.name
+    _require_no_prompt(fetched.folder, name)
     parts = _read_projection(fetched.folder, name), _read_pooling(fetched.folder, name)
     transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED, may_have=_OTHER_HEADS)
     notes = {"base_model": name}

@@ -2,9 +2,11 @@
 
 `layers` keeps some layers or lets them share weights, `narrowing` keeps the heads, units and dimensions that
 `importance` found to do most, or makes a small model anew, `vocabulary` keeps the tokens that a task needs, `encoder`
-takes over the layers of a model with another head, `sizes` says what that did.
+takes over the layers of a model with another head, `sizes` says what that did. `add_lora`, which is in `models`, trains
+little beside frozen weights, and comes last: what has adapters is not cut.
 """
 
+from smallmodels.models import add_lora
 from smallmodels.students.encoder import with_encoder_of
 from smallmodels.students.importance import NUM_TEXTS, Importance, measure_importance
 from smallmodels.students.language import smaller_language_model
@@ -23,6 +25,7 @@ __all__ = [
     "Size",
     "Student",
     "add_classifier",
+    "add_lora",
     "along_axes",
     "describe_change",
     "fresh",

@@ -15,7 +15,7 @@ TEXT_TOKENS = 32
 
 @dataclass(frozen=True)
 class Size:
-    """What a model is made of; JSON-able through `dataclasses.asdict`."""
+    """What a model is made of as it is saved, adapters folded in; JSON-able through `dataclasses.asdict`."""
 
     num_layers: int
     hidden_size: int
@@ -23,6 +23,8 @@ class Size:
     """Of its vocabulary."""
     num_parameters: int
     """Weights that layers share are counted once."""
+    num_trainable: int
+    """As many, but where adapters are trained beside frozen weights."""
     size_bytes: int
     """Of the weights as they are saved, where each layer has its own."""
     operations_per_token: float
@@ -32,13 +34,15 @@ class Size:
     def of(cls, student: Student) -> "Size":
         """That of a model."""
         config: Any = student.model.config
+        saved = models.merge_adapter(student.copy()) if models.is_adapted(student.model) else student
         return cls(
             int(config.num_hidden_layers),
             int(config.hidden_size),
             len(student.tokenizer),
-            models.num_parameters(student.model),
-            models.size_bytes(student.model),
-            models.num_operations(student.model, np.array([TEXT_TOKENS])) / TEXT_TOKENS,
+            models.num_parameters(saved.model),
+            sum(p.numel() for p in student.model.parameters() if p.requires_grad),
+            models.size_bytes(saved.model),
+            models.num_operations(saved.model, np.array([TEXT_TOKENS])) / TEXT_TOKENS,
         )
 
 
@@ -47,6 +51,7 @@ _NAMES = {
     "hidden_size": "width",
     "num_tokens": "tokens known",
     "num_parameters": "parameters",
+    "num_trainable": "trained parameters",
     "size_bytes": "bytes on disk",
     "operations_per_token": "operations per token",
 }
@@ -55,14 +60,17 @@ _NAMES = {
 def describe_change(before: Student, after: Student) -> str:
     """What was done to a model, as a table for the terminal: one line for each number, at most 60 columns wide.
 
+    Those that are trained have a line where a student has adapters.
+
     Args:
         before: The teacher, or a student on its way.
         after: What was made of it.
     """
     first, second = (dataclasses.asdict(Size.of(student)) for student in (before, after))
+    told = [key for key in _NAMES if key != "num_trainable" or models.is_adapted(after.model)]
     return "\n".join(
-        f"{name:<20} {_short(first[key]):>8} → {_short(second[key]):>8}{_share(first[key], second[key])}"
-        for key, name in _NAMES.items()
+        f"{_NAMES[key]:<20} {_short(first[key]):>8} → {_short(second[key]):>8}{_share(first[key], second[key])}"
+        for key in told
     )
 
 
