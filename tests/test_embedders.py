@@ -13,10 +13,12 @@ from scipy import stats
 from small_data import FP32, embedder, split, texts
 from torch import nn
 
-from smallmodels import cli, data, errors, evaluation, losses, metrics, models, records, students, training
+from smallmodels import cli, data, distilling, errors, evaluation, losses, metrics, models, records, students, training
+from smallmodels.data.batches import collate
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
+from smallmodels.report import systems
 
 
 def projected(folder, num_dimensions=6):
@@ -286,6 +288,52 @@ def test_evaluate_languages_has_a_row_for_each_and_none_for_what_a_baseline_cann
     assert both[1] == other
 
 
+# Scores without a teacher
+
+
+def test_pair_is_one_example_whose_texts_are_embedded_as_alone_in_any_part_of_a_batch(tiny_model_folder):
+    model, pairs = embedder(tiny_model_folder), scored_pairs(9)
+    pairs = dataclasses.replace(pairs, texts=["card " * 100, *list(pairs.texts)[1:]])  # cut like any text, alone
+    apart = data.tokenize_apart(pairs, model.tokenizer, max_length=32)
+    whole = collate(apart, np.arange(9)[::-1].copy())
+    for part in (whole, *whole.split(4)):
+        rows = [int(row.rpartition("/")[2]) for row in part.ids]
+        with torch.no_grad():
+            found = model.model.eval()(**data.both_texts(part.inputs)).numpy()
+        both = [pairs.texts[i] for i in rows] + [pairs.seconds[i] for i in rows]
+        np.testing.assert_allclose(found, models.forward_texts(model, both, compute=FP32), atol=1e-6)
+    assert whole.num_tokens == sum(len(model.tokenizer(t)["input_ids"]) for t in pairs.seconds) + sum(
+        min(32, len(model.tokenizer(t)["input_ids"])) for t in pairs.texts
+    )
+
+
+def test_learning_of_scores_has_the_loss_of_sentence_transformers(tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+
+    model, pairs = embedder(tiny_model_folder), scored_pairs(12)
+    least, greatest = min(pairs.labels), max(pairs.labels)
+    config = training.TrainConfig(learning_rate=1e-3, batch_size=8)
+    learning = distilling.learning_of_scores(model, pairs, config)
+    assert learning.config.batch_size == 4  # pairs, with as many texts
+    ours = learning.loss_fn(model.model.eval(), collate(learning.train, np.arange(12)))
+    model.save(tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").eval()
+    features = [theirs.preprocess(list(side)) for side in (pairs.texts, pairs.seconds)]
+    scaled = torch.tensor((pairs.labels - least) / (greatest - least))
+    assert ours.mean().item() == pytest.approx(CosineSimilarityLoss(theirs)(features, scaled).item(), rel=1e-4)
+
+
+def test_learning_of_scores_brings_cosines_nearer_to_them(tiny_model_folder):
+    model, pairs = embedder(tiny_model_folder), scored_pairs(16)
+    config = training.TrainConfig(learning_rate=1e-3, max_steps=12, batch_size=16)
+    learning = distilling.learning_of_scores(model, pairs, config)
+    batch = collate(learning.train, np.arange(16))
+    before = learning.loss_fn(model.model.eval(), batch).mean().item()
+    trained = training.fit(model.copy(), learning.train, learning.loss_fn, learning.config, compute=FP32)
+    assert learning.loss_fn(trained.model.eval(), batch).mean().item() < 0.8 * before
+
+
 # Data
 
 
@@ -473,6 +521,25 @@ def test_distill_embedder_searches_where_the_data_have_queries(
         found = record.result(role).metrics
         assert list(found) == ["spearman", "pearson", "mrr_at_10", "recall_at_1", "recall_at_10"]
     assert "dimensions" not in record.model  # the student has no dense layer
+
+
+def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pairs(
+    tiny_model_folder, own_pairs, tmp_path, short_windows
+):
+    flags = ["--dataset", own_pairs[1], "--max-train", "20"]
+    folder = run_distill_embedder(tiny_model_folder, own_pairs, tmp_path, *flags)
+    record = records.read_record(folder)
+    assert {"student", "label_only"} < {use.role for use in record.inference}
+    assert record.result("label_only").built_by == ["label_only"]
+    config = json.loads((folder / "config.json").read_text())
+    steps = config["choices"]["label_only_steps"]
+    paid, of_train = (record.cost_of(names)[1] for names in (["cache", "train"], ["train"]))
+    probes = [record.cost_of([name])[1] for name in ("probe_soft", "probe_label_only")]
+    assert steps == max(1, round(2 * paid / of_train * probes[0] / probes[1]))
+    assert record.phase("train").num_examples == 2 * 20
+    assert record.phase("label_only").num_examples == steps * 10  # pairs, of as many texts
+    won, seeds = systems.seeds_won(*(systems.System("", role, [record]) for role in ("student", "label_only")))
+    assert (won in (0, 1), seeds) == (True, 1)
 
 
 @pytest.mark.parametrize(

@@ -342,16 +342,16 @@ def load_similarity_pairs(
     dataset: str,
     *,
     config: str | None = None,
-    split_seed: int = 0,
-    max_test: int | None = None,
     context: Context = NO_CONTEXT,
+    **options: Any,
 ) -> Splits:
-    """`load_text_pairs` with scores, for a recipe whose own data are others: errors name its similarity flags."""
+    """`load_text_pairs` with scores, for a recipe whose own data may be others: errors name its similarity flags.
+
+    Args: As there; options are its `split_seed`, `drop_overlap`, `max_train` and `max_test`.
+    """
     names = {**_NO_FLAGS, "--dataset-config": "--similarity-config"}
     with flags_named(names, "choose another --similarity-dataset"):
-        return load_text_pairs(
-            dataset, config=config, regression=True, split_seed=split_seed, max_test=max_test, context=context
-        )
+        return load_text_pairs(dataset, config=config, regression=True, context=context, **options)
 
 
 def load_translated_pairs(

@@ -26,7 +26,7 @@ from smallmodels.evaluation.retrieval import (
     example_answers,
     mean_reciprocal_rank,
 )
-from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation
+from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation, scores_of
 from smallmodels.evaluation.similarity import (
     bitext_accuracy,
     evaluate_languages,
@@ -85,6 +85,7 @@ __all__ = [
     "predict_tags",
     "rank_correlation",
     "reads_pairs",
+    "scores_of",
     "sigmoid",
     "softmax",
     "span_f1",
