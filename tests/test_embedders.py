@@ -435,6 +435,76 @@ def dataset_of_languages(root, rows_by_language):
     (folder / "README.md").write_text(f"---\nlicense: mit\nlanguage:\n{languages}configs:\n{configs}---\n")
 
 
+def parallel(folder, rows=40, languages=("en", "sw"), head=("text", "title")):
+    """A file of texts for each language, row by row; the originals of rows 0 and 1 are the same."""
+    own = texts(2 * rows, seed=7)
+    own[1] = own[0]
+    for language in languages:
+        mark = "" if language == "en" else f"{language} "
+        table(folder / f"{language}.csv", head, [(mark + own[i], mark + own[rows + i]) for i in range(rows)])
+    return str(folder / "{language}.csv")
+
+
+def test_load_translations_holds_the_same_originals_back_in_every_language(tmp_path):
+    path = parallel(tmp_path)
+    found = data.load_translations(path, ("en", "sw"), text_columns=("text", "title"), max_rows=None)
+    sizes = [len(getattr(found["sw"], role)) for role in ("train", "validation", "test")]
+    assert sizes == [57, 6, 17]  # a fifth of 79 originals, one of which stands there twice
+    for role in ("train", "validation", "test"):
+        english, other = (getattr(splits, role) for splits in found.values())
+        assert [f"sw {text}" for text in english.texts] == list(other.texts)
+        assert list(english.ids) == list(other.ids)
+        assert role == "train" or list(other.seconds) == list(english.texts)
+    train = found["en"].train
+    assert train.seconds is None
+    assert data.sentences_of(train) is train
+    assert not {*train.texts} & {*found["en"].test.texts, *found["en"].validation.texts}  # the same original, twice
+    assert found["sw"].languages == ["sw"]
+    load = functools.partial(data.load_translations, path, ("en", "sw"), text_columns=("title",))
+    seen = load(held_out=[load()["en"].train.texts[-1]], max_rows=3)
+    assert [len(split) for split in (seen["en"].train, seen["sw"].train, seen["sw"].test)] == [3, 3, 3]
+    assert seen["sw"].notes["overlap"] == {"train/held out": 1}
+
+
+def test_translations_without_a_row_a_text_or_a_column_are_refused_in_one_sentence(tmp_path):
+    path = parallel(tmp_path)
+    load = functools.partial(data.load_translations, path, ("en", "sw"))
+    with pytest.raises(InputError, match=r"has no column 'x': choose --text-columns from text, title$"):
+        load(text_columns=("x",))
+    rows = (tmp_path / "sw.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "sw.csv").write_text("\n".join(rows[:-1]), encoding="utf-8")
+    with pytest.raises(InputError, match="train has 40 in en and 39 in sw: choose other languages"):
+        load(text_columns=("text",))
+    (tmp_path / "sw.csv").write_text("\n".join([*rows[:-1], ",x"]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"found 1 that are empty \(row 40 is the first\): choose another --dataset"):
+        load(text_columns=("text",))
+    with pytest.raises(InputError, match="name --text-columns if there are no scores"):
+        data.load_translated_pairs(path, ("en", "sw"))
+
+
+def test_evaluate_translations_is_the_rank_of_the_original_in_each_language(tiny_model_folder):
+    model, rows = embedder(tiny_model_folder), texts(12)
+    right = Split("test", list("abcdef"), rows[:6], seconds=rows[:6])
+    wrong = dataclasses.replace(right, texts=[rows[1], rows[0], *rows[2:6]])
+    bitexts = {"de": right}
+    found = evaluation.evaluate_translations({"student": model}, {"de": right, "fr": wrong}, bitexts, compute=FP32)
+    (result,) = found.results
+    german, french = result.groups
+    assert (german["mrr_at_10"], german["recall_at_1"], german["accuracy_into_english"]) == (1, 1, 1)
+    assert french["recall_at_1"] == pytest.approx(4 / 6)
+    assert "num_bitexts" not in french
+    one, two = (models.forward_texts(model, list(part), compute=FP32) for part in (wrong.texts, wrong.seconds))
+    similarities = one @ two.T
+    ranks = (similarities > similarities.diagonal()[:, None]).sum(1) + 1
+    assert french["mrr_at_10"] == pytest.approx((1 / ranks).mean())
+    assert result.metrics["mrr_at_10"].value == pytest.approx((1 + (1 / ranks).mean()) / 2)
+    assert result.metrics["mrr_at_10"].n == 6  # originals
+    assert evaluation.translation_rank(model, {"de": right, "fr": wrong}, compute=FP32) == pytest.approx(
+        result.metrics["mrr_at_10"].value
+    )
+    assert len(found.predictions["id"]) == len(found.predictions["student/score"]) == 12
+
+
 @pytest.mark.slow
 @pytest.mark.hub
 def test_translated_pairs_are_refused_where_rows_or_scores_differ(tmp_path):
@@ -555,6 +625,7 @@ def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pair
         ("distill_embedder", {"cosine_weight": -1.0}, "cosine_weight must be >= 0"),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
         ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
+        ("extend_embedder_languages", {"similarity_dataset": "org/name"}, "name the columns of these with --text-col"),
     ],
 )
 def test_config_that_cannot_work_is_refused_in_one_sentence(recipe, changes, message):
@@ -625,3 +696,46 @@ def test_extend_embedder_languages_takes_local_files_without_the_hub(
     groups = records.read_record(folder).result("student").groups
     assert [row["group"] for row in groups] == ["en", "sw"]
     assert all("num_bitexts" not in row for row in groups)
+
+
+def run_extend_embedder_languages(teacher, dataset, out, *more):
+    words = ["run", "extend_embedder_languages", "--smoke", "--dataset", dataset, "--bitexts", "--languages", "sw"]
+    words += ["--text-columns", "text", "title", "--teacher", str(teacher), "--num-layers", "2"]
+    assert cli.main([*words, "--out", str(out), *more]) == 0
+    (folder,) = (out / "extend_embedder_languages").iterdir()
+    return folder
+
+
+def test_extend_embedder_languages_learns_on_texts_without_scores(tiny_model_folder, tmp_path, short_windows):
+    folder = run_extend_embedder_languages(tiny_model_folder, parallel(tmp_path), tmp_path / "runs")
+    record = records.read_record(folder)
+    assert record.metric == "mrr_at_10"
+    assert all(list(result.metrics) == ["mrr_at_10", "recall_at_1"] for result in record.results)  # and no Spearman
+    assert {result.role for result in record.results} == {"teacher", "student", "untrained_student"}
+    groups = {row["group"]: row for row in record.result("student").groups}
+    assert set(groups) == {"en", "sw"}
+    assert all(row["tokens_per_word"] > 0 for row in groups.values())
+    assert ("mrr_at_10" in groups["sw"], "mrr_at_10" in groups["en"]) == (True, False)
+    assert record.languages == ["en", "sw"]
+    assert "was not measured" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert cli.main(["verify", str(folder)]) == 0
+
+
+@pytest.mark.slow
+def test_extend_embedder_languages_is_judged_by_scores_of_other_data(
+    tiny_model_folder, own_pairs, tmp_path, short_windows
+):
+    with open(own_pairs[1], encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    (tmp_path / "scored").mkdir()
+    for language in ("en", "sw"):
+        table(tmp_path / "scored" / f"{language}.csv", head, rows)
+    flags = ["--similarity-dataset", str(tmp_path / "scored" / "{language}.csv")]
+    folder = run_extend_embedder_languages(tiny_model_folder, parallel(tmp_path), tmp_path / "runs", *flags)
+    record = records.read_record(folder)
+    assert record.metric == "spearman"
+    assert [row["group"] for row in record.result("student").groups] == ["en", "sw"]
+    assert {source.role for source in record.sources if source.kind == "dataset"} == {"dataset", "evaluation"}
+    trained = next(source for source in record.sources if source.role == "dataset")
+    assert trained.notes["overlap"] == {"train/held out": 0}
+    assert {result.role for result in record.results} >= {"tfidf"}

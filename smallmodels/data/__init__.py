@@ -18,6 +18,7 @@ from smallmodels.data.sentences import (
     load_sentences,
     load_similarity_pairs,
     load_translated_pairs,
+    load_translations,
     sentences_of,
     with_originals_rows,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "load_texts",
     "load_token_classification",
     "load_translated_pairs",
+    "load_translations",
     "pair_targets",
     "plan_by_class",
     "prompt_ids",

@@ -31,7 +31,9 @@ from smallmodels.evaluation.similarity import (
     bitext_accuracy,
     evaluate_languages,
     evaluate_similarity,
+    evaluate_translations,
     example_pairs,
+    translation_rank,
 )
 from smallmodels.evaluation.uses import (
     Answer,
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate_scorers",
     "evaluate_similarity",
     "evaluate_token_classifiers",
+    "evaluate_translations",
     "example_answers",
     "example_pairs",
     "example_predictions",
@@ -89,6 +92,7 @@ __all__ = [
     "sigmoid",
     "softmax",
     "span_f1",
+    "translation_rank",
     "with_abstention",
     "with_group_rows",
     "with_metrics_of",
