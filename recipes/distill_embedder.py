@@ -109,6 +109,12 @@ class Config:
         if (self.query_column is None) != (self.document_column is None):
             raise InputError("a search needs queries and documents: give both --query-column and --document-column")
 
+    @property
+    def learns_on_scored_pairs(self) -> bool:
+        """Whether the texts to learn on are those of the pairs with scores, so that these teach without a teacher."""
+        learned_on = (self.dataset, self.dataset_config, self.train_split, self.query_column)
+        return learned_on == (self.similarity_dataset, self.similarity_config, "train", None)
+
 
 SMOKE = replace(Config(), max_train=200, max_pairs=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
@@ -125,6 +131,8 @@ def main(config: Config, run: Run) -> None:
         similarity_name,
         config=config.similarity_config,
         split_seed=config.split_seed,
+        drop_overlap=config.drop_overlap,
+        max_train=max(2, config.max_train // 2) if config.max_train and config.learns_on_scored_pairs else None,
         max_test=config.max_pairs,
     )
     run.add_source(replace(pairs.source, role="evaluation"))
@@ -189,6 +197,7 @@ def main(config: Config, run: Run) -> None:
         ),
         teacher=teacher,
         untrained=untrained,
+        scored=pairs.train if config.learns_on_scored_pairs else None,
         untrained_built_by=of_axes,
         others=others,
         config=config.train,

@@ -238,32 +238,17 @@ def main(config: Config, run: Run) -> None:
         found = perplexity.text_losses(model, splits.validation, compute=compute).metrics()["bits_per_byte"]
         return {"minus_bits_per_byte": -found.value}
 
-    student = run.phase(
-        "train",
-        training.fit,
-        untrained.copy(),
-        told_rows,
-        soft_loss,
-        config.train,
-        seed=config.seed,
-        validate=validate,
-        compute=compute,
+    how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
+    student = run.phase("train", training.fit, untrained.copy(), told_rows, soft_loss, config.train, **how)
+    controls = distilling.train_controls(
+        run,
+        {"label_only": paid},
+        student=student,
+        of_student=distilling.Training(untrained, told_rows, soft_loss, config.train),
+        of_control=distilling.Training(untrained, rows, hard_loss, config.train),
+        probe="probe_soft",  # a step with the teacher's signal costs its own
+        **how,
     )
-
-    def steps_at_equal_cost() -> int:
-        ratio = run.cost_ratio(paid, to=["train"]) * run.cost_ratio(["probe_soft"], to=["probe_label_only"])
-        return training.steps_at_cost(student, ratio=ratio)
-
-    controls = {}
-    if run.affords("label_only"):
-        how: dict[str, Any] = {"seed": config.seed, "compute": compute}
-        for name, probed, loss_fn in (("probe_soft", told_rows, soft_loss), ("probe_label_only", rows, hard_loss)):
-            run.phase(name, training.probe, untrained, probed, loss_fn, config.train, **how)  # a step costs its own
-        plan = replace(config.train, max_steps=run.choose("label_only_steps", steps_at_equal_cost))
-        how["validate"] = validate
-        control = run.control("label_only", training.fit, untrained.copy(), rows, hard_loss, plan, **how)
-        if control is not None:
-            controls["label_only"] = control
 
     # 4. The test split is read here, once
     contenders = {

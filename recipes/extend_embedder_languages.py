@@ -8,6 +8,7 @@ Licences:  the STS benchmark's texts have terms of their own, some for research 
            Tatoeba's, which only test, are CC-BY-2.0; the teacher (all-MiniLM-L6-v2) is Apache-2.0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -16,13 +17,12 @@ import numpy as np
 from torch import Tensor
 
 from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
-from smallmodels.data import Batch, Split
+from smallmodels.data import Batch, Split, Splits
 from smallmodels.distilling import Judge
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contenders, Evaluation
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.phases import Context
-from smallmodels.records import Source
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -38,7 +38,13 @@ class Config:
     """Sentence-embedding model of the original language: hub id or local folder."""
     dataset: str = "PhilipMay/stsb_multi_mt"
     """Pairs of texts with scores, the same rows in each language: on the hub with a configuration for each, or local
-    CSV, JSON Lines or Parquet files with `{language}` in their path."""
+    CSV, JSON Lines or Parquet files with `{language}` in their path. Without scores, name the columns of the texts."""
+    text_columns: tuple[str, ...] = ()
+    """Columns with texts, each value a text of its own that is translated in the same row of the other languages;
+    scores that there may be are not read then."""
+    similarity_dataset: str | None = None
+    """For such texts: pairs with scores, named like `dataset`, that choose and test. Without them, translations that
+    are held back do, by how far up they find their original."""
     original: str = "en"
     """Configuration in the teacher's language."""
     languages: tuple[str, ...] = ("de", "es", "fr", "ru", "zh")
@@ -59,7 +65,8 @@ class Config:
     pair_weight: float = 10.0
     """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.02
-    """Mean of Spearman's correlations that the student may lose against the teacher and still do its job."""
+    """Mean of Spearman's correlations, or of reciprocal ranks of originals, that the student may lose against the
+    teacher and still do its job."""
     seed: int = 0
     """Of the student's new tokens and its training."""
     train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=4, batch_size=128)
@@ -73,6 +80,11 @@ class Config:
         require(self.margin >= 0, "margin", ">= 0", self.margin)
         if not self.languages or self.original in self.languages:
             raise InputError(f"--languages should name one or more besides {self.original}, the teacher's own")
+        if self.similarity_dataset is not None and not self.text_columns:
+            raise InputError(
+                "--similarity-dataset chooses and tests where the texts to learn on have no scores: name the columns "
+                "of these with --text-columns, or leave it out"
+            )
 
 
 SMOKE = replace(
@@ -83,25 +95,18 @@ SMOKE = replace(
 def main(config: Config, run: Run) -> None:
     """Embed the originals with the teacher once, and draw the student's embeddings of all languages to these."""
     # 1. Data, checked to be translations row by row
-    bitext_dataset: list[tuple[str, Literal["dataset"]]]
-    bitext_dataset = [(config.bitext_dataset, "dataset")] if config.bitexts else []
-    dataset_name, teacher_name, *bitext_names = run.pin(
-        (config.dataset, "dataset"), (config.teacher, "model"), *bitext_dataset
-    )
-    by_language = run.phase(
-        "data",
-        data.load_translated_pairs,
-        dataset_name,
-        (config.original, *config.languages),
-        max_rows=config.max_rows,
-    )
-    bitexts: dict[str, tuple[Split, Source]] = {}
-    if bitext_names:
-        bitexts = run.phase(
-            "bitexts", data.load_bitexts, *bitext_names, config.bitexts, config.languages, max_rows=config.max_rows
-        )
-    for source in [*(s.source for s in by_language.values()), *(source for _, source in bitexts.values())]:
-        run.add_source(source)
+    more = (config.similarity_dataset, config.bitext_dataset if config.bitexts else None)
+    wanted: list[tuple[str, Literal["dataset"]]] = [(name, "dataset") for name in (config.dataset, *more) if name]
+    teacher_name, *pinned = run.pin((config.teacher, "model"), *wanted)
+    names = {name: as_pinned for (name, _), as_pinned in zip(wanted, pinned, strict=True)}
+    by_language, scored = load_texts(config, run, names)
+    bitexts: dict[str, Split] = {}
+    if config.bitexts:
+        bitext_name, configs, languages = names[config.bitext_dataset], config.bitexts, config.languages
+        found = run.phase("bitexts", data.load_bitexts, bitext_name, configs, languages, max_rows=config.max_rows)
+        bitexts = {language: split for language, (split, _) in found.items()}
+        for _, source in found.values():
+            run.add_source(source)
     originals = data.sentences_of(by_language[config.original].train)
     teacher, name = distilling.load_embedding_teacher(
         run, teacher_name, num_texts=len(originals), max_length=config.max_length
@@ -123,29 +128,11 @@ def main(config: Config, run: Run) -> None:
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
-    few = {language: splits.validation.first(VALIDATION_PAIRS) for language, splits in by_language.items()}
-    tests = {language: splits.test for language, splits in by_language.items()}
-
-    def validate(model: TextModel, *, compute: Compute) -> float:
-        return float(np.mean([evaluation.rank_correlation(model, split, compute=compute) for split in few.values()]))
-
-    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
-        pairs = {language: split for language, (split, _) in bitexts.items()}
-        return evaluation.evaluate_languages(contenders, tests, pairs, compute=compute, context=context)
-
     done = distilling.distil_embedder(
         run,
         train.tokenize(untrained.tokenizer, max_length=untrained.max_length),
         loss_fn,
-        Judge(
-            metric="spearman",
-            validate=validate,
-            evaluate=evaluate,
-            uses=data.join_splits(tests.values()),
-            baselines={
-                "tfidf": partial(baselines.TfidfScorer.fit, data.join_splits(translated.values()), num_classes=0)
-            },
-        ),
+        by_scores(scored, bitexts) if scored else by_translations(by_language, config.original, bitexts),
         teacher=teacher,
         untrained=untrained,
         config=config.train,
@@ -154,6 +141,7 @@ def main(config: Config, run: Run) -> None:
     )
 
     # 4. What each language costs, and what is left behind
+    tests = {language: splits.test for language, splits in (scored or by_language).items()}
     results = done.about["results"]
     for role, model in {"teacher": teacher, "student": done.student}.items():
         costs = run.phase(
@@ -164,19 +152,102 @@ def main(config: Config, run: Run) -> None:
             compute=compute,
         )
         results = evaluation.with_group_rows(results, role, costs)
-    num_pairs, count = len(by_language[config.original].train), len(config.languages)
+    count = len(config.languages)
     run.finish(
         done.student,
         title=f"{config.num_layers}-layer sentence embeddings in {count + 1} languages, distilled from {name}",
         margin=config.margin,
         languages=[code for splits in by_language.values() for code in splits.languages],
-        limits=[
-            f"A demonstration: {num_pairs:,} pairs of short sentences, translated by a machine, teach no language. "
-            "What these pairs do not speak of is embedded badly, and so are languages other than these.",
-            "The test pairs are translations by the same machine; Tatoeba's sentences are of another kind.",
-        ],
+        limits=limits_of(config, by_language[config.original], has_scores=bool(scored)),
         **{**done.about, "results": results},
     )
+
+
+def load_texts(config: Config, run: Run, names: Mapping[str, str]) -> tuple[dict[str, Splits], dict[str, Splits]]:
+    """By language, texts to learn on, and pairs with scores that choose and test; the latter may be none."""
+    dataset, languages = names[config.dataset], (config.original, *config.languages)
+    scored: dict[str, Splits] = {}
+    if not config.text_columns:
+        texts = scored = run.phase("data", data.load_translated_pairs, dataset, languages, max_rows=config.max_rows)
+    else:
+        held_out: list[str] = []
+        if config.similarity_dataset is not None:
+            scored = run.phase(
+                "similarity_data",
+                data.load_translated_pairs,
+                names[config.similarity_dataset],
+                languages,
+                max_rows=config.max_rows,
+                otherwise="choose another --similarity-dataset or other --languages",
+            )
+            tests = (scored[config.original].validation, scored[config.original].test)
+            held_out = [text for split in tests for text in data.sentences_of(split).texts]
+        columns = {"text_columns": config.text_columns, "held_out": held_out, "max_rows": config.max_rows}
+        texts = run.phase("data", data.load_translations, dataset, languages, **columns)
+    for splits in texts.values():
+        run.add_source(splits.source)
+    if texts is not scored:
+        for splits in scored.values():
+            run.add_source(replace(splits.source, role="evaluation"))
+    return texts, scored
+
+
+def by_scores(scored: Mapping[str, Splits], bitexts: Mapping[str, Split]) -> Judge:
+    """The mean of the languages' correlations with scores chooses and tests."""
+    few = {language: splits.validation.first(VALIDATION_PAIRS) for language, splits in scored.items()}
+    tests = {language: splits.test for language, splits in scored.items()}
+
+    def validate(model: TextModel, *, compute: Compute) -> float:
+        return float(np.mean([evaluation.rank_correlation(model, split, compute=compute) for split in few.values()]))
+
+    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
+        return evaluation.evaluate_languages(contenders, tests, bitexts, compute=compute, context=context)
+
+    pairs = data.join_splits(splits.train for splits in scored.values())
+    return Judge(
+        metric="spearman",
+        validate=validate,
+        evaluate=evaluate,
+        uses=data.join_splits(tests.values()),
+        baselines={"tfidf": partial(baselines.TfidfScorer.fit, pairs, num_classes=0)},
+    )
+
+
+def by_translations(by_language: Mapping[str, Splits], original: str, bitexts: Mapping[str, Split]) -> Judge:
+    """How far up translations find their originals chooses and tests; no baseline without a network does that."""
+    translated = {language: splits for language, splits in by_language.items() if language != original}
+    few = {language: splits.validation.first(VALIDATION_PAIRS) for language, splits in translated.items()}
+    tests = {language: splits.test for language, splits in translated.items()}
+
+    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
+        return evaluation.evaluate_translations(contenders, tests, bitexts, compute=compute, context=context)
+
+    return Judge(
+        metric="mrr_at_10",
+        validate=partial(evaluation.translation_rank, translations=few),
+        evaluate=evaluate,
+        uses=replace(data.join_splits(splits.test for splits in by_language.values()), seconds=None),
+    )
+
+
+def limits_of(config: Config, originals: Splits, *, has_scores: bool) -> list[str]:
+    """What the student was not taught, and what was not measured of it."""
+    if not config.text_columns:
+        return [
+            f"A demonstration: {len(originals.train):,} pairs of short sentences, translated by a machine, teach no "
+            "language. What these pairs do not speak of is embedded badly, and so are languages other than these.",
+            "The test pairs are translations by the same machine; Tatoeba's sentences are of another kind.",
+        ]
+    found = [
+        f"Learned on {len(originals.train):,} texts of {originals.source.name} and their translations: what these do "
+        "not speak of is embedded badly, and so are languages other than these."
+    ]
+    if not has_scores:
+        found.append(
+            f"Judged by whether a translation finds its original among {len(originals.test):,}; how well it tells "
+            "alike texts from others was not measured."
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ Measured:  PolyAI/banking77: accuracy 84.7 % (teacher 85.1 %, labels alone 76.8 
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -151,26 +150,18 @@ def main(config: Config, run: Run) -> None:
     of_training = {"seed": config.seed, "compute": compute}
     student = run.phase("train", training.fit, untrained.copy(), everything, soft_loss, config.train, **of_training)
 
-    # A step on the labels has other texts, and fewer where the classes are few
-    if run.affords("label_only"):
-        run.phase("probe_soft", training.probe, untrained, everything, soft_loss, config.train, **of_training)
-        run.phase("probe_label_only", training.probe, small_base, shots, hard_loss, config.train, **of_training)
-
-    def steps_at_cost_of(phases: list[str]) -> int:
-        of_steps = run.cost_ratio(["probe_soft"], to=["probe_label_only"])
-        ratio = run.cost_ratio(phases, to=["train"]) * of_steps
-        return training.steps_at_cost(student, ratio=ratio)
-
-    controls = {}
     paid_for = {"label_only": ["cache", "train"]}
     if config.full_cost_control:
         paid_for["label_only_full_cost"] = ["teacher", "head", "cache", "train"]
-    for role, phases in paid_for.items():
-        if run.affords(role):
-            as_long = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
-            control = run.control(role, training.fit, small_base.copy(), shots, hard_loss, as_long, **of_training)
-            if control is not None:
-                controls[role] = control
+    controls = distilling.train_controls(
+        run,
+        paid_for,
+        student=student,
+        of_student=distilling.Training(untrained, everything, soft_loss, config.train),
+        of_control=distilling.Training(small_base, shots, hard_loss, config.train),
+        probe="probe_soft",  # a step on the labels has other texts, and fewer where the classes are few
+        **of_training,
+    )
 
     # 4. The test split is read here, once
     of_teacher = ("teacher", "head")

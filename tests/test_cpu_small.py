@@ -59,6 +59,16 @@ def test_distillation_did_not_help_below_two_of_three_seeds(students, says_so):
     assert ("did not help here" in said) is says_so
 
 
+def test_embedder_is_held_to_the_rule_as_soon_as_its_runs_have_the_control():
+    (stsb,) = (target for target in cpu_small.TARGETS if target.sweep == "stsb")
+    runs = [record(seed, sweep="stsb", student=value) for seed, value in enumerate((0.95, 0.89, 0.89))]
+    found = cpu_small.outcome_of(stsb, runs)
+    assert (found.seeds_won, "1 of 3 seeds" in found.did_not_help) == ("1 of 3", True)
+    without = [dataclasses.replace(run, results=[r for r in run.results if r.role != "label_only"]) for run in runs]
+    found = cpu_small.outcome_of(stsb, without)
+    assert (found.seeds_won, found.did_not_help) == ("no control", "")
+
+
 def test_runs_are_chosen_by_sweep_and_settings():
     found = [record(1), record(0), record(0, num_layers=2), record(0, sweep="banking77_static"), record(0, sweep="x")]
     chosen = cpu_small.outcome_of(cpu_small.TARGETS[0], found).runs

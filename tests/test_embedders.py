@@ -13,10 +13,12 @@ from scipy import stats
 from small_data import FP32, embedder, split, texts
 from torch import nn
 
-from smallmodels import cli, data, errors, evaluation, losses, metrics, models, records, students, training
+from smallmodels import cli, data, distilling, errors, evaluation, losses, metrics, models, records, students, training
+from smallmodels.data.batches import collate
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
+from smallmodels.report import systems
 
 
 def projected(folder, num_dimensions=6):
@@ -341,6 +343,52 @@ def test_evaluate_languages_has_a_row_for_each_and_none_for_what_a_baseline_cann
     assert both[1] == other
 
 
+# Scores without a teacher
+
+
+def test_pair_is_one_example_whose_texts_are_embedded_as_alone_in_any_part_of_a_batch(tiny_model_folder):
+    model, pairs = embedder(tiny_model_folder), scored_pairs(9)
+    pairs = dataclasses.replace(pairs, texts=["card " * 100, *list(pairs.texts)[1:]])  # cut like any text, alone
+    apart = data.tokenize_apart(pairs, model.tokenizer, max_length=32)
+    whole = collate(apart, np.arange(9)[::-1].copy())
+    for part in (whole, *whole.split(4)):
+        rows = [int(row.rpartition("/")[2]) for row in part.ids]
+        with torch.no_grad():
+            found = model.model.eval()(**data.both_texts(part.inputs)).numpy()
+        both = [pairs.texts[i] for i in rows] + [pairs.seconds[i] for i in rows]
+        np.testing.assert_allclose(found, models.forward_texts(model, both, compute=FP32), atol=1e-6)
+    assert whole.num_tokens == sum(len(model.tokenizer(t)["input_ids"]) for t in pairs.seconds) + sum(
+        min(32, len(model.tokenizer(t)["input_ids"])) for t in pairs.texts
+    )
+
+
+def test_learning_of_scores_has_the_loss_of_sentence_transformers(tiny_model_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+
+    model, pairs = embedder(tiny_model_folder), scored_pairs(12)
+    least, greatest = min(pairs.labels), max(pairs.labels)
+    config = training.TrainConfig(learning_rate=1e-3, batch_size=8)
+    learning = distilling.learning_of_scores(model, pairs, config)
+    assert learning.config.batch_size == 4  # pairs, with as many texts
+    ours = learning.loss_fn(model.model.eval(), collate(learning.train, np.arange(12)))
+    model.save(tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").eval()
+    features = [theirs.preprocess(list(side)) for side in (pairs.texts, pairs.seconds)]
+    scaled = torch.tensor((pairs.labels - least) / (greatest - least))
+    assert ours.mean().item() == pytest.approx(CosineSimilarityLoss(theirs)(features, scaled).item(), rel=1e-4)
+
+
+def test_learning_of_scores_brings_cosines_nearer_to_them(tiny_model_folder):
+    model, pairs = embedder(tiny_model_folder), scored_pairs(16)
+    config = training.TrainConfig(learning_rate=1e-3, max_steps=12, batch_size=16)
+    learning = distilling.learning_of_scores(model, pairs, config)
+    batch = collate(learning.train, np.arange(16))
+    before = learning.loss_fn(model.model.eval(), batch).mean().item()
+    trained = training.fit(model.copy(), learning.train, learning.loss_fn, learning.config, compute=FP32)
+    assert learning.loss_fn(trained.model.eval(), batch).mean().item() < 0.8 * before
+
+
 # Data
 
 
@@ -442,6 +490,76 @@ def dataset_of_languages(root, rows_by_language):
     (folder / "README.md").write_text(f"---\nlicense: mit\nlanguage:\n{languages}configs:\n{configs}---\n")
 
 
+def parallel(folder, rows=40, languages=("en", "sw"), head=("text", "title")):
+    """A file of texts for each language, row by row; the originals of rows 0 and 1 are the same."""
+    own = texts(2 * rows, seed=7)
+    own[1] = own[0]
+    for language in languages:
+        mark = "" if language == "en" else f"{language} "
+        table(folder / f"{language}.csv", head, [(mark + own[i], mark + own[rows + i]) for i in range(rows)])
+    return str(folder / "{language}.csv")
+
+
+def test_load_translations_holds_the_same_originals_back_in_every_language(tmp_path):
+    path = parallel(tmp_path)
+    found = data.load_translations(path, ("en", "sw"), text_columns=("text", "title"), max_rows=None)
+    sizes = [len(getattr(found["sw"], role)) for role in ("train", "validation", "test")]
+    assert sizes == [57, 6, 17]  # a fifth of 79 originals, one of which stands there twice
+    for role in ("train", "validation", "test"):
+        english, other = (getattr(splits, role) for splits in found.values())
+        assert [f"sw {text}" for text in english.texts] == list(other.texts)
+        assert list(english.ids) == list(other.ids)
+        assert role == "train" or list(other.seconds) == list(english.texts)
+    train = found["en"].train
+    assert train.seconds is None
+    assert data.sentences_of(train) is train
+    assert not {*train.texts} & {*found["en"].test.texts, *found["en"].validation.texts}  # the same original, twice
+    assert found["sw"].languages == ["sw"]
+    load = functools.partial(data.load_translations, path, ("en", "sw"), text_columns=("title",))
+    seen = load(held_out=[load()["en"].train.texts[-1]], max_rows=3)
+    assert [len(split) for split in (seen["en"].train, seen["sw"].train, seen["sw"].test)] == [3, 3, 3]
+    assert seen["sw"].notes["overlap"] == {"train/held out": 1}
+
+
+def test_translations_without_a_row_a_text_or_a_column_are_refused_in_one_sentence(tmp_path):
+    path = parallel(tmp_path)
+    load = functools.partial(data.load_translations, path, ("en", "sw"))
+    with pytest.raises(InputError, match=r"has no column 'x': choose --text-columns from text, title$"):
+        load(text_columns=("x",))
+    rows = (tmp_path / "sw.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "sw.csv").write_text("\n".join(rows[:-1]), encoding="utf-8")
+    with pytest.raises(InputError, match="train has 40 in en and 39 in sw: choose other languages"):
+        load(text_columns=("text",))
+    (tmp_path / "sw.csv").write_text("\n".join([*rows[:-1], ",x"]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"found 1 that are empty \(row 40 is the first\): choose another --dataset"):
+        load(text_columns=("text",))
+    with pytest.raises(InputError, match="name --text-columns if there are no scores"):
+        data.load_translated_pairs(path, ("en", "sw"))
+
+
+def test_evaluate_translations_is_the_rank_of_the_original_in_each_language(tiny_model_folder):
+    model, rows = embedder(tiny_model_folder), texts(12)
+    right = Split("test", list("abcdef"), rows[:6], seconds=rows[:6])
+    wrong = dataclasses.replace(right, texts=[rows[1], rows[0], *rows[2:6]])
+    bitexts = {"de": right}
+    found = evaluation.evaluate_translations({"student": model}, {"de": right, "fr": wrong}, bitexts, compute=FP32)
+    (result,) = found.results
+    german, french = result.groups
+    assert (german["mrr_at_10"], german["recall_at_1"], german["accuracy_into_english"]) == (1, 1, 1)
+    assert french["recall_at_1"] == pytest.approx(4 / 6)
+    assert "num_bitexts" not in french
+    one, two = (models.forward_texts(model, list(part), compute=FP32) for part in (wrong.texts, wrong.seconds))
+    similarities = one @ two.T
+    ranks = (similarities > similarities.diagonal()[:, None]).sum(1) + 1
+    assert french["mrr_at_10"] == pytest.approx((1 / ranks).mean())
+    assert result.metrics["mrr_at_10"].value == pytest.approx((1 + (1 / ranks).mean()) / 2)
+    assert result.metrics["mrr_at_10"].n == 6  # originals
+    assert evaluation.translation_rank(model, {"de": right, "fr": wrong}, compute=FP32) == pytest.approx(
+        result.metrics["mrr_at_10"].value
+    )
+    assert len(found.predictions["id"]) == len(found.predictions["student/score"]) == 12
+
+
 @pytest.mark.slow
 @pytest.mark.hub
 def test_translated_pairs_are_refused_where_rows_or_scores_differ(tmp_path):
@@ -532,6 +650,25 @@ def test_distill_embedder_searches_where_the_data_have_queries(
     assert "dimensions" not in record.model  # the student has no dense layer
 
 
+def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pairs(
+    tiny_model_folder, own_pairs, tmp_path, short_windows
+):
+    flags = ["--dataset", own_pairs[1], "--max-train", "20"]
+    folder = run_distill_embedder(tiny_model_folder, own_pairs, tmp_path, *flags)
+    record = records.read_record(folder)
+    assert {"student", "label_only"} < {use.role for use in record.inference}
+    assert record.result("label_only").built_by == ["label_only"]
+    config = json.loads((folder / "config.json").read_text())
+    steps = config["choices"]["label_only_steps"]
+    paid, of_train = (record.cost_of(names)[1] for names in (["cache", "train"], ["train"]))
+    probes = [record.cost_of([name])[1] for name in ("probe_soft", "probe_label_only")]
+    assert steps == max(1, round(2 * paid / of_train * probes[0] / probes[1]))
+    assert record.phase("train").num_examples == 2 * 20
+    assert record.phase("label_only").num_examples == steps * 10  # pairs, of as many texts
+    won, seeds = systems.seeds_won(*(systems.System("", role, [record]) for role in ("student", "label_only")))
+    assert (won in (0, 1), seeds) == (True, 1)
+
+
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [
@@ -545,6 +682,7 @@ def test_distill_embedder_searches_where_the_data_have_queries(
         ("distill_embedder", {"cosine_weight": -1.0}, "cosine_weight must be >= 0"),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
         ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
+        ("extend_embedder_languages", {"similarity_dataset": "org/name"}, "name the columns of these with --text-col"),
     ],
 )
 def test_config_that_cannot_work_is_refused_in_one_sentence(recipe, changes, message):
@@ -615,3 +753,46 @@ def test_extend_embedder_languages_takes_local_files_without_the_hub(
     groups = records.read_record(folder).result("student").groups
     assert [row["group"] for row in groups] == ["en", "sw"]
     assert all("num_bitexts" not in row for row in groups)
+
+
+def run_extend_embedder_languages(teacher, dataset, out, *more):
+    words = ["run", "extend_embedder_languages", "--smoke", "--dataset", dataset, "--bitexts", "--languages", "sw"]
+    words += ["--text-columns", "text", "title", "--teacher", str(teacher), "--num-layers", "2"]
+    assert cli.main([*words, "--out", str(out), *more]) == 0
+    (folder,) = (out / "extend_embedder_languages").iterdir()
+    return folder
+
+
+def test_extend_embedder_languages_learns_on_texts_without_scores(tiny_model_folder, tmp_path, short_windows):
+    folder = run_extend_embedder_languages(tiny_model_folder, parallel(tmp_path), tmp_path / "runs")
+    record = records.read_record(folder)
+    assert record.metric == "mrr_at_10"
+    assert all(list(result.metrics) == ["mrr_at_10", "recall_at_1"] for result in record.results)  # and no Spearman
+    assert {result.role for result in record.results} == {"teacher", "student", "untrained_student"}
+    groups = {row["group"]: row for row in record.result("student").groups}
+    assert set(groups) == {"en", "sw"}
+    assert all(row["tokens_per_word"] > 0 for row in groups.values())
+    assert ("mrr_at_10" in groups["sw"], "mrr_at_10" in groups["en"]) == (True, False)
+    assert record.languages == ["en", "sw"]
+    assert "was not measured" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert cli.main(["verify", str(folder)]) == 0
+
+
+@pytest.mark.slow
+def test_extend_embedder_languages_is_judged_by_scores_of_other_data(
+    tiny_model_folder, own_pairs, tmp_path, short_windows
+):
+    with open(own_pairs[1], encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    (tmp_path / "scored").mkdir()
+    for language in ("en", "sw"):
+        table(tmp_path / "scored" / f"{language}.csv", head, rows)
+    flags = ["--similarity-dataset", str(tmp_path / "scored" / "{language}.csv")]
+    folder = run_extend_embedder_languages(tiny_model_folder, parallel(tmp_path), tmp_path / "runs", *flags)
+    record = records.read_record(folder)
+    assert record.metric == "spearman"
+    assert [row["group"] for row in record.result("student").groups] == ["en", "sw"]
+    assert {source.role for source in record.sources if source.kind == "dataset"} == {"dataset", "evaluation"}
+    trained = next(source for source in record.sources if source.role == "dataset")
+    assert trained.notes["overlap"] == {"train/held out": 0}
+    assert {result.role for result in record.results} >= {"tfidf"}

@@ -207,6 +207,24 @@ def test_embedding_cosine_of_a_zero_vector_is_one_with_a_finite_gradient() -> No
     assert torch.isfinite(student.grad).all()
 
 
+def test_cosine_score_error_equals_the_slow_reference_and_draws_both_embeddings() -> None:
+    first, second = randn(4, 6).requires_grad_(), randn(4, 6, seed=1).requires_grad_()
+    scores = [0.0, 0.25, 1.0, -0.5]
+    value = losses.cosine_score_error(first, second, torch.tensor(scores, dtype=torch.float32))
+    cosines = [cosine_reference(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    expected = [(cosine - score) ** 2 for cosine, score in zip(cosines, scores, strict=True)]
+    torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64))
+    assert torch.autograd.gradcheck(losses.cosine_score_error, (first, second, torch.tensor(scores)))
+    same = losses.cosine_score_error(first, 3 * first, torch.ones(4))
+    torch.testing.assert_close(same, torch.zeros(4, dtype=torch.float64), atol=1e-28, rtol=0)
+
+
+@pytest.mark.parametrize(("second", "scores"), [((3, 5), (3,)), ((2, 6), (3,)), ((3, 6), (2,)), ((3, 6), (3, 1))])
+def test_cosine_score_error_refuses_what_is_no_pair_with_a_score(second, scores) -> None:
+    with pytest.raises(ValueError, match="two embeddings of one width and one score"):
+        losses.cosine_score_error(randn(3, 6), randn(*second), randn(*scores))
+
+
 def test_pairwise_similarity_equals_the_slow_reference_across_widths() -> None:
     student, teacher = randn(5, 3), randn(5, 8, seed=1)
     torch.testing.assert_close(

@@ -7,6 +7,7 @@ from smallmodels.data.few_shots import NO_LABEL, ClassPlan, draw_shots, plan_by_
 from smallmodels.data.in_languages import by_language, languages_of_rows, load_in_languages
 from smallmodels.data.languages import languages_of
 from smallmodels.data.multilabel import load_multilabel_classification
+from smallmodels.data.pairs_apart import both_texts, tokenize_apart
 from smallmodels.data.python_docs import load_python_docs
 from smallmodels.data.reading_levels import load_reading_levels
 from smallmodels.data.sentences import (
@@ -17,6 +18,7 @@ from smallmodels.data.sentences import (
     load_sentences,
     load_similarity_pairs,
     load_translated_pairs,
+    load_translations,
     sentences_of,
     with_originals_rows,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Split",
     "Splits",
     "Template",
+    "both_texts",
     "by_language",
     "cut_completions",
     "cut_into_rows",
@@ -57,10 +60,12 @@ __all__ = [
     "load_texts",
     "load_token_classification",
     "load_translated_pairs",
+    "load_translations",
     "pair_targets",
     "plan_by_class",
     "prompt_ids",
     "same_tokens",
     "sentences_of",
+    "tokenize_apart",
     "with_originals_rows",
 ]

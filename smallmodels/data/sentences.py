@@ -255,14 +255,16 @@ def _search_pairs(
     return found.take(np.sort(first))
 
 
-def _hold_back(train: Split, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[Split, Split]:
-    """Pairs whose documents stay in train, and the others: no document is on both sides."""
+def _hold_back(
+    train: Split, role: str, fraction: float, split_seed: int, dataset: str, what: str = "documents"
+) -> tuple[Split, Split]:
+    """Pairs whose second texts stay in train, and the others: no document, or no original, is on both sides."""
     assert train.seconds is not None
     kinds, document = np.unique(hashes_of(train.seconds), return_inverse=True)
     count = round(fraction * len(kinds))
     if not 0 < count < len(kinds):
         raise InputError(
-            f"{base_name(dataset)} should have enough documents to hold some back for {role}, found {len(kinds)}: "
+            f"{base_name(dataset)} should have enough {what} to hold some back for {role}, found {len(kinds)}: "
             "choose a --dataset with more"
         )
     held = np.isin(document, generator(split_seed, role).permutation(len(kinds))[:count])
@@ -302,22 +304,23 @@ _BITEXT_COLUMNS = ("sentence1", "sentence2")
 
 
 def sentences_of(pairs: Split) -> Split:
-    """Both texts of each pair, as texts of their own: the first ones, then the second ones."""
-    assert pairs.seconds is not None, "pairs have a second text"
+    """Both texts of each pair, as texts of their own: the first ones, then the second ones; texts stay as they are."""
+    if pairs.seconds is None:
+        return pairs
     ids = [f"{row}/{place}" for place in (1, 2) for row in pairs.ids]
     return Split(pairs.name, ids, [*pairs.texts, *pairs.seconds])
 
 
-def with_originals_rows(pairs_by_language: Mapping[str, Split], originals: Split) -> Split:
+def with_originals_rows(translated: Mapping[str, Split], originals: Split) -> Split:
     """The sentences of all languages, each with what the teacher says of its original.
 
     Args:
-        pairs_by_language: As `load_translated_pairs` gives them: the same pairs in all languages.
+        translated: By language, as `load_translated_pairs` or `load_translations` give them: the same rows in all.
         originals: `sentences_of` those in the teacher's language, with its rows.
     """
-    parts = {language: sentences_of(pairs) for language, pairs in pairs_by_language.items()}
+    parts = {language: sentences_of(split) for language, split in translated.items()}
     assert isinstance(originals.teacher, np.ndarray), "rows of whole texts"
-    assert {len(part) for part in parts.values()} == {len(originals)}, "the same pairs in all languages"
+    assert {len(part) for part in parts.values()} == {len(originals)}, "the same rows in all languages"
     ids = [f"{language}/{row}" for language, part in parts.items() for row in part.ids]
     texts = [text for part in parts.values() for text in part.texts]
     return Split(originals.name, ids, texts, teacher=np.concatenate([originals.teacher] * len(parts)))
@@ -342,16 +345,19 @@ def load_similarity_pairs(
     dataset: str,
     *,
     config: str | None = None,
-    split_seed: int = 0,
-    max_test: int | None = None,
     context: Context = NO_CONTEXT,
+    **options: Any,
 ) -> Splits:
-    """`load_text_pairs` with scores, for a recipe whose own data are others: errors name its similarity flags."""
+    """`load_text_pairs` with scores, for a recipe whose own data may be others: errors name its similarity flags.
+
+    Args: As there; options are its `split_seed`, `drop_overlap`, `max_train` and `max_test`.
+    """
     names = {**_NO_FLAGS, "--dataset-config": "--similarity-config"}
     with flags_named(names, "choose another --similarity-dataset"):
-        return load_text_pairs(
-            dataset, config=config, regression=True, split_seed=split_seed, max_test=max_test, context=context
-        )
+        return load_text_pairs(dataset, config=config, regression=True, context=context, **options)
+
+
+_OTHER_PAIRS = "choose another --dataset or other --languages, or name --text-columns if there are no scores"
 
 
 def load_translated_pairs(
@@ -359,6 +365,7 @@ def load_translated_pairs(
     languages: Sequence[str],
     *,
     max_rows: int | None = None,
+    otherwise: str = _OTHER_PAIRS,
     context: Context = NO_CONTEXT,
     **options: Any,
 ) -> dict[str, Splits]:
@@ -368,6 +375,7 @@ def load_translated_pairs(
         dataset: `org/name`, `org/name@revision`, or local files with `{language}` in their path.
         languages: Configurations, or what stands in the place of `{language}`; the original language first.
         max_rows: At most so many rows of each split, the same ones in all languages; None is all.
+        otherwise: What to do where these data will not do, for errors.
         context: Of the phase.
         options: Of `load_text_pairs`.
 
@@ -376,7 +384,7 @@ def load_translated_pairs(
     Raises: InputError if rows or scores differ between two languages, so that they are no translations row by row.
     """
     places = {language: in_language(dataset, language) for language in languages}
-    with flags_named({**_NO_FLAGS, "--dataset-config": "--languages"}, "choose another --dataset or other --languages"):
+    with flags_named({**_NO_FLAGS, "--dataset-config": "--languages"}, otherwise):
         found = {
             language: load_text_pairs(name, config=config, regression=True, **options)
             for language, (name, config) in places.items()
@@ -384,18 +392,118 @@ def load_translated_pairs(
     original = languages[0]
     for language, splits in found.items():
         for role in ("train", "validation", "test"):
-            _require_same_rows(dataset, role, language, getattr(splits, role), original, getattr(found[original], role))
+            split, other = getattr(splits, role), getattr(found[original], role)
+            _require_as_many(dataset, role, language, split, original, other)
+            _require_same_scores(dataset, language, split, original, other)
+    return _in_all_languages(dataset, found, max_rows, context)
+
+
+def load_translations(
+    dataset: str,
+    languages: Sequence[str],
+    *,
+    text_columns: Sequence[str],
+    held_out: Sequence[str] = (),
+    split_seed: int = 0,
+    max_rows: int | None = None,
+    context: Context = NO_CONTEXT,
+) -> dict[str, Splits]:
+    """The same texts in several languages, without scores.
+
+    Where splits are missing, a fifth of the originals of train stand in for test and a tenth for validation, the same
+    ones in all languages. Bad texts are refused, since leaving out rows would part translations from their originals.
+
+    Args:
+        dataset: `org/name`, `org/name@revision`, or local files with `{language}` in their path.
+        languages: Configurations, or what stands in the place of `{language}`; the original language first.
+        text_columns: Columns, each of whose values is a text of its own.
+        held_out: Originals of other tests, whose overlap with those of train is counted.
+        split_seed: Of the draws.
+        max_rows: At most so many texts of each split, the same ones in all languages; None is all.
+        context: Of the phase.
+
+    Returns: Splits by language; text i of a split is a translation of text i of the same split in the others. Those of
+        validation and test have their original as their second text.
+
+    Raises: InputError if splits or rows differ between two languages, so that they are no translations row by row.
+    """
+    require_limits(1, max_rows=max_rows)
+    original = languages[0]
+    found: dict[str, tuple[sources.DatasetFiles, dict[str, Split]]] = {}
+    with flags_named({**_NO_FLAGS, "--dataset-config": "--languages"}, "choose another --dataset or other --languages"):
+        for language in languages:
+            found[language] = _texts_by_role(*in_language(dataset, language), text_columns, context)
+    of_original = found[original][1]
+    made: dict[str, Splits] = {}
+    for language, (fetched, parts) in found.items():
+        if parts.keys() != of_original.keys():
+            raise InputError(
+                f"{base_name(dataset)} should have the same splits in every language, but has {', '.join(of_original)} "
+                f"in {original} and {', '.join(parts)} in {language}: choose other languages"
+            )
+        for role, split in parts.items():
+            _require_as_many(dataset, role, language, split, original, of_original[role])
+        paired = {role: dataclasses.replace(part, seconds=of_original[role].texts) for role, part in parts.items()}
+        made[language] = _held_back(dataset, language, fetched, paired, held_out, split_seed)
+    return _in_all_languages(dataset, made, max_rows, context)
+
+
+def _texts_by_role(
+    name: str, config: str | None, text_columns: Sequence[str], context: Context
+) -> tuple[sources.DatasetFiles, dict[str, Split]]:
+    """The texts of all columns, one column after the other, of each split that is there."""
+    fetched = sources.fetch_dataset(name, config=config)
+    parts: dict[str, Split] = {}
+    with open_tables(fetched, context.folder) as tables:
+        for role, split_name in pick_splits(tables, name, "train", None, "test").items():
+            table = tables[split_name]
+            columns = {c: _column(table, c, split_name, name, False, "text-columns")[0] for c in text_columns}
+            ids = [f"{role}/{row}/{c}" for c, column in columns.items() for row in column.rows]
+            parts[role] = Split(role, ids, [text for column in columns.values() for text in column.texts])
+    return fetched, parts
+
+
+def _held_back(
+    dataset: str,
+    language: str,
+    fetched: sources.DatasetFiles,
+    parts: dict[str, Split],
+    held_out: Sequence[str],
+    split_seed: int,
+) -> Splits:
+    """Splits of one language, of texts with their originals; which are held back depends on the originals alone."""
+    notes: dict[str, Any] = {}
+    for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
+        if role not in parts:
+            parts["train"], parts[role] = _hold_back(parts["train"], role, fraction, split_seed, dataset, "texts")
+            notes[f"{role}_split"] = f"{fraction:.0%} of the originals of train, split_seed {split_seed}"
+    tests = [text for role in ("validation", "test") for text in parts[role].seconds or ()]
+    overlap = among(hashes_of(parts["train"].seconds or ()), np.unique(hashes_of([*held_out, *tests])))
+    notes["overlap"] = {"train/held out": int(overlap.sum())}
+    parts["train"] = dataclasses.replace(parts["train"], seconds=None)
+    source = _source(fetched, {role: parts[role] for role in ("train", "validation", "test")}, notes)
+    codes = languages_of(fetched.languages, fetched.config) or languages_of([], language)
+    return Splits(parts["train"], parts["validation"], parts["test"], [], source, codes, notes)
+
+
+def _in_all_languages(
+    dataset: str, found: Mapping[str, Splits], max_rows: int | None, context: Context
+) -> dict[str, Splits]:
+    """The first rows of each language, all of them those that the run began with."""
     fingerprint = files.sha256_json({language: splits.source.fingerprint for language, splits in found.items()})
     identity.require_same(base_name(dataset), fingerprint, [], context)
     return {language: _first_rows(splits, max_rows) for language, splits in found.items()}
 
 
-def _require_same_rows(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
+def _require_as_many(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
     if len(split) != len(other):
         raise InputError(
             f"{base_name(dataset)} should have the same rows in every language, but {role} has {len(other):,} in "
             f"{original} and {len(split):,} in {language}: choose other languages"
         )
+
+
+def _require_same_scores(dataset: str, language: str, split: Split, original: str, other: Split) -> None:
     assert isinstance(split.labels, np.ndarray)
     assert isinstance(other.labels, np.ndarray)
     if len(different := np.flatnonzero(split.labels != other.labels)):

@@ -1,7 +1,8 @@
 """The steps that recipes share: a recipe says which data, which task, which student and which loss.
 
 The order of steps, what is compared, and what is counted are the same for all of them, so that their reports can be
-read side by side. `classifiers` is for labels of texts and words, `embedders` for sentence embeddings.
+read side by side. `classifiers` is for labels of texts and words, `embedders` for sentence embeddings; `controls`
+are the same students without a teacher.
 """
 
 from smallmodels.distilling.classifiers import (
@@ -25,7 +26,8 @@ from smallmodels.distilling.classifiers import (
     teach,
     validation_of,
 )
-from smallmodels.distilling.embedders import Judge, distil_embedder, load_embedding_teacher
+from smallmodels.distilling.controls import Training, train_controls
+from smallmodels.distilling.embedders import Judge, distil_embedder, learning_of_scores, load_embedding_teacher
 from smallmodels.distilling.outcome import Distilled, say_change
 
 __all__ = [
@@ -39,11 +41,13 @@ __all__ = [
     "LayersConfig",
     "Lesson",
     "Maker",
+    "Training",
     "distil_classifier",
     "distil_embedder",
     "distil_layers",
     "in_tokens_of",
     "layers_maker",
+    "learning_of_scores",
     "load_embedding_teacher",
     "losses_of",
     "prepare",
@@ -52,5 +56,6 @@ __all__ = [
     "split_options",
     "static_maker",
     "teach",
+    "train_controls",
     "validation_of",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smallmodels import evaluation, models, sources, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
+from smallmodels.distilling.controls import LABEL_ONLY, LABEL_ONLY_FULL_COST, Training, say_tuned, train_controls
 from smallmodels.distilling.outcome import Distilled, say_change
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
@@ -274,32 +275,20 @@ def distil_classifier(
     loss_fn = maker.objective(soft_loss, untrained, teacher, compute)
     how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
     student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
-    paid_for = {"label_only": ["cache", "train"]}
+    paid_for = {LABEL_ONLY: ["cache", "train"]}
     if is_tuned:  # what its fine-tuning cost is not known
-        run.event(
-            "control", "the teacher came fine-tuned, so the control without it starts from its weights all the same"
-        )
+        say_tuned(run)
     elif config.full_cost_control:
-        paid_for["label_only_full_cost"] = ["teacher", "cache", "train"]
-    if loss_fn is not soft_loss and run.affords("label_only"):  # no phase has steps without the teacher yet
-        for name, probed in (("probe_live", loss_fn), ("probe_label_only", hard_loss)):
-            run.phase(
-                name, training.probe, untrained, splits.train, probed, config.train, seed=config.seed, compute=compute
-            )
-
-    def steps_at_cost_of(phases: list[str]) -> int:
-        ratio = run.cost_ratio(phases, to=["train"])
-        if loss_fn is not soft_loss:
-            ratio *= run.cost_ratio(["probe_live"], to=["probe_label_only"])
-        return training.steps_at_cost(student, ratio=ratio)
-
-    controls = {}
-    for role, phases in paid_for.items():
-        if run.affords(role):
-            plan = replace(config.train, max_steps=run.choose(f"{role}_steps", partial(steps_at_cost_of, phases)))
-            control = run.control(role, training.fit, small_base.copy(), splits.train, hard_loss, plan, **how)
-            if control is not None:
-                controls[role] = control
+        paid_for[LABEL_ONLY_FULL_COST] = ["teacher", "cache", "train"]
+    controls = train_controls(
+        run,
+        paid_for,
+        student=student,
+        of_student=Training(untrained, splits.train, loss_fn, config.train),
+        of_control=Training(small_base, splits.train, hard_loss, config.train),
+        probe="probe_live" if loss_fn is not soft_loss else None,  # no phase has steps without the teacher yet
+        **how,
+    )
 
     # 4. The test split is read here, once
     tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)

@@ -1,15 +1,19 @@
 """Distil a model of sentence embeddings: the steps that its recipes share, from a teacher to a finished student."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from smallmodels import evaluation, models, sources, teachers, training
-from smallmodels.data import Split
+import numpy as np
+from torch import Tensor
+
+from smallmodels import data, evaluation, losses, models, sources, teachers, training
+from smallmodels.data import Batch, Split
+from smallmodels.distilling.controls import LABEL_ONLY, Training, say_tuned, train_controls
 from smallmodels.distilling.outcome import Distilled, say_change
 from smallmodels.evaluation import Contender, Evaluation
-from smallmodels.models import Compute, TextModel
+from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.training import LossFn, TrainConfig
 
@@ -57,6 +61,7 @@ def distil_embedder(
     config: TrainConfig,
     seed: int,
     compute: Compute,
+    scored: Split | None = None,
     untrained_built_by: tuple[str, ...] = (),
     compared_as: Callable[[TextModel], Any] = lambda model: model,
     others: Mapping[str, Contender | TextModel] | None = None,
@@ -73,22 +78,31 @@ def distil_embedder(
         config: Of the training.
         seed: Of the training.
         compute: As `setup` chose it.
+        scored: Pairs with scores, of the texts that the student learns on: what the control without a teacher learns;
+            None where there are none, and no control.
         untrained_built_by: Phases that the student needs before it is trained.
         compared_as: What a student is judged as, where that is not the model that is trained.
         others: Further models to compare, by role.
     """
     say_change(run, teacher, untrained)
-    student = run.phase(
-        "train",
-        training.fit,
-        untrained.copy(),
-        train,
-        loss_fn,
-        config,
-        seed=seed,
-        validate=lambda model: {judge.metric: judge.validate(model, compute=compute)},
-        compute=compute,
-    )
+    how: dict[str, Any] = {
+        "seed": seed,
+        "validate": lambda model: {judge.metric: judge.validate(model, compute=compute)},
+        "compute": compute,
+    }
+    student = run.phase("train", training.fit, untrained.copy(), train, loss_fn, config, **how)
+    controls: dict[str, TextModel] = {}
+    if scored is not None:
+        say_tuned(run)
+        controls = train_controls(
+            run,
+            {LABEL_ONLY: [name for name in ("cache", "train") if name not in untrained_built_by]},
+            student=student,
+            of_student=Training(untrained, train, loss_fn, config),
+            of_control=learning_of_scores(untrained, scored, config),
+            probe="probe_soft",
+            **how,
+        )
     baselines = {role: Contender(run.phase(role, make), built_by=(role,)) for role, make in judge.baselines.items()}
     # The test split is read here, once
     contenders = {
@@ -97,6 +111,10 @@ def distil_embedder(
             compared_as(student), built_by=tuple(dict.fromkeys((*untrained_built_by, "cache", "train")))
         ),
         "untrained_student": Contender(compared_as(untrained), built_by=untrained_built_by),
+        **{
+            role: Contender(compared_as(model), built_by=(*untrained_built_by, role))
+            for role, model in controls.items()
+        },
         **(others or {}),
         **baselines,
     }
@@ -118,3 +136,25 @@ def distil_embedder(
         "model": models.describe(student, compute),
     }
     return Distilled(student, result, about, compute)
+
+
+def learning_of_scores(untrained: TextModel, pairs: Split, config: TrainConfig) -> Training:
+    """How an embedder learns the scores of pairs without a teacher: the cosine of a pair shall be its score.
+
+    Args:
+        untrained: It is not changed.
+        pairs: With scores; the least of them becomes the cosine 0 and the greatest 1.
+        config: Of a training on texts; a batch has as many texts here, so half as many pairs.
+
+    Source: As `losses.cosine_score_error`.
+    """
+    scores_N = evaluation.scores_of(pairs)
+    least, greatest = float(scores_N.min()), float(scores_N.max())
+    scaled_N = ((scores_N - least) / ((greatest - least) or 1.0)).astype(np.float32)
+    train = data.tokenize_apart(replace(pairs, labels=scaled_N), untrained.tokenizer, max_length=untrained.max_length)
+
+    def loss_fn(model: Model, batch: Batch) -> Tensor:
+        first, second = model(**data.both_texts(batch.inputs)).chunk(2)
+        return losses.cosine_score_error(first, second, batch.labels)
+
+    return Training(untrained, train, loss_fn, replace(config, batch_size=max(1, config.batch_size // 2)))

@@ -26,12 +26,14 @@ from smallmodels.evaluation.retrieval import (
     example_answers,
     mean_reciprocal_rank,
 )
-from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation
+from smallmodels.evaluation.scores import evaluate_scorers, rank_correlation, scores_of
 from smallmodels.evaluation.similarity import (
     bitext_accuracy,
     evaluate_languages,
     evaluate_similarity,
+    evaluate_translations,
     example_pairs,
+    translation_rank,
 )
 from smallmodels.evaluation.uses import (
     Answer,
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate_scorers",
     "evaluate_similarity",
     "evaluate_token_classifiers",
+    "evaluate_translations",
     "example_answers",
     "example_pairs",
     "example_predictions",
@@ -85,9 +88,11 @@ __all__ = [
     "predict_tags",
     "rank_correlation",
     "reads_pairs",
+    "scores_of",
     "sigmoid",
     "softmax",
     "span_f1",
+    "translation_rank",
     "with_abstention",
     "with_group_rows",
     "with_metrics_of",

@@ -98,16 +98,84 @@ def evaluate_languages(
             for name, split in splits.items()
         ]
         results = [*results, plain_result(role, contender, "test", measured)]
-        results = with_group_rows(results, role, groups)
-        if isinstance(contender.model, TextModel):
-            rows = [
-                {"group": name, **_bitext_cells(*bitext_accuracy(contender.model, pairs, compute=compute))}
-                for name, pairs in bitexts.items()
-            ]
-            results = with_group_rows(results, role, rows)
+        results = with_group_rows(results, role, [*groups, *_bitext_rows(contender.model, bitexts, compute)])
         predictions[f"{role}/score"] = [round(float(s), 6) for column in found.values() for s in column]
         context.progress(number + 1, len(contenders))
     return Evaluation(results, predictions)
+
+
+def evaluate_translations(
+    contenders: Contenders,
+    translations: Mapping[str, Split],
+    bitexts: Mapping[str, Split],
+    *,
+    compute: Compute | None = None,
+    context: Context = NO_CONTEXT,
+) -> Evaluation:
+    """How far up a translation finds its original among all originals, where there are no scores to compare with.
+
+    Args:
+        contenders: Embedders by role.
+        translations: By language, pairs of a text and its original: the same originals in all languages.
+        bitexts: As in `evaluate_languages`.
+        compute: Device and number format of the models.
+        context: Of the run.
+
+    Returns: Mean reciprocal rank at 10 and recall at 1 over all languages, and a group for each. Intervals of means are
+        over originals, which are the same ones in all languages.
+    """
+    compute = compute or models.choose_compute()
+    results: list[records.Result] = []
+    predictions: dict[str, list[Any]] = {
+        "id": [f"{language}/{row}" for language, split in translations.items() for row in split.ids],
+        "label": [text for split in translations.values() for text in split.seconds or ()],
+    }
+    for number, (role, value) in enumerate(contenders.items()):
+        contender = as_contender(value)
+        ranks = {name: _ranks(contender.model, split, compute, context) for name, split in translations.items()}
+        everywhere = _rank_metrics(*ranks.values())
+        groups: list[dict[str, Any]] = [
+            {"group": name, "n": len(each), **_cells_of(_rank_metrics(each))} for name, each in ranks.items()
+        ]
+        results = [*results, plain_result(role, contender, "test", everywhere)]
+        results = with_group_rows(results, role, [*groups, *_bitext_rows(contender.model, bitexts, compute)])
+        predictions[f"{role}/score"] = [round(float(rank), 6) for each in ranks.values() for rank in each]
+        context.progress(number + 1, len(contenders))
+    return Evaluation(results, predictions)
+
+
+def translation_rank(model: TextModel, translations: Mapping[str, Split], *, compute: Compute | None = None) -> float:
+    """Mean reciprocal rank at 10 of `evaluate_translations`."""
+    compute = compute or models.choose_compute()
+    return float(np.mean([_ranks(model, split, compute, NO_CONTEXT) for split in translations.values()]))
+
+
+def _ranks(model: TextModel, split: Split, compute: Compute, context: Context) -> npt.NDArray[np.float64]:
+    """Reciprocal rank of the original of each translation, 0 beyond the tenth."""
+    queries_QE, documents_DE = embed_pairs(model, split, compute, context)
+    return metrics.reciprocal_ranks(queries_QE @ documents_DE.T, np.arange(len(split)), k=10)
+
+
+def _rank_metrics(*ranks: npt.NDArray[np.float64]) -> dict[str, records.Metric]:
+    """Means over languages, of each item at first."""
+    return {
+        "mrr_at_10": metrics.mean_with_interval(np.mean(ranks, axis=0)),
+        "recall_at_1": metrics.mean_with_interval(np.mean([each == 1 for each in ranks], axis=0)),
+    }
+
+
+def _cells_of(found: Mapping[str, records.Metric]) -> dict[str, Any]:
+    return {name: cell for key, metric in found.items() for name, cell in _cells(key, metric).items()}
+
+
+def _bitext_rows(model: Any, bitexts: Mapping[str, Split], compute: Compute) -> list[dict[str, Any]]:
+    """A row for each language; none for what embeds nothing."""
+    if not isinstance(model, TextModel):
+        return []
+    return [
+        {"group": name, **_bitext_cells(*bitext_accuracy(model, pairs, compute=compute))}
+        for name, pairs in bitexts.items()
+    ]
 
 
 def bitext_accuracy(

@@ -27,7 +27,13 @@ from smallmodels.losses.classes import (
     universal_logit_distance,
 )
 from smallmodels.losses.contrast import supervised_contrastive
-from smallmodels.losses.embeddings import embedding_cosine, embedding_mse, pairwise_similarity, unit_length
+from smallmodels.losses.embeddings import (
+    cosine_score_error,
+    embedding_cosine,
+    embedding_mse,
+    pairwise_similarity,
+    unit_length,
+)
 from smallmodels.losses.labels import binary_cross_entropy, binary_kl_divergence, squared_error
 from smallmodels.losses.layers import attention_relations, hidden_states_mse, mean_by_text
 from smallmodels.losses.vocabulary import (
@@ -53,6 +59,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_kl_divergence",
     "by_chunks",
+    "cosine_score_error",
     "cross_entropy",
     "embedding_cosine",
     "embedding_mse",

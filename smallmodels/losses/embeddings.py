@@ -1,4 +1,4 @@
-"""Losses on embeddings: how far the student's are from the teacher's."""
+"""Losses on embeddings: how far the student's are from the teacher's, or two of its own from a score."""
 
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import Tensor
@@ -40,6 +40,35 @@ def embedding_cosine(student_embeddings: Tensor, teacher_embeddings: Tensor) -> 
     """
     student, teacher = _embedding_pair(student_embeddings, teacher_embeddings)
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+def cosine_score_error(first_embeddings: Tensor, second_embeddings: Tensor, scores: Tensor) -> Tensor:
+    """Squared difference between the cosine of two embeddings and the score of the pair, per pair.
+
+    Args:
+        first_embeddings: Shape (num_pairs, num_dimensions).
+        second_embeddings: Same shape; both receive a gradient.
+        scores: Shape (num_pairs,), on the scale of cosines: [-1, 1], or [0, 1] where no pair says the opposite.
+
+    Returns:
+        Shape (num_pairs,), ≥ 0; zero where the cosine is the score. A vector of zeros has the cosine 0 with everything.
+
+    Raises:
+        InputError: A ValueError; shapes differ, or there is not one score for each pair.
+
+    Source:
+        Reimers and Gurevych 2019, arXiv:1908.10084, section 3, regression objective; `CosineSimilarityLoss` of
+        sentence-transformers, whose mean over pairs is that of these values.
+    """
+    check_matrix("first_embeddings", first_embeddings, "num_pairs, num_dimensions")
+    if second_embeddings.shape != first_embeddings.shape or scores.shape != first_embeddings.shape[:1]:
+        shapes = ", ".join(str(tuple(values.shape)) for values in (first_embeddings, second_embeddings, scores))
+        raise InputError(
+            "a pair should have two embeddings of one width and one score, got shapes "
+            f"{shapes}: pass a row of each, and a score, for every pair"
+        )
+    cosines = F.cosine_similarity(widened(first_embeddings), widened(second_embeddings), dim=-1)
+    return (cosines - scores.detach().to(cosines.dtype)).square()
 
 
 def pairwise_similarity(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
