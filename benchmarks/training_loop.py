@@ -78,7 +78,7 @@ def language_distillation() -> Job:
         signals = teachers.store_token_signals(teacher, rows, packing=packing, compute=compute, cache=Path(cache))
 
     def loss_fn(model: Any, batch: Batch) -> Tensor:
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = batch.teacher_top_k
         return losses.by_chunks(
             states,

@@ -221,11 +221,11 @@ def main(config: Config, run: Run) -> None:
 
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = hear(batch)
 
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:

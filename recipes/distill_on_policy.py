@@ -171,7 +171,7 @@ def main(config: Config, run: Run) -> None:
         return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)
 
     def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         return divergence(model, states, batch.teacher_top_k)
 
     def scored(phase: str, rows: data.Split) -> data.Split:
@@ -240,7 +240,7 @@ def main(config: Config, run: Run) -> None:
 
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     def validate_answers(model: TextModel) -> dict[str, float]:

@@ -168,7 +168,7 @@ def main(config: Config, run: Run) -> None:
     # 3. The student, and the same one on the data set's own answers at equal cost
     def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     validation, test = rows_of(splits.validation), rows_of(splits.test)

@@ -56,7 +56,7 @@ def _logits_of_texts(model: Model, batch: Batch) -> Tensor:
 
 
 def _logits_of_words(model: Model, batch: Batch) -> Tensor:
-    return _logits_of_texts(model, batch)[batch.is_target]
+    return _logits_of_texts(model, batch).flatten(0, 1).index_select(0, batch.targets)
 
 
 def _begin_at_shares(model: TextModel, train: Split) -> None:

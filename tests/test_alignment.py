@@ -203,7 +203,7 @@ def test_student_comes_nearer_to_a_teacher_that_cuts_texts_otherwise(told, one):
     heard = rows.with_signals(paired)
 
     def distances(model, batch):
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         word = batch.teacher_top_k
         return losses.by_chunks(
             states,

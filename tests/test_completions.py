@@ -142,7 +142,7 @@ def test_masked_tokens_have_no_influence_on_loss_and_gradient(model):
     rows = data.cut_completions(split_of(), model.tokenizer, template="plain", max_length=64)
     batch = batches.collate(rows, np.array([0, 7, 31]))
     network = copy.deepcopy(model.model).requires_grad_(True)
-    states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+    states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.targets)
     assert len(labels) == sum(len(model.tokenizer(COMPLETIONS[i])["input_ids"]) + 1 for i in (0, 7, 31))
     logits = network.transformer(**batch.inputs).logits
     expected = [
@@ -306,7 +306,7 @@ def test_adapters_alone_are_trained_and_end_in_a_model_that_plain_transformers_l
     assert not models.is_adapted(start.model)
 
     def loss_fn(network, batch):
-        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
 
     config = training.TrainConfig(learning_rate=2e-2, max_steps=20, batch_size=8)
@@ -443,7 +443,7 @@ def sums():
     rows = data.cut_completions(split, tokenizer, template="plain", max_length=32)
 
     def loss_fn(network, batch):
-        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, labels = losses.next_tokens(network(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         return losses.by_chunks(states, network.output_layer, lambda z, chunk: losses.cross_entropy(z, labels[chunk]))
 
     config = training.TrainConfig(learning_rate=5e-3, max_steps=200, batch_size=32)

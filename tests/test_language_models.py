@@ -222,6 +222,9 @@ def test_batches_carry_targets_through_parts_cuts_and_padding(tokenizer):
     assert [part.is_target.shape for part in parts] == [part.inputs["input_ids"].shape for part in parts]
     assert sum(int(part.is_target.sum()) for part in parts) == int(batch.is_target.sum())
     assert batch.cut(5).is_target.shape == (3, 5)
+    for part in (batch, *parts, batch.cut(5), batch.to("cpu"), batch.to("cpu").cut(5)):
+        assert torch.equal(part.targets, part.is_target.flatten().nonzero().flatten())
+        assert torch.equal(part.real_tokens, part.inputs["attention_mask"].flatten().nonzero().flatten())
     with pytest.raises(ValueError, match="cut_into_rows"):
         _ = batches.collate(split_of(CORPUS).tokenize(tokenizer, max_length=8), np.array([0])).is_target
 
@@ -366,7 +369,7 @@ def test_training_lowers_the_bits_per_byte_as_plain_transformers_does(small):
     config = training.TrainConfig(learning_rate=1e-2, max_steps=24, batch_size=8)
 
     def loss_fn(model, batch):
-        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         return losses.by_chunks(
             states, model.output_layer, lambda logits, rows: losses.cross_entropy(logits, labels[rows])
         )

@@ -142,6 +142,21 @@ def test_attention_relations_refuse_what_does_not_fit(student, mask, num_heads, 
         losses.attention_relations(student, parts(12, 2), mask, num_relation_heads=num_heads)
 
 
+def test_places_of_real_tokens_say_what_the_mask_says():
+    student, teacher, real_tokens = parts(8, 1), parts(8, 2), torch.tensor([0, 1, 2, 4, 5, 8, 9, 10, 11])
+    for part in student:
+        part.requires_grad_()
+
+    def found(**options):
+        distances = losses.hidden_states_mse(student[0], teacher[0], MASK, **options)
+        relations = losses.attention_relations(student, teacher, MASK, num_relation_heads=2, **options)
+        values = [distances, relations, losses.mean_by_text(distances * relations, MASK, **options)]
+        return values + list(torch.autograd.grad(values[-1].sum(), student))
+
+    for by_places, by_mask in zip(found(real_tokens=real_tokens), found(), strict=True):
+        assert torch.equal(by_places, by_mask)
+
+
 def test_mean_by_text_counts_every_text_alike():
     values = randn(9).requires_grad_()
     found = losses.mean_by_text(values, MASK)

@@ -94,6 +94,9 @@ def test_packed_rows_hold_each_example_with_positions_of_its_own():
 def test_first_token_of_an_example_is_no_target_even_if_it_is_marked():
     packed = batch_of(LENGTHS, targets=np.ones(sum(LENGTHS), dtype=bool)).packed()
     assert [int(is_target.sum()) for _, is_target in examples_of(packed)] == [11, 6, 4, 3, 2, 0, 0]
+    assert torch.equal(packed.targets, packed.is_target.flatten().nonzero().flatten())
+    with pytest.raises(KeyError, match="attention_mask"):  # says that the loss reads a row as one example
+        _ = packed.real_tokens
 
 
 def test_batch_in_which_no_row_is_saved_stays_as_it_is():
@@ -120,7 +123,7 @@ def test_word_of_the_teacher_goes_with_its_target(tmp_path):
 
 
 def losses_of(model, batch):
-    states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+    states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
     return losses.cross_entropy(model.output_layer(states), labels)
 
 

@@ -1,6 +1,7 @@
 """What a step takes: counts of what must not happen in it, choices that are measured, one ratio with a wide margin."""
 
 import dataclasses
+import functools
 import itertools
 import statistics
 import time
@@ -8,11 +9,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from small_data import BF16, FP32, Events, assert_same_bits, classifier, cross_entropy, split, weights
+from small_data import BF16, FP32, LABELS, Events, assert_same_bits, classifier, cross_entropy, split, texts, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smallmodels import losses, models, training
+from smallmodels import data, losses, models, students, tasks, teachers, training
+from smallmodels.arrays import Ragged
 from smallmodels.data import batches
+from smallmodels.losses import inputs, vocabulary
 from smallmodels.models import compute as choosing
 from smallmodels.phases import Context
 from smallmodels.training import TrainConfig
@@ -50,9 +53,78 @@ class Operations(TorchDispatchMode):
     def count(self, *names):
         return sum(name in names for name, _, _ in self.calls)
 
+    def waits(self):
+        """Those that make a GPU wait for the value of a tensor; `tolist` and `cpu` of a tensor are seen as copies."""
+        return [name for name, args, _ in self.calls if name in READ_BACK or (name in INDEXED and has_mask(args[1]))]
 
-READ_BACK = ("_local_scalar_dense", "item", "is_nonzero", "nonzero")
-"""What makes a GPU wait for the value of a tensor; `tolist` and `cpu` of a tensor are seen as copies."""
+
+READ_BACK = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2")
+INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_")
+"""These look for where a mask holds, without an operation of its own."""
+
+
+def has_mask(indices):
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+# What is trained: a model, its split, and the loss
+
+
+def sentence_job(folder, cache, compute):
+    model = classifier(folder)
+    return model, split(model.tokenizer, 24), cross_entropy
+
+
+def language_job(folder, cache, compute):
+    """The teacher's k most likely tokens, stored, and the labels."""
+    plain = data.Split("train", [f"train/{i}" for i in range(24)], texts(24))
+    tokenizer = models.new_tokenizer(plain.texts, vocabulary_size=270)
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 64}
+    teacher, student = (models.new_language_model(tokenizer, **sizes, seed=seed) for seed in (0, 1))
+    rows = data.cut_into_rows(plain, tokenizer, max_length=64)
+    packing = teachers.Packing(5, (1.0,), models.vocabulary_size(teacher))
+    signals = teachers.store_token_signals(teacher, rows, packing=packing, compute=FP32, cache=cache)
+
+    def loss_fn(model, batch):
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
+        told = batch.teacher_top_k
+
+        def of_chunk(logits, chunk):
+            soft = losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=1.0)
+            return soft + losses.cross_entropy(logits, labels[chunk])
+
+        return losses.by_chunks(states, model.output_layer, of_chunk)
+
+    return student, rows.with_signals(signals), loss_fn
+
+
+def word_job(folder, cache, compute):
+    model, _, _ = models.load_token_classifier(str(folder), LABELS, max_length=32)
+    rows = texts(24)
+    tags = Ragged.of([[place % 3 for place, _ in enumerate(text.split())] for text in rows], np.int64)
+    plain = data.Split("train", [f"train/{i}" for i in range(24)], rows, tags)
+
+    def loss_fn(model, batch):
+        return tasks.WORDS.hard_loss(tasks.WORDS.logits(model, batch), batch.labels)
+
+    return model, plain.tokenize(model.tokenizer, max_length=32), loss_fn
+
+
+def inside_job(folder, cache, compute, *, loss):
+    teacher = classifier(folder)
+    student = students.keep_layers(teacher, 1)
+    return student, split(student.tokenizer, 24), loss(cross_entropy, student, teacher, weight=1.0, compute=compute)
+
+
+JOBS = {
+    "sentences": sentence_job,
+    "next tokens": language_job,
+    "words": word_job,
+    "hidden states": functools.partial(inside_job, loss=teachers.HiddenStatesLoss),
+    "relations": functools.partial(
+        inside_job, loss=functools.partial(teachers.AttentionRelationsLoss, num_relation_heads=2)
+    ),
+}
 
 
 def steps_of(base, train, monkeypatch, *, compute=FP32, waits=True, config=CONFIG, loss_fn=cross_entropy):
@@ -73,10 +145,40 @@ def steps_of(base, train, monkeypatch, *, compute=FP32, waits=True, config=CONFI
 # Nothing waits
 
 
-def test_a_step_reads_no_value_back_before_the_next_one(base, train, monkeypatch):
+@pytest.mark.parametrize("job", JOBS)
+def test_a_step_reads_no_value_back_before_the_next_one(job, tiny_model_folder, tmp_path, monkeypatch):
     on_gpu = dataclasses.replace(FP32, attention="sdpa_masked")  # what `choose_compute` takes there
-    for step in steps_of(base, train, monkeypatch, compute=on_gpu, waits=False):
-        assert step.count(*READ_BACK) == 0
+    model, rows, loss_fn = JOBS[job](tiny_model_folder, tmp_path, on_gpu)
+    for module in (inputs, vocabulary):  # losses look at what is in the memory of the processor, which costs nothing
+        monkeypatch.setattr(module, "may_look", lambda values: False)
+    steps = steps_of(model, rows, monkeypatch, compute=on_gpu, waits=False, loss_fn=loss_fn)
+    assert len(steps) == CONFIG.max_steps
+    assert [step.waits() for step in steps] == [[]] * len(steps)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda values: values[values > 1],
+        lambda values: values.clone()[:, 1:][:, (values > 1).any(0)[1:]],
+        lambda values: values.clone().__setitem__(values > 1, torch.zeros(2)),
+        lambda values: values.masked_select(values > 1),
+        lambda values: (values > 1).nonzero(),
+        lambda values: bool((values > 1).any()),
+        lambda values: int(values.sum()),
+        lambda values: torch.equal(values, values + 1),
+        lambda values: values.unique(),
+    ],
+)
+def test_each_way_to_wait_for_a_value_is_seen(look):
+    values = torch.arange(4.0).view(2, 2)
+    with Operations() as seen:
+        look(values)
+    assert seen.waits()
+    with Operations() as seen:
+        values.flatten().index_select(0, torch.tensor([3, 1]))
+        _ = values[torch.tensor([1, 0])]
+    assert not seen.waits()
 
 
 def test_a_step_that_is_looked_at_later_gives_the_same_bits(base, train, monkeypatch):
@@ -111,7 +213,8 @@ def test_a_loss_that_is_not_finite_is_found_later_and_never_reaches_the_weights(
 
 
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_never_waits_for_it(base, train, monkeypatch):
+@pytest.mark.parametrize("job", JOBS)
+def test_a_step_on_a_gpu_never_waits_for_it(job, tiny_model_folder, tmp_path, monkeypatch):
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
     compute, original, steps = models.choose_compute("cuda"), Loop.train_step, itertools.count()
@@ -123,8 +226,9 @@ def test_a_step_on_a_gpu_never_waits_for_it(base, train, monkeypatch):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
+    model, rows, loss_fn = JOBS[job](tiny_model_folder, tmp_path, compute)
     monkeypatch.setattr(Loop, "train_step", strict)
-    fit(base.copy(), train, compute=compute)
+    fit(model, rows, loss_fn, compute=compute)
 
 
 # Nothing is done twice

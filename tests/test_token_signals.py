@@ -213,7 +213,7 @@ def test_stored_signal_of_the_whole_vocabulary_gives_the_gradient_of_a_live_teac
     student = models.new_language_model(teacher.tokenizer, **sizes, seed=3).model
     signals = store(teacher, rows, tmp_path, k=290, temperatures=(temperature,))
     batch = batches.collate(rows.with_signals(signals), np.arange(12))
-    states, _ = losses.next_tokens(student(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+    states, _ = losses.next_tokens(student(**batch.inputs), batch.inputs["input_ids"], batch.targets)
     divergence = functools.partial(losses.top_k_divergence, divergence=losses.kl_divergence, temperature=temperature)
     told = batch.teacher_top_k
     stored = losses.by_chunks(states, student.output_layer, lambda logits, chunk: divergence(logits, told[chunk]))
@@ -235,7 +235,7 @@ def test_few_tokens_of_the_teacher_pull_the_student_towards_it(teacher, rows, tm
     config = training.TrainConfig(learning_rate=2e-2, max_steps=60, batch_size=8)
 
     def stored(model, batch):
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = batch.teacher_top_k
         return losses.by_chunks(
             states,

@@ -200,6 +200,9 @@ def test_next_tokens_gives_each_target_the_state_before_it():
     states, labels = losses.next_tokens(hidden, input_ids, is_target)
     assert states.flatten().tolist() == [1, 2, 4]
     assert labels.tolist() == [7, 8, 2]
+    by_places = losses.next_tokens(hidden, input_ids, torch.tensor([2, 3, 5]))
+    assert torch.equal(by_places[0], states)
+    assert torch.equal(by_places[1], labels)
 
 
 def test_next_tokens_leaves_out_the_first_token_and_refuses_a_batch_without_targets():
@@ -211,6 +214,12 @@ def test_next_tokens_leaves_out_the_first_token_and_refuses_a_batch_without_targ
         losses.next_tokens(hidden, input_ids, torch.tensor([[True, False, False]]))
     with pytest.raises(ValueError, match="should have shape"):
         losses.next_tokens(hidden, input_ids, torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="tokens to predict"):
+        losses.next_tokens(hidden, input_ids, torch.tensor([], dtype=torch.int64))
+    with pytest.raises(ValueError, match="the first of a row is one"):
+        losses.next_tokens(hidden, input_ids, torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="should have shape"):
+        losses.next_tokens(hidden, input_ids, torch.tensor([False, True, True]))
 
 
 def test_next_token_cross_entropy_is_that_of_each_target_by_hand():
@@ -248,11 +257,20 @@ def small_chunks(monkeypatch, request):
     monkeypatch.setattr(vocabulary, "_SLOPES_BYTES", request.param)
 
 
+WEIGHTINGS = {
+    "sum": torch.sum,
+    "thrice the sum": lambda values: 3 * values.sum(),
+    "sum of thrice": lambda values: (3 * values).sum(),
+    "mean": torch.mean,
+    "one by one": lambda values: (values * torch.arange(50)).sum(),
+}
+
+
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("weighting", ["sum", "mean", "one by one"])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_chunks_give_values_and_gradients_of_the_plain_path(small_chunks, bias, weighting):
     hidden, layer, labels = job(bias=bias)
-    weigh = {"sum": torch.sum, "mean": torch.mean, "one by one": lambda v: (v * torch.arange(50)).sum()}[weighting]
+    weigh = WEIGHTINGS[weighting]
 
     def loss(logits, rows):
         return losses.cross_entropy(logits, labels[rows])

@@ -128,7 +128,7 @@ def main(config: Config, run: Run) -> None:
 
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     def validate(model: TextModel) -> dict[str, float]:
@@ -151,7 +151,7 @@ def main(config: Config, run: Run) -> None:
 
     # 2. The contender
     def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = batch.teacher_top_k
 
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:

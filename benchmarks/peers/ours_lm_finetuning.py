@@ -99,7 +99,7 @@ def main(config: Config, run: Run) -> None:
     # 2. The contender
     def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     student = run.phase(

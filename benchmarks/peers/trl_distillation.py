@@ -220,7 +220,7 @@ def main(config: Config, run: Run) -> None:
 
     def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
         return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.is_target, model.output_layer
+            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
         )
 
     def validate(model: TextModel) -> dict[str, float]:

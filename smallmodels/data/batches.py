@@ -59,6 +59,8 @@ class Batch:
     _is_target: "torch.Tensor | None" = None
     _of_words: bool = False
     """Whether labels and the teacher's rows are those of targets, as the word of a language model always is."""
+    _targets: "torch.Tensor | None" = None
+    """Of a batch on its device; before, they follow from `is_target`."""
 
     @property
     def labels(self) -> "torch.Tensor":
@@ -103,6 +105,28 @@ class Batch:
                 "with a label for each word"
             )
         return self._is_target
+
+    @property
+    def targets(self) -> "torch.Tensor":
+        """Shape (num_targets,), int64: where `is_target` holds, in the rows laid end to end.
+
+        By these places a loss takes what belongs to targets: to take it by the mask makes a GPU wait.
+
+        Raises: InputError if the split has no such tokens.
+        """
+        return places_of(self.is_target) if self._targets is None else self._targets
+
+    @property
+    def real_tokens(self) -> "torch.Tensor":
+        """Shape (num_tokens,), int64: where `attention_mask` is not zero, as `targets` says it, without a look at it.
+
+        Raises: KeyError if the rows are packed, which have no mask.
+        """
+        import torch
+
+        mask = self.inputs["attention_mask"]
+        is_real = np.arange(mask.shape[1]) < self.lengths[:, None]
+        return to_device(torch.from_numpy(np.flatnonzero(is_real)), mask.device.type)
 
     @property
     def num_tokens(self) -> int:
@@ -153,8 +177,8 @@ class Batch:
         labels, teacher = (
             _each(part, lambda values: values[kept]) if self._is_per_target(part) else part for part in parts
         )
-        is_target = self.is_target[:, :max_length]
-        return replace(self, inputs=inputs, lengths=lengths, _labels=labels, _teacher=teacher, _is_target=is_target)
+        shorter = replace(self, inputs=inputs, lengths=lengths, _labels=labels, _teacher=teacher)
+        return replace(shorter, _is_target=self.is_target[:, :max_length], _targets=None)
 
     @property
     def is_packed(self) -> bool:
@@ -189,9 +213,12 @@ class Batch:
         labels, teacher = (
             _each(part, lambda values: to_device(values, device)) for part in (self._labels, self._teacher)
         )
-        is_target = None if self._is_target is None else to_device(self._is_target, device)
         inputs = {name: to_device(tensor, device) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, _labels=labels, _teacher=teacher, _is_target=is_target)
+        moved = replace(self, inputs=inputs, _labels=labels, _teacher=teacher)
+        if self._is_target is None:
+            return moved
+        is_target, targets = to_device(self._is_target, device), to_device(self.targets, device)
+        return replace(moved, _is_target=is_target, _targets=targets)
 
 
 def _each(part: Any, change: "Callable[[torch.Tensor], torch.Tensor]") -> Any:
@@ -199,6 +226,13 @@ def _each(part: Any, change: "Callable[[torch.Tensor], torch.Tensor]") -> Any:
     if part is None:
         return None
     return part.map(change) if hasattr(part, "log_probs") else change(part)
+
+
+def places_of(mask: "torch.Tensor") -> "torch.Tensor":
+    """Where a mask that is in the memory of the processor holds, in its rows laid end to end."""
+    import torch
+
+    return torch.from_numpy(np.flatnonzero(mask.cpu().numpy()))
 
 
 def to_device(tensor: "torch.Tensor", device: str) -> "torch.Tensor":

@@ -16,6 +16,21 @@ def full_precision(values: Tensor) -> torch.autocast:
     return torch.autocast(values.device.type, enabled=False)
 
 
+def may_look(values: Tensor) -> bool:
+    """Whether values can be looked at without waiting for them; on a GPU its own checks stand in for ours."""
+    return values.device.type == "cpu"
+
+
+def places_in(mask: Tensor) -> Tensor:
+    """Where a mask is not zero, int64, in its rows laid end to end; how many these are is what a GPU is waited for."""
+    return mask.flatten().nonzero().flatten()
+
+
+def at_places(values: Tensor, places: Tensor) -> Tensor:
+    """What belongs to tokens, (num_rows, num_positions, …), at some places of the rows laid end to end."""
+    return values.flatten(0, 1).index_select(0, places)
+
+
 def check_matrix(name: str, values: Tensor, dimensions: str) -> None:
     """Refuse what is not a matrix."""
     if values.ndim != 2:
@@ -37,8 +52,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     """Refuse what is no index of a class."""
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"labels should be integers, got {labels.dtype}: pass class indices")
-    # Elsewhere than on the CPU a look at the values would wait for the device; the device has a check of its own.
-    if labels.device.type != "cpu" or not labels.numel():
+    if not may_look(labels) or not labels.numel():
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:

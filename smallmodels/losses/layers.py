@@ -14,10 +14,12 @@ from torch import Tensor
 
 from smallmodels.errors import InputError, require
 from smallmodels.losses.embeddings import embedding_mse
-from smallmodels.losses.inputs import check_equal_shapes, full_precision, widened
+from smallmodels.losses.inputs import at_places, check_equal_shapes, full_precision, places_in, widened
 
 
-def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_mask: Tensor) -> Tensor:
+def hidden_states_mse(
+    student_states: Tensor, teacher_states: Tensor, attention_mask: Tensor, *, real_tokens: Tensor | None = None
+) -> Tensor:
     """Squared difference of hidden states per real token, averaged over their dimensions.
 
     Args:
@@ -25,6 +27,8 @@ def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_
             student is narrower.
         teacher_states: Same shape; receives no gradient.
         attention_mask: Shape (num_texts, num_positions); not zero for real tokens.
+        real_tokens: Shape (num_real_tokens,): where it is not zero (`Batch.real_tokens`). If None, the mask is read,
+            and a GPU waited for.
 
     Returns:
         Shape (num_real_tokens,), text by text.
@@ -37,8 +41,9 @@ def hidden_states_mse(student_states: Tensor, teacher_states: Tensor, attention_
     """
     advice = "project the student's states to the teacher's width, and tokenise both alike"
     check_equal_shapes("hidden states", student_states, teacher_states, advice)
-    real = _real_tokens(student_states, attention_mask)
-    return embedding_mse(student_states[real], teacher_states[real])
+    _check_mask(student_states, attention_mask)
+    places = places_in(attention_mask) if real_tokens is None else real_tokens
+    return embedding_mse(at_places(student_states, places), at_places(teacher_states, places))
 
 
 def attention_relations(
@@ -47,6 +52,7 @@ def attention_relations(
     attention_mask: Tensor,
     *,
     num_relation_heads: int,
+    real_tokens: Tensor | None = None,
 ) -> Tensor:
     """How far the student's relations between tokens are from the teacher's, per real token.
 
@@ -59,6 +65,7 @@ def attention_relations(
         teacher_parts: The same of the teacher, of any width; receive no gradient.
         attention_mask: Shape (num_texts, num_positions); not zero for real tokens.
         num_relation_heads: Divides both widths; the source takes 48 for teachers of 768 dimensions.
+        real_tokens: As for `hidden_states_mse`.
 
     Returns:
         Shape (num_real_tokens,), ≥ 0, in nats, text by text; zero where all relations are equal.
@@ -75,20 +82,21 @@ def attention_relations(
             f"{len(teacher_parts)}: pass queries, keys and values of both"
         )
     pairs = zip(student_parts, teacher_parts, strict=True)
-    return torch.stack([_relation(s, t.detach(), attention_mask, num_relation_heads) for s, t in pairs]).sum(0)
+    values_NL = torch.stack([_relation(s, t.detach(), attention_mask, num_relation_heads) for s, t in pairs]).sum(0)
+    return at_places(values_NL, places_in(attention_mask) if real_tokens is None else real_tokens)
 
 
 def _relation(student: Tensor, teacher: Tensor, attention_mask: Tensor, num_heads: int) -> Tensor:
-    """KL(teacher || student) between one kind of relations, averaged over heads; shape (num_real_tokens,)."""
+    """KL(teacher || student) between one kind of relations, averaged over heads; shape (N, L), padding included."""
     advice = "tokenise both alike"
     check_equal_shapes("texts and positions", student[..., 0], teacher[..., 0], advice)
-    real = _real_tokens(student, attention_mask)
+    _check_mask(student, attention_mask)
+    real = attention_mask.bool()
     with full_precision(student):
         student_NALL, teacher_NALL = (_log_relations(part, real, num_heads) for part in (student, teacher))
         values_NL = F.kl_div(student_NALL, teacher_NALL, reduction="none", log_target=True).sum(-1).mean(1)
-        values = values_NL[real]
         # Rounding puts nearly equal distributions a hair below zero: the value is lifted, the gradient left alone.
-        return values + values.detach().neg().clamp(min=0)
+        return values_NL + values_NL.detach().neg().clamp(min=0)
 
 
 def _log_relations(part_NLD: Tensor, real_NL: Tensor, num_heads: int) -> Tensor:
@@ -103,12 +111,13 @@ def _log_relations(part_NLD: Tensor, real_NL: Tensor, num_heads: int) -> Tensor:
     return F.log_softmax(scores_NALL.masked_fill(~real_NL[:, None, None], lowest), dim=-1)
 
 
-def mean_by_text(values: Tensor, attention_mask: Tensor) -> Tensor:
+def mean_by_text(values: Tensor, attention_mask: Tensor, *, real_tokens: Tensor | None = None) -> Tensor:
     """Values of real tokens averaged over each text, so that every text counts alike.
 
     Args:
         values: Shape (num_real_tokens,), text by text.
         attention_mask: Shape (num_texts, num_positions); not zero for real tokens.
+        real_tokens: As for `hidden_states_mse`.
 
     Returns:
         Shape (num_texts,); zero for a text without a token.
@@ -117,20 +126,20 @@ def mean_by_text(values: Tensor, attention_mask: Tensor) -> Tensor:
         InputError: A ValueError; there are not as many values as real tokens.
     """
     real = attention_mask.bool()
-    if values.shape != (int(real.sum()),):
+    places = places_in(real) if real_tokens is None else real_tokens
+    if values.shape != places.shape:
         raise InputError(
-            f"values should have shape ({int(real.sum())},), one per real token, got {tuple(values.shape)}: pass the "
+            f"values should have shape ({len(places)},), one per real token, got {tuple(values.shape)}: pass the "
             "mask of the same batch"
         )
-    placed = torch.zeros(real.shape, dtype=values.dtype, device=values.device).masked_scatter(real, values)
-    return placed.sum(1) / real.sum(1).clamp(min=1)
+    placed = torch.zeros(real.numel(), dtype=values.dtype, device=values.device).index_copy(0, places, values)
+    return placed.view(real.shape).sum(1) / real.sum(1).clamp(min=1)
 
 
-def _real_tokens(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mask as bool, refused if it is not of these states."""
+def _check_mask(states: Tensor, attention_mask: Tensor) -> None:
+    """Refuse a mask that is not of these states."""
     if attention_mask.shape != states.shape[:-1]:
         raise InputError(
             f"attention_mask should have shape {tuple(states.shape[:-1])}, "
             f"got {tuple(attention_mask.shape)}: pass the mask of the same batch"
         )
-    return attention_mask.bool()

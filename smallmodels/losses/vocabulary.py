@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smallmodels.errors import InputError, require
 from smallmodels.losses.classes import Divergence, cross_entropy
-from smallmodels.losses.inputs import check_matrix, full_precision, widened
+from smallmodels.losses.inputs import at_places, check_matrix, full_precision, may_look, places_in, widened
 
 _CHUNK_BYTES = 16 * 2**20
 """Of float32 logits at once: they stay in the cache of a processor, and are enough rows for a fast product."""
@@ -31,36 +31,45 @@ it does, all of it goes through memory, which costs more than the product where 
 # Which positions predict what
 
 
-def next_tokens(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
+def next_tokens(hidden_states: Tensor, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The hidden states that predict a target, and the targets: shift and mask in one place.
 
     Args:
         hidden_states: Shape (num_rows, num_positions, num_dimensions), of the last layer.
         input_ids: Shape (num_rows, num_positions).
-        is_target: Same shape, bool: tokens that the model shall predict. The first token of a row cannot be one, nor
-            should be the first of any example in a packed row.
+        targets: Tokens that the model shall predict: their places in the rows laid end to end, (num_targets,), int64
+            (`Batch.targets`), or a mask of the shape of `input_ids`, which is read, and a GPU waited for. The first
+            token of a row cannot be one, and is left out of a mask; nor should be the first of any example in a packed
+            row.
 
     Returns:
         Shapes (num_targets, num_dimensions) and (num_targets,); state t - 1 belongs to token t.
 
     Raises:
-        InputError: A ValueError; shapes do not fit, or there is no target.
+        InputError: A ValueError; shapes do not fit, there is no target, or the first token of a row is among the places
+            (not looked for on a GPU).
     """
-    if not input_ids.shape == is_target.shape == hidden_states.shape[:2]:
+    shape, are_places = hidden_states.shape[:2], targets.ndim == 1 and targets.dtype == torch.int64
+    if input_ids.shape != shape or not (are_places or targets.shape == shape):
         raise InputError(
-            f"input_ids and is_target should have shape {tuple(hidden_states.shape[:2])}, like hidden_states, "
-            f"got {tuple(input_ids.shape)} and {tuple(is_target.shape)}: pass the tensors of one batch"
+            f"input_ids, and targets if they are no places, should have shape {tuple(shape)}, like hidden_states, "
+            f"got {tuple(input_ids.shape)} and {tuple(targets.shape)}: pass the tensors of one batch"
         )
-    states, labels = shifted(hidden_states, input_ids, is_target)
+    states, labels = shifted(hidden_states, input_ids, targets)
     if not len(labels):
         raise InputError("a batch should have tokens to predict, found none: keep longer completions (--max-length)")
     return states, labels
 
 
-def shifted(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
+def shifted(hidden_states: Tensor, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`next_tokens` of tensors that fit, of which there may be no target."""
-    chosen = is_target[:, 1:].bool()
-    return hidden_states[:, :-1][chosen], input_ids[:, 1:][chosen]
+    if targets.ndim > 1:
+        targets = places_in(F.pad(targets[:, 1:], (1, 0)))
+    elif may_look(targets) and bool((targets % input_ids.shape[1] == 0).any()):
+        raise InputError(
+            "each target should have a token before it, but the first of a row is one: leave it out of the targets"
+        )
+    return at_places(hidden_states, targets - 1), at_places(input_ids, targets)
 
 
 # Chunks of targets
@@ -121,22 +130,22 @@ def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callabl
     return values
 
 
-def next_token_cross_entropy(hidden_states: Tensor, input_ids: Tensor, is_target: Tensor, layer: OutputLayer) -> Tensor:
+def next_token_cross_entropy(hidden_states: Tensor, input_ids: Tensor, targets: Tensor, layer: OutputLayer) -> Tensor:
     """Cross-entropy of each target with the state before it, a few targets at a time.
 
     Args:
         hidden_states: As for `next_tokens`, like the two that follow.
         input_ids: Shape (num_rows, num_positions).
-        is_target: Same shape, bool.
+        targets: Places, or a mask.
         layer: Makes the logits.
 
     Returns:
         Shape (num_targets,), in nats, float32.
 
     Raises:
-        InputError: A ValueError; shapes do not fit, or there is no target.
+        InputError: As `next_tokens`.
     """
-    states, labels = next_tokens(hidden_states, input_ids, is_target)
+    states, labels = next_tokens(hidden_states, input_ids, targets)
     return by_chunks(states, layer, lambda logits, chunk: cross_entropy(logits, labels[chunk]))
 
 
@@ -158,16 +167,28 @@ class _ByChunks(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (weights,) = upstream
         hidden, weight, *rest = ctx.saved_tensors
-        low, high = torch.aminmax(weights)
-        if bool(low == high):
+        common = _common(weights)
+        if common is not None:
             gradients = ctx.gradients
-            if bool(low != 1):
-                gradients = [None if g is None else g.mul_(low.to(g.dtype)) for g in gradients]
+            if not may_look(common) or bool(common != 1):  # to multiply by one costs a processor more than a look
+                gradients = [None if g is None else g.mul_(common.to(g.dtype)) for g in gradients]
         else:
             bias = rest[0] if ctx.has_bias else None
             _, gradients = _pass(ctx.loss_of_logits, hidden, weight, bias, ctx.needs, ctx.autocast_dtype, weights)
         ctx.gradients = None  # they are large
         return None, *gradients
+
+
+def _common(weights: Tensor) -> Tensor | None:
+    """The one weight that all targets have, without dimensions; None if they differ.
+
+    What a plain sum of the values gives is one number, seen at each place: no value is read to know that. Others are
+    read, which a GPU is waited for: that costs it less than to compute everything once more.
+    """
+    if len(weights) and weights.stride() == (0,):
+        return weights[0]
+    low, high = torch.aminmax(weights)
+    return low if bool(low == high) else None
 
 
 def _autocast_dtype(values: Tensor) -> torch.dtype | None:
@@ -387,7 +408,7 @@ def top_k_divergence(student_logits: Tensor, teacher: TopK, divergence: Divergen
     Raises:
         InputError: A ValueError; the temperature was not stored, or an id is not in the student's vocabulary.
     """
-    if teacher.ids.device.type == "cpu" and teacher.ids.numel() and int(teacher.ids.max()) >= student_logits.shape[1]:
+    if may_look(teacher.ids) and teacher.ids.numel() and int(teacher.ids.max()) >= student_logits.shape[1]:
         raise InputError(
             f"the teacher's ids must be in [0, {student_logits.shape[1]}), the student's vocabulary, got "
             f"{int(teacher.ids.max())}: cut the teacher's logits to the ids that both models have before storing them"

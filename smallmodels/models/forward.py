@@ -102,7 +102,8 @@ def _passes(
             output = network(**inputs)
             values = output if isinstance(output, Tensor) else output.logits
             if is_words:
-                values = values[batches.to_device(is_first, compute.device)]
+                firsts = batches.to_device(batches.places_of(is_first), compute.device)
+                values = values.flatten(0, 1).index_select(0, firsts)
             lengths = tokens.lengths[indices]
             context.counts.add(
                 examples=len(indices),
@@ -140,7 +141,7 @@ def forward_targets(
         batch = batches.collate(rows, indices)
         there = batch.to(compute.device)
         with torch.no_grad(), compute.autocast():
-            states, labels = losses.shifted(network(**there.inputs), there.inputs["input_ids"], there.is_target)
+            states, labels = losses.shifted(network(**there.inputs), there.inputs["input_ids"], there.targets)
         lengths, processed = tokens.lengths[indices], batch.num_processed_tokens
         context.counts.add(
             examples=len(indices), tokens=batch.num_tokens, processed=processed, operations=operations(lengths)

@@ -88,10 +88,13 @@ class HiddenStatesLoss(nn.Module):
             values = _of_texts(self.loss_fn(model, batch), batch)
         with models.watch_states(self.teacher.network, teachers) as aims:
             self.teacher(batch)
-        mask = batch.inputs["attention_mask"]
-        pairs = zip(states, aims, strict=True)
-        distances = [losses.hidden_states_mse(self.projection(state), aim, mask) for state, aim in pairs]
-        return values + self.weight * losses.mean_by_text(torch.stack(distances).mean(0), mask)
+        mask, real_tokens = batch.inputs["attention_mask"], batch.real_tokens
+        distances = [
+            losses.hidden_states_mse(self.projection(state), aim, mask, real_tokens=real_tokens)
+            for state, aim in zip(states, aims, strict=True)
+        ]
+        means = losses.mean_by_text(torch.stack(distances).mean(0), mask, real_tokens=real_tokens)
+        return values + self.weight * means
 
 
 class AttentionRelationsLoss(nn.Module):
@@ -142,9 +145,11 @@ class AttentionRelationsLoss(nn.Module):
             values = _of_texts(self.loss_fn(model, batch), batch)
         with models.watch_heads(self.teacher.network, self.layers[1]) as aims:
             self.teacher(batch)
-        mask = batch.inputs["attention_mask"]
-        distances = losses.attention_relations(parts, aims, mask, num_relation_heads=self.num_relation_heads)
-        return values + self.weight * losses.mean_by_text(distances, mask)
+        mask, real_tokens = batch.inputs["attention_mask"], batch.real_tokens
+        distances = losses.attention_relations(
+            parts, aims, mask, num_relation_heads=self.num_relation_heads, real_tokens=real_tokens
+        )
+        return values + self.weight * losses.mean_by_text(distances, mask, real_tokens=real_tokens)
 
 
 def _equally_deep(num_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:

@@ -292,7 +292,7 @@ class LiveTeacher:
     def __call__(self, batch: Batch) -> LiveTopK:
         """What it says about a batch of rows that teacher and student read alike."""
         with torch.no_grad():
-            states, _ = shifted(self.network(**batch.inputs), batch.inputs["input_ids"], batch.is_target)
+            states, _ = shifted(self.network(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         return LiveTopK(states, self.network.output_layer.cut(self.packing.num_classes), self.packing)
 
 
