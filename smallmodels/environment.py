@@ -19,6 +19,9 @@ PACKAGES = (
 )  # fmt: skip
 """Packages that move numbers."""
 
+CAPS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+"""Variables that keep torch and the libraries beneath it from instructions that the processor has."""
+
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _QUERY_TIMEOUT_S = 10
@@ -26,6 +29,9 @@ _QUERY_TIMEOUT_S = 10
 
 def environment(*, energy_labels: Mapping[str, str], tracking_mode: str) -> records.Environment:
     """Describe this machine; the fingerprint is a hash of every other field.
+
+    Runs with and without a cap on the processor's instructions have two fingerprints and are never ranked together.
+    Where the instructions are not known they are no part of it, as in older records.
 
     Args:
         energy_labels: How each component's joules are obtained here, from the meter.
@@ -48,10 +54,18 @@ def environment(*, energy_labels: Mapping[str, str], tracking_mode: str) -> reco
         energy_labels=dict(energy_labels),
         tracking_mode=tracking_mode,
         fingerprint="",
+        vector_instructions=_vector_instructions(),
     )
+    return dataclasses.replace(described, fingerprint=fingerprint(described))
+
+
+def fingerprint(described: records.Environment) -> str:
+    """Hash of every field but the hash itself, of later ones only where they are known."""
     content = records.to_json(described)
     del content["fingerprint"]
-    return dataclasses.replace(described, fingerprint=files.sha256_json(content))
+    if described.vector_instructions is None:
+        del content["vector_instructions"]
+    return files.sha256_json(content)
 
 
 def versions() -> dict[str, str]:
@@ -141,6 +155,15 @@ def _num_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _vector_instructions() -> str | None:
+    """Such as `AVX512`, or `AVX2, ONEDNN_MAX_CPU_ISA=AVX2`; None where PyTorch is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "backends"):
+        return None
+    caps = [f"{name}={os.environ[name]}" for name in CAPS if os.environ.get(name)]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *caps])
 
 
 def _gpu() -> tuple[str | None, str | None]:

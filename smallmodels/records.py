@@ -84,7 +84,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The machine and the software. `fingerprint` is a hash of exactly the other fields."""
+    """The machine and the software.
+
+    `fingerprint` is a hash of exactly the other fields; those that older records do not have count where they are known.
+    """
 
     processor: str
     num_cores: int
@@ -101,6 +104,9 @@ class Environment:
     """How each component's joules are obtained here: cpu, gpu, ram."""
     tracking_mode: str
     fingerprint: str
+    vector_instructions: str | None = None
+    """Widest that PyTorch computes with on the processor, with the variables that cap them where they are set; None
+    where PyTorch was not loaded, and in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1043,6 +1043,25 @@ def test_environment_fingerprint_is_of_the_other_fields():
     assert one.versions["python"].startswith("3.")
 
 
+def test_environment_with_a_cap_on_instructions_has_a_fingerprint_of_its_own(monkeypatch):
+    import torch
+
+    for name in environment.CAPS:
+        monkeypatch.delenv(name, raising=False)
+    free = environment.environment(energy_labels={}, tracking_mode="machine")
+    assert free.vector_instructions == torch.backends.cpu.get_cpu_capability()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    capped = environment.environment(energy_labels={}, tracking_mode="machine")
+    assert capped.vector_instructions == f"{free.vector_instructions}, ONEDNN_MAX_CPU_ISA=AVX2"
+    assert capped.fingerprint != free.fingerprint
+
+
+def test_environment_of_an_older_record_keeps_its_fingerprint():
+    older = records.read_record(Path(__file__).parents[1] / "benchmarks" / "results" / "quickstart").environment
+    assert older.vector_instructions is None
+    assert environment.fingerprint(older) == older.fingerprint
+
+
 def test_environment_names_no_host():
     import platform
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sample_records
 
-from benchmarks import signal_cache, versus_peers
+from benchmarks import energy_overhead, signal_cache, versus_peers
 from smallmodels import cli, records
 from smallmodels.errors import InputError
 
@@ -87,6 +87,44 @@ def test_verdict_wants_cpu_seconds_too_where_the_target_does():
     assert versus_peers.verdict(contest, pairs_of(three_pairs())) == "not met: CPU-seconds"
 
 
+def with_config(record, **changes):
+    return dataclasses.replace(record, config={**record.config, **changes})
+
+
+def test_runs_under_one_median_differ_in_their_seed_alone():
+    found = three_pairs()
+    other = with_config(found[1], train={"learning_rate": 5e-4, "batch_size": 64})
+    with pytest.raises(InputError, match=r"in their seed alone, but differ in train\.batch_size: 32, 64"):
+        pairs_of([found[0], other, *found[2:]])
+    with pytest.raises(InputError, match=r"runs of trainer_distillation_tuned in fp32 .* differ in max_train"):
+        pairs_of([*found[:5], with_config(found[5], max_train=24)])
+
+
+def test_row_says_how_ours_trained_and_what_else_differs_between_number_formats():
+    found = three_pairs()
+    assert versus_peers.contest_row(CONTEST, found)[3] == "steps of 32 at 0.0005"
+    of_bf16 = [run(CONTEST.ours, i, cache_s=2.0, number_format="bf16") for i in range(3)]
+    changed = {"train": {"learning_rate": 1.2e-3, "batch_size": 64}, "num_layers": 2}
+    both = [*(with_config(r, num_layers=3) for r in found[:3]), *found[3:]]
+    both += [with_config(record, **changed) for record in of_bf16]
+    assert versus_peers.contest_row(CONTEST, both)[3] == "steps of 32 at 0.0005, num_layers 3"
+    both += [run(CONTEST.peer, i, number_format="bf16") for i in range(3)]
+    in_bf16 = dataclasses.replace(CONTEST, number_format="bf16")
+    assert versus_peers.contest_row(in_bf16, both)[3] == "steps of 64 at 0.0012, num_layers 2"
+
+
+def test_peer_whose_defaults_compute_in_fp32_says_so_and_has_no_share_of_another_rate():
+    contest = next(c for c in versus_peers.CONTESTS if c.peer == "trainer_distillation" and c.number_format == "bf16")
+    assert versus_peers.peer_name(contest).endswith(", which compute in fp32")
+    assert versus_peers.peer_name(dataclasses.replace(contest, number_format="fp32")) == contest.against
+    shares = [
+        versus_peers.utilisation(run(recipe, number_format=number_format))
+        for recipe, number_format in ((contest.peer, "bf16"), (contest.peer, "fp32"), (contest.ours, "bf16"))
+    ]
+    assert shares == [None, 0.3, 0.3]
+    assert versus_peers.run_rows([run(contest.peer, number_format="bf16")])[0][1] == "fp32"
+
+
 def test_row_marks_joules_that_are_estimated_and_says_what_was_not_measured():
     found = three_pairs()
     row = versus_peers.contest_row(CONTEST, found)
@@ -103,7 +141,7 @@ def test_row_has_a_dash_for_joules_that_one_run_does_not_know():
     found = three_pairs()
     blind = [dataclasses.replace(phase, energy_j=None) for phase in found[0].phases]
     row = versus_peers.contest_row(CONTEST, [dataclasses.replace(found[0], phases=blind), *found[1:]])
-    assert row[6] == "–"
+    assert row[7] == "–"
 
 
 def test_memory_is_above_the_imports_and_unknown_beside_a_teacher_in_training():
@@ -113,24 +151,23 @@ def test_memory_is_above_the_imports_and_unknown_beside_a_teacher_in_training():
     assert versus_peers.memory_mb(dataclasses.replace(record, phases=phases)) is None
 
 
-def test_own_rows_judge_memory_real_tokens_and_share_of_the_machine():
-    memory, of_language, *others = versus_peers.own_rows(three_pairs())
-    assert memory[2:] == ["1.00 (1.00–1.00)", "3", "not met"]
-    assert of_language[1:] == ["≤ 0.35 ×", "–", "0", "not measured"]
-    rows = {row[0].split(",")[0]: row for row in others}
-    assert rows["Real tokens over processed tokens"][2:] == ["0.975 (0.975–0.975)", "3", "met"]
-    assert "not measured: no such GPU here" in rows["Share of the GPU's matmul rate in bf16"]
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "words"),
-    [(32, "not measured: the steps of these runs are smaller"), (320, "not met, by 1 of 3 runs")],
-)
-def test_share_of_the_machine_counts_in_large_steps_only(batch_size, words):
-    record = run("ours_distillation", number_format="bf16")
-    record = dataclasses.replace(record, config={"seed": 0, "train": {"batch_size": batch_size}})
-    row = next(row for row in versus_peers.own_rows([record]) if "processor" in row[0])
-    assert row[-1] == words
+def test_own_rows_judge_memory_and_real_tokens_of_each_number_format():
+    in_bf16 = [run("ours_lm_distillation", i, cache_s=2.0, number_format="bf16") for i in range(3)]
+    small = [dataclasses.replace(p, num_processed_tokens=450_000 if p.num_tokens else None) for p in in_bf16[0].phases]
+    found = [*three_pairs(), *(dataclasses.replace(record, phases=small) for record in in_bf16)]
+    rows = {row[0]: row[1:] for row in versus_peers.own_rows(found)}
+    memory, tokens = (
+        "Peak memory above the imports, encoder distillation, against the tuned Trainer",
+        "Real tokens over",
+    )
+    assert rows[f"{memory}, fp32"] == ["≤ 0.6 ×", "1.00 (1.00–1.00)", "3", "not met"]
+    assert rows[f"{memory}, bf16"] == ["≤ 0.6 ×", "–", "0", "not measured"]
+    judged = {
+        name.removeprefix(f"{tokens} processed tokens, "): row[-1] for name, row in rows.items() if tokens in name
+    }
+    assert judged["encoder distillation, fp32"] == "met"
+    assert judged["encoder distillation, bf16"] == "not measured"
+    assert judged["language-model distillation, bf16"] == "not met"
 
 
 def test_cost_that_another_run_paid_is_refused():
@@ -182,8 +219,8 @@ def test_kept_table_is_what_its_records_say():
 def test_contest_of_some_phases_counts_these_alone_on_both_sides():
     contest = dataclasses.replace(CONTEST, phases=("train",), reach_was_for="bf16")
     row = versus_peers.contest_row(contest, three_pairs())
-    assert row[3] == "≥ 1.6 ×, set for bf16"
-    assert row[4] == "2.50 (2.25–3.12)"  # 20, 18 and 25 s over 8, without the 2 s of our cache
+    assert row[4] == "≥ 1.6 ×, set for bf16"
+    assert row[5] == "2.50 (2.25–3.12)"  # 20, 18 and 25 s over 8, without the 2 s of our cache
     assert versus_peers.verdict(dataclasses.replace(contest, reach=2.4), pairs_of(three_pairs())) == "met"
 
 
@@ -194,12 +231,88 @@ def test_signal_cache_is_stored_in_few_bytes_and_read_back_whole(tmp_path):
     assert found["from_memory"]["min"] > 0
 
 
+def measured_in(tmp_path, words):
+    """Targets and verdicts of the rows of other benchmarks that have these words."""
+    rows = versus_peers.other_rows(tmp_path)
+    assert {len(row) for row in rows} == {5}
+    return [row[2:] for row in rows if words in row[0]]
+
+
 def test_other_rows_show_the_signal_cache_with_a_dash_where_no_disk_was_read(tmp_path):
     values = {"k": 32, "vocabulary_size": 49152, "bytes_per_token": 130.1}
     values["from_memory"] = {"median": 5e6, "min": 4e6, "max": 7e6}
     (tmp_path / "signal_cache.json").write_text(json.dumps(values))
-    rows = versus_peers.other_rows(tmp_path)
-    assert [row[1:] for row in rows] == [["≤ 140", "130"], ["≥ 1", "–"], ["≥ 1", "5.00 (4.00–7.00)"]]
+    assert measured_in(tmp_path, "Stored signal") == [
+        ["≤ 140", "130", "met"],
+        ["≥ 1", "–", "not measured"],
+        ["≥ 1", "5.00 (4.00–7.00)", "met"],
+    ]
+
+
+def three(median, low=None, high=None):
+    return {"median": median, "min": low or median, "max": high or median}
+
+
+def test_other_rows_judge_what_the_training_loop_has_measured(tmp_path):
+    share = {"device": "cpu", "number_format": "bf16", "utilisation": three(0.2, 0.1, 0.55)}
+    share |= {"tokens_per_step": three(4900.0), "real_token_fraction": three(0.99)}
+    values = {
+        "machine": {"processor": "AMD EPYC", "num_cores": 2},
+        "share": share,
+        "language_share": share | {"tokens_per_step": three(500.0)},
+        "overhead": {"fit in a run": three(1.005)},
+        "linear": {"first": {"resident_mb": 900.0}, "last": {"resident_mb": 990.0}, "ratio": 0.98},
+    }
+    (tmp_path / "training_loop_bf16.json").write_text(json.dumps(values))
+    assert measured_in(tmp_path, "processor's matmul rate") == [
+        ["≥ 50 %", "0.200 (0.100–0.550)", "not met, by the median; rounds lie on both sides"],
+        ["≥ 50 %", "–", "not measured"],
+    ]
+    assert measured_in(tmp_path, "GPU's matmul rate") == [["≥ 45 %", "–", "not measured"]]
+    assert measured_in(tmp_path, "fit in a run") == [["≤ 1.01 by energy, metrics, journal", "1.00", "met"]]
+    assert measured_in(tmp_path, "Time per token") == [["0.97 to 1.03", "0.980", "met"]]
+    assert measured_in(tmp_path, "Resident MB") == [["flat: ≤ 1.03 ×", "990.0 and 900.0", "not met"]]
+    assert versus_peers.other_rows(tmp_path)[0][1] == "bf16, AMD EPYC, 2 cores"
+
+
+def test_other_rows_show_what_energy_takes_where_it_was_measured(tmp_path):
+    assert measured_in(tmp_path, "energy, metrics and journal") == []
+    values = {
+        "environment": {"processor": "AMD EPYC", "num_cores": 2},
+        "settings": [{"backend": name, "tick_s": 5.0, "less_start": 0.02} for name in ("none", "codecarbon")],
+        "run": {"recipe": "quickstart", "cpu_s": 500.0},
+        "share": 0.004,
+    }
+    (tmp_path / "energy_overhead.json").write_text(json.dumps(values))
+    assert measured_in(tmp_path, "energy, metrics and journal") == [["≤ 1 %", "0.40 %", "met"]]
+    assert measured_in(tmp_path, "CPU time of the tracker") == [["≤ 1 %", "2.00 %", "not met"]]
+
+
+def test_energy_overhead_counts_the_calls_of_a_kept_run_and_what_each_costs():
+    counts = energy_overhead.counts_of(energy_overhead.USUAL_RUN)
+    record = records.read_record(energy_overhead.USUAL_RUN)
+    assert counts["edge"] == 2 * len([phase for phase in record.phases if phase.name != "other"])
+    assert counts["log"] > 100
+    assert counts["step"] > counts["log"]
+    calls = energy_overhead.measure_calls("none", num_lines=20, num_ticks=2)
+    assert {name: 0 < cpu_s < 0.05 for name, cpu_s in calls.items()} == {"log": True, "tick": True, "step": True}
+    assert energy_overhead.share({"log": 30, "edge": 10}, {"log": 0.01, "edge": 0.02}, 50.0) == pytest.approx(0.01)
+
+
+def test_other_rows_call_memory_flat_only_if_every_step_hardly_grows_with_the_texts(tmp_path):
+    def size(rows, load, keep):
+        peaks = {"nothing": 300.0, "load": load, "keep": keep, "plan": keep}
+        steps = [{"step": name, "anonymous_mb": peak, "seconds": 0.5} for name, peak in peaks.items()]
+        return {"num_rows": rows, "steps": steps}
+
+    machine = {"processor": "AMD EPYC", "num_cores": 2}
+    values = {"environment": machine, "sizes": [size(100, 402.0, 400.0), size(10_000, 828.0, 420.0)]}
+    (tmp_path / "large_data.json").write_text(json.dumps(values))
+    assert measured_in(tmp_path, "peak MB") == [
+        ["flat: ≤ 1.25 ×", "828 and 402", "not met"],
+        ["flat: ≤ 1.25 ×", "420–420 and 400–400", "met"],
+    ]
+    assert measured_in(tmp_path, "an epoch's plan") == [["< 10", "0.500", "met"]]
 
 
 # The recipes

@@ -252,6 +252,7 @@ def _machine_section(record: RunRecord) -> Section:
     e = record.environment
     facts = {
         "Processor": f"{e.processor}, {_count(e.num_cores, 'core')}, {_count(e.num_threads, 'thread')} used",
+        **({"Vector instructions": e.vector_instructions} if e.vector_instructions else {}),
         "Memory": formats.size(e.memory_mb * 1e6),
         "GPU": f"{e.gpu}, driver {e.gpu_driver or 'unknown'}" if e.gpu else "none",
         "Operating system": e.operating_system,
