@@ -348,7 +348,8 @@ def _summed(parts: dict[str, float], whole_ms: float, compute: Compute) -> dict[
 def parts_ms(compute: Compute, function: Callable[[], None]) -> dict[str, float]:
     """Milliseconds of a call by kind of operation and part of the Python.
 
-    They are those of the GPU if it ran there. Those of the processor add up to the whole call, since all that has no name of its own is in the last part.
+    They are those of the GPU if it ran there. Those of the processor add up to the whole call, since all that has no
+    name of its own is in the last part.
     """
     on_gpu = compute.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

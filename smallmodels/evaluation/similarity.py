@@ -165,7 +165,7 @@ def _rank_metrics(*ranks: npt.NDArray[np.float64]) -> dict[str, records.Metric]:
 
 
 def _cells_of(found: Mapping[str, records.Metric]) -> dict[str, Any]:
-    return {name: cell for key, metric in found.items() for name, cell in _cells(key, metric).items()}
+    return {name: cell for key, metric in found.items() for name, cell in metric_cells(key, metric).items()}
 
 
 def _bitext_rows(model: Any, bitexts: Mapping[str, Split], compute: Compute) -> list[dict[str, Any]]:
