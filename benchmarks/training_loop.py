@@ -348,7 +348,8 @@ def _summed(parts: dict[str, float], whole_ms: float, compute: Compute) -> dict[
 def parts_ms(compute: Compute, function: Callable[[], None]) -> dict[str, float]:
     """Milliseconds of a call by kind of operation and part of the Python.
 
-    They are those of the GPU if it ran there. Those of the processor add up to the whole call, since all that has no name of its own is in the last part.
+    They are those of the GPU if it ran there. Those of the processor add up to the whole call, since all that has no
+    name of its own is in the last part.
     """
     on_gpu = compute.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -441,11 +442,12 @@ def main() -> None:
     """Measure what was asked for, print it, and put it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    arguments = parser.parse_args()
     compute = models.choose_compute()
     path = RESULTS / f"training_loop_{compute.device}_{compute.number_format}.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results["machine"] = machine_of(compute)
-    for name in parser.parse_args().only:
+    for name in arguments.only:
         results[name] = MEASUREMENTS[name]()
         results.setdefault("measured_on", {})[name] = results["machine"]
         print(json.dumps({name: results[name]}, indent=1))

@@ -86,7 +86,7 @@ class Source:
 class Environment:
     """The machine and the software.
 
-    `fingerprint` is a hash of exactly the other fields; those that older records do not have count where they are known.
+    `fingerprint` is a hash of exactly the other fields; those that older records lack count where they are known.
     """
 
     processor: str
