@@ -442,11 +442,12 @@ def main() -> None:
     """Measure what was asked for, print it, and put it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    arguments = parser.parse_args()
     compute = models.choose_compute()
     path = RESULTS / f"training_loop_{compute.device}_{compute.number_format}.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results["machine"] = machine_of(compute)
-    for name in parser.parse_args().only:
+    for name in arguments.only:
         results[name] = MEASUREMENTS[name]()
         results.setdefault("measured_on", {})[name] = results["machine"]
         print(json.dumps({name: results[name]}, indent=1))
