@@ -6,7 +6,8 @@ as the same cost buys, the teacher's pass included. The teacher's own pretrainin
 
 Run:    python benchmarks/language_texts.py runs/texts.jsonl
         smallmodels run pretrain_language_model --dataset runs/texts.jsonl --text-columns text --max-train 3500
-            --max-test 200 --hidden-size 320 --num-layers 8 --num-heads 5 --batch-size 4 --num-evaluations 3
+            --max-validation 200 --max-test 200 --hidden-size 320 --num-layers 8 --num-heads 5 --batch-size 4
+            --num-evaluations 3
         cp -r runs/pretrain_language_model/…/model runs/teacher
         smallmodels sweep benchmarks/language_models.py        on an otherwise idle machine
         python benchmarks/language_models.py runs              keeps the records, writes the table
@@ -26,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smallmodels import files, metrics, records, sweeps
+from smallmodels import files, metrics, records
+from smallmodels.cli import gathering
 from smallmodels.errors import InputError
-from smallmodels.records import RunRecord
-from smallmodels.report import formats
+from smallmodels.records import RunRecord, Unfinished
+from smallmodels.report import formats, words
 from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,7 @@ def job(max_train: int, num_epochs: int, **settings: Any) -> Sweep:
         "num_layers": (4,),
         "max_train": (max_train,),
         "num_epochs": (num_epochs,),
+        "max_validation": (150,),
         "max_test": (150,),
         "batch_size": (4,),
         "num_evaluations": (5,),
@@ -142,7 +145,7 @@ ROWS: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
 )
 
 
-def page(jobs: Mapping[str, Sequence[Trial]], teacher: RunRecord | None) -> str:
+def page(jobs: Mapping[str, Sequence[Trial]], teacher: RunRecord | None, never_ended: Sequence[Unfinished] = ()) -> str:
     """A part for each job, and what they were measured on."""
     parts = [
         "# Language models: distilled against texts alone",
@@ -150,6 +153,8 @@ def page(jobs: Mapping[str, Sequence[Trial]], teacher: RunRecord | None) -> str:
     ]
     found = [trial.record for trials in jobs.values() for trial in trials]
     parts += [*([_where(found)] if found else []), *([_teacher_words(teacher)] if teacher else [])]
+    if never_ended:
+        parts.append(formats.markdown(f"{words.unfinished(never_ended)}; none of these is counted above."))
     return "\n\n".join(parts) + "\n"
 
 
@@ -243,6 +248,12 @@ def kept_name(record: RunRecord, _folder: Path) -> str | None:
     return None
 
 
+def unfinished_name(run: Unfinished) -> str | None:
+    """Of the folder that says what a run without a record has cost; None of one that is of none of these sweeps."""
+    name = next((name for name in SWEEPS if (run.sweep_id or "").startswith(f"{name}-")), None)
+    return f"{name}/{run.run_id}" if name else None
+
+
 def read(results: Path) -> tuple[dict[str, list[Trial]], RunRecord | None]:
     """The seeds of each job, and the teacher's record."""
     jobs: dict[str, list[Trial]] = {name: [] for name in SWEEPS}
@@ -263,8 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.runs:
-            sweeps.keep_all(options.runs, options.root / RESULTS, kept_name)
-        files.write_text(options.root / TABLE, page(*read(options.root / RESULTS)))
+            gathering.keep_all(options.runs, options.root / RESULTS, kept_name, unfinished_name)
+        results = options.root / RESULTS
+        files.write_text(options.root / TABLE, page(*read(results), gathering.unfinished_runs(results)))
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_code

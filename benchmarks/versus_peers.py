@@ -28,10 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smallmodels import files, records, sweeps
+from smallmodels import files, records
+from smallmodels.cli import gathering
 from smallmodels.errors import InputError
-from smallmodels.records import Phase, RunRecord
+from smallmodels.records import Phase, RunRecord, Unfinished
 from smallmodels.report import formats
+from smallmodels.report.words import unfinished
 from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -802,7 +804,9 @@ def _range_words(values: Sequence[float]) -> str:
     return low if len(values) == 1 else f"{low}–{high}"
 
 
-def page(found: Sequence[RunRecord], others: Sequence[Sequence[str]] = ()) -> str:
+def page(
+    found: Sequence[RunRecord], others: Sequence[Sequence[str]] = (), never_ended: Sequence[Unfinished] = ()
+) -> str:
     """The whole page, in Markdown."""
     head = [
         "job",
@@ -833,6 +837,8 @@ def page(found: Sequence[RunRecord], others: Sequence[Sequence[str]] = ()) -> st
     head = ["record", "computed in", "learning rate", "s", "CPU-s", "J", "MB", "real tokens", "utilisation"]
     head += ["validation", "test", "shared machine"]
     parts.append(formats.markdown_table(head, run_rows(found), text_columns=(1,)))
+    if never_ended:
+        parts.append(formats.markdown(f"{unfinished(never_ended)}; no ratio counts them."))
     return "\n\n".join(parts) + "\n"
 
 
@@ -887,12 +893,17 @@ def _memory_words() -> str:
 
 
 def keep(folder: Path, results: Path) -> None:
-    """Copy what is kept of every complete contender's run below a folder; never weights.
+    """Copy what is kept of every contender's run below a folder; never weights.
 
-    Raises: InputError if there is none, or two would be the same cell.
+    Raises: InputError if none is complete, or two would be the same cell.
     """
     contenders = {name for contest in CONTESTS for name in (contest.ours, contest.peer)}
-    sweeps.keep_all(folder, results, lambda record, _: cell_name(record) if record.recipe in contenders else None)
+    gathering.keep_all(
+        folder,
+        results,
+        lambda record, _: cell_name(record) if record.recipe in contenders else None,
+        lambda run: run.run_id if run.recipe in contenders else None,
+    )
 
 
 def read_kept(results: Path) -> list[RunRecord]:
@@ -911,7 +922,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.runs and not options.check:
             keep(options.runs, results)
-        text = page(read_kept(results), other_rows(table.parent))
+        text = page(read_kept(results), other_rows(table.parent), gathering.unfinished_runs(results))
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_code

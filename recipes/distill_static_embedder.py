@@ -8,7 +8,7 @@ Measured:  PolyAI/banking77: accuracy 91.1 % (teacher 92.7 %, labels alone 90.6 
            CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16, which other work shared.
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 
-What is left gives labels, not embeddings: for these there is distill_static_search, which needs queries with documents.
+What is left gives labels, not embeddings: for these there is distill_static_search, which also learns on texts alone.
 """
 
 from dataclasses import dataclass

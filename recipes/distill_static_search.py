@@ -1,4 +1,4 @@
-"""Distil a search model into one vector per token, on your Python's docstrings or data of your own: no torch to use it.
+"""Distil sentence embeddings into one vector per token, on your Python's docstrings or your own texts: without torch.
 
 Source:    model2vec (token vectors from a sentence encoder); Reimers and Gurevych 2020, arXiv:2004.09813 (embeddings);
            Park et al. 2019, arXiv:1904.05068 (pairs).
@@ -8,21 +8,18 @@ Measured:  docstrings of the Python standard library: MRR@10 0.439 (teacher 0.51
            on Intel(R) Xeon(R) Processor, 2 cores, bf16, which other work shared.
 Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2) is Apache-2.0; so is the student.
 
-Data of your own should be queries with their documents: plain texts alone, as distill_embedder takes, are not enough.
+Data of your own are queries with their documents, which judge as well, or texts of any kind (--text-columns), of which
+the students are judged by a search in Python's docstrings.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor, nn
 
-from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
+from smallmodels import cli, data, distilling, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch, RetrievalSplits
-from smallmodels.distilling import Judge
-from smallmodels.errors import require
-from smallmodels.evaluation import Contenders, Evaluation
-from smallmodels.models import Compute, Model
-from smallmodels.phases import Context
+from smallmodels.errors import InputError, require
+from smallmodels.models import Model
 from smallmodels.runs import Run
 from smallmodels.static import StaticRetriever
 from smallmodels.training import TrainConfig
@@ -44,10 +41,16 @@ class Config:
     teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Sentence-embedding model: hub id or local folder."""
     dataset: str | None = None
-    """Queries with their documents: hub id, or a local CSV, JSON Lines or Parquet file; without it, Python's
+    """Queries with their documents, or texts: hub id, or a local CSV, JSON Lines or Parquet file; without it, Python's
     docstrings."""
     dataset_config: str | None = None
     """Configuration of a hub data set that has several."""
+    train_split: str = "train"
+    """Split to learn on."""
+    drop_bad_texts: bool = False
+    """Leave out rows whose text is empty, null or a megabyte long, instead of refusing the data."""
+    text_columns: tuple[str, ...] = ()
+    """Columns with texts to learn on, each value a text of its own, instead of queries and documents."""
     query_column: str = "query"
     """Column with the queries, which are searched for in the documents beside them."""
     document_column: str = "document"
@@ -57,7 +60,7 @@ class Config:
     max_length: int = 64
     """Tokens after which a text is cut."""
     max_entries: int | None = None
-    """Use so many functions and classes, or queries with their documents, of each split only."""
+    """Use so many functions and classes, queries with their documents, or texts, of each split only."""
     pair_weight: float = 10.0
     """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.03
@@ -75,6 +78,10 @@ class Config:
         require(self.max_entries is None or self.max_entries > 0, "max_entries", "> 0", self.max_entries)
         require(self.margin >= 0, "margin", ">= 0", self.margin)
         require(self.query_column != self.document_column, "document_column", "another column", self.document_column)
+        if self.text_columns and self.dataset is None:
+            raise InputError("--text-columns names columns of data of your own: give these with --dataset")
+        if self.text_columns and (self.query_column, self.document_column) != ("query", "document"):
+            raise InputError("data have either texts or queries with documents: leave --text-columns or the others out")
 
 
 SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
@@ -107,21 +114,12 @@ def main(config: Config, run: Run) -> None:
         distance = embeddings.shape[1] * losses.embedding_mse(embeddings, nn.functional.normalize(batch.teacher))
         return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
 
-    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
-        return evaluation.evaluate_retrieval(contenders, splits.test, compute=compute, context=context)
-
     documents = splits.test.documents.texts
     done = distilling.distil_embedder(
         run,
         splits.train,
         loss_fn,
-        Judge(
-            metric="mrr_at_10",
-            validate=partial(evaluation.mean_reciprocal_rank, split=splits.validation),
-            evaluate=evaluate,
-            uses=splits.test.queries,
-            baselines={"tfidf": partial(baselines.TfidfRetriever.fit, documents)},
-        ),
+        distilling.judge_by_search(splits),
         teacher=teacher,
         untrained=untrained,
         config=config.train,
@@ -132,18 +130,20 @@ def main(config: Config, run: Run) -> None:
     )
 
     # 4. Use it
-    saved = models.to_numpy(done.student)
+    saved, own = models.to_numpy(done.student), splits.source.name
+    kind, tested = "search model", f"Trained and tested on {own}"
+    if config.text_columns:
+        kind, tested = "embedder", f"Trained on {own}, tested on a search in Python's docstrings"
     index = run.phase("index", evaluation.SearchIndex.build, done.student, splits.corpus, compute=compute)
     run.keep("index", index)
     run.finish(
         saved,
-        title=f"Static search model for {splits.source.name}, distilled from {name}",
+        title=f"Static {kind} for {own}, distilled from {name}",
         margin=config.margin,
         examples=evaluation.example_answers(done.student, index, () if config.dataset else QUESTIONS, compute=compute),
         languages=splits.languages,
         limits=[
-            f"Trained and tested on {splits.source.name}; other topics, longer texts and other languages were not "
-            "tried.",
+            f"{tested}; other topics, longer texts and other languages were not tried.",
             "The order of words does not count: who does what to whom is not seen.",
         ],
         **{**done.about, "model": {**done.about["model"], **saved.facts}},
@@ -152,23 +152,31 @@ def main(config: Config, run: Run) -> None:
 
 def load_data(config: Config, run: Run) -> tuple[RetrievalSplits, str]:
     """Texts to learn on and to search in, and the teacher's name with its commit."""
+    of_docs = {"split_seed": config.split_seed, "max_entries": config.max_entries}
     if config.dataset is None:
         (teacher_name,) = run.pin((config.teacher, "model"))
-        options = {"split_seed": config.split_seed, "max_entries": config.max_entries}
-        return run.phase("data", data.load_python_docs, **options), teacher_name
+        return run.phase("data", data.load_python_docs, **of_docs), teacher_name
     dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
-    splits = run.phase(
-        "data",
-        data.load_search_pairs,
-        dataset_name,
-        config=config.dataset_config,
-        query_column=config.query_column,
-        document_column=config.document_column,
-        split_seed=config.split_seed,
-        max_train=config.max_entries,
-        max_test=config.max_entries or MAX_QUERIES,
+    options = {
+        "config": config.dataset_config,
+        "train_split": config.train_split,
+        "split_seed": config.split_seed,
+        "drop_bad_texts": config.drop_bad_texts,
+        "max_train": config.max_entries,
+    }
+    if not config.text_columns:
+        columns = {"query_column": config.query_column, "document_column": config.document_column}
+        limit = config.max_entries or MAX_QUERIES
+        splits = run.phase("data", data.load_search_pairs, dataset_name, **columns, **options, max_test=limit)
+        return splits, teacher_name
+    docs = run.phase("search_data", data.load_python_docs, extra_sentences=False, **of_docs)
+    run.add_source(replace(docs.source, role="evaluation"))
+    tasks = (docs.validation, docs.test)
+    held_out = [text for task in tasks for text in (*task.queries.texts, *task.documents.texts)]
+    own = run.phase(
+        "data", data.load_sentences, dataset_name, text_columns=config.text_columns, held_out=held_out, **options
     )
-    return splits, teacher_name
+    return replace(docs, train=own.train, corpus=own.train, source=own.source, languages=own.languages), teacher_name
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Measured:  ghadeermobasher/BC5CDR-Chemical-Disease: F1 0.756 (teacher 0.786, lab
            its record; 9 min 13 s and 947 CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16.
 Licences:  BC5CDR is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 
-Layers are not compared here: --objective hidden_states and attention_relations are for labels of whole texts.
+With --objective hidden_states or attention_relations, what the teacher's layers make of a text's tokens, those without
+a label too, is learned beside the answers.
 """
 
 from dataclasses import dataclass

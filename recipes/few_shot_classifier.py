@@ -14,13 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers, training
-from smallmodels.data import Batch, Split
+from smallmodels import cli, data, distilling, losses
+from smallmodels.data import Batch
 from smallmodels.errors import require
-from smallmodels.evaluation import Contender
-from smallmodels.models import Model, TextModel
+from smallmodels.models import Model
 from smallmodels.runs import Run
-from smallmodels.students import Student
 from smallmodels.training import TrainConfig
 
 PART_SIZE = 16
@@ -70,135 +68,54 @@ SMOKE = distilling.smoke(Config())
 
 def main(config: Config, run: Run) -> None:
     """Tune an embedder on the labels, let it label all other texts, distil, and compare with what is cheaper."""
-    # 1. Data and models
     dataset_name, teacher_name = run.pin((config.dataset, "dataset"), (config.teacher, "model"))
-    more_names = run.pin((config.unlabelled, "dataset")) if config.unlabelled else []
-    options = {**distilling.split_options(config), "max_train": None}
-    columns = {"text_column": config.text_column, "label_column": config.label_column}
-    splits = run.phase("data", data.load_text_classification, dataset_name, **columns, **options)
-    more: list[Split] = []
-    for name in more_names:
-        column = config.text_column or splits.notes["text_column_guessed"]
-        texts = {"text_columns": (column,), "drop_bad_texts": config.drop_bad_texts}
-        found = run.phase("unlabelled", data.load_texts, name, **texts)
-        run.add_source(found.source)
-        more = [found.train, found.validation]
-    splits, unlabelled = data.draw_shots(
-        splits, config.num_shots, more=more, split_seed=config.split_seed, max_unlabelled=config.max_train
-    )
-    run.add_source(splits.source)
-    num_classes, everything = len(splits.label_names), splits.train.join(unlabelled)
-    run.say(teachers.require_space(len(everything), num_classes, run.folder))
-    embedder, fetched = models.load_embedder(teacher_name, max_length=config.max_length)
-    run.add_source(fetched.source)
-    base, _, _ = models.load_classifier(
-        teacher_name, splits.label_names, max_length=config.max_length, seed=config.seed
+    unlabelled_name = run.pin((config.unlabelled, "dataset"))[0] if config.unlabelled else None
+    splits, unlabelled = distilling.load_shots(
+        run,
+        config,
+        config.num_shots,
+        dataset_name=dataset_name,
+        unlabelled_name=unlabelled_name,
+        text_column=config.text_column,
+        label_column=config.label_column,
     )
 
-    def smaller(model: TextModel) -> Student:
-        student = students.keep_layers(model, config.num_layers)
-        return students.trim_vocabulary(student, everything.texts) if config.trim_vocabulary else student
-
-    small_base = smaller(base)
-    distilling.say_change(run, base, small_base)
-    splits = splits.tokenize(embedder.tokenizer, max_length=embedder.max_length)
-    everything = everything.tokenize(embedder.tokenizer, max_length=embedder.max_length)
-    compute = run.phase("setup", models.choose_compute, model=base, tokens=everything.tokens, **run.compute)
-    tfidf = run.phase("tfidf", baselines.TfidfClassifier.fit, splits.train, num_classes=num_classes)
-    majority = run.phase("majority", baselines.MajorityClassifier.fit, splits.train, num_classes=num_classes)
-
-    # 2. Teacher: an embedder learns which labelled texts belong together, and a linear head to tell classes apart
+    # Teacher: an embedder learns which labelled texts belong together, and a linear head to tell classes apart
     contrast_temperature, temperature = config.contrast_temperature, config.temperature
 
     def contrast(model: Model, batch: Batch) -> Tensor:
         embeddings = torch.cat([model(**part.inputs) for part in batch.split(PART_SIZE)])
         return losses.supervised_contrastive(embeddings, batch.labels, temperature=contrast_temperature)
 
-    tuned = run.phase(
-        "teacher",
-        teachers.fine_tune,
-        embedder.copy(),
-        splits.train,
-        contrast,
-        config.teacher_train,
-        seed=config.teacher_seed,
-        plan=data.plan_by_class,
-        compute=compute,
-    )
-    of_head = {"num_classes": num_classes, "compute": compute}
-    head = run.phase("head", teachers.fit_head, tuned, splits.train, **of_head)
-    untuned_head = run.phase("untuned_head", teachers.fit_head, embedder, splits.train, **of_head)
-    teacher, untuned = teachers.with_head(tuned, head), teachers.with_head(embedder, untuned_head)
-    signals = run.phase("cache", teachers.store_signals, teacher, everything, compute=compute)
-
-    # 3. Student: the teacher's soft labels for all texts, and the labels that there are; and the labels alone
+    # Student: the teacher's soft labels for all texts, and the labels that there are; its control has the labels alone
     def soft_loss(model: Model, batch: Batch) -> Tensor:
         logits = model(**batch.inputs).logits
         soft = losses.kl_divergence(logits, batch.teacher, temperature=temperature)
         hard = losses.cross_entropy(logits, batch.labels.clamp(min=0)) * (batch.labels != data.NO_LABEL)
         return config.soft_weight * soft + (1 - config.soft_weight) * hard
 
-    def hard_loss(model: Model, batch: Batch) -> Tensor:
-        return losses.cross_entropy(model(**batch.inputs).logits, batch.labels)
-
-    untrained = smaller(students.with_encoder_of(base, tuned))
-    everything, shots = everything.with_signals(signals), splits.train
-    if config.trim_vocabulary:  # the student's own tokens; the teacher's rows stay with their texts
-        everything, shots = (
-            split.tokenize(untrained.tokenizer, max_length=untrained.max_length) for split in (everything, shots)
-        )
-    of_training = {"seed": config.seed, "compute": compute}
-    student = run.phase("train", training.fit, untrained.copy(), everything, soft_loss, config.train, **of_training)
-
-    paid_for = {"label_only": ["cache", "train"]}
-    if config.full_cost_control:
-        paid_for["label_only_full_cost"] = ["teacher", "head", "cache", "train"]
-    controls = distilling.train_controls(
+    done = distilling.distil_shots(
         run,
-        paid_for,
-        student=student,
-        of_student=distilling.Training(untrained, everything, soft_loss, config.train),
-        of_control=distilling.Training(small_base, shots, hard_loss, config.train),
-        probe="probe_soft",  # a step on the labels has other texts, and fewer where the classes are few
-        **of_training,
+        config,
+        splits,
+        unlabelled,
+        contrast,
+        soft_loss,
+        teacher_name=teacher_name,
+        num_layers=config.num_layers,
+        trim_vocabulary=config.trim_vocabulary,
     )
-
-    # 4. The test split is read here, once
-    of_teacher = ("teacher", "head")
-    contenders = {
-        "teacher": Contender(teacher, built_by=of_teacher),
-        "untuned_teacher": Contender(untuned, built_by=("untuned_head",)),
-        "student": Contender(student, built_by=("cache", "train"), teacher_phases=of_teacher),
-        "untrained_student": Contender(untrained, teacher_phases=of_teacher),
-        **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
-        "tfidf": Contender(tfidf, built_by=("tfidf",)),
-        "majority": Contender(majority, built_by=("majority",)),
-    }
-    result = run.phase(
-        "evaluate", evaluation.evaluate_classifiers, contenders, splits.test, splits.label_names, compute=compute
-    )
-    costs = run.phase("inference", evaluation.measure_inference, contenders, splits.test, compute=compute)
-    run.finish(
-        student,
-        title=f"{config.num_layers}-layer text classifier for {splits.source.name}, distilled from "
-        f"{fetched.source.name} with {config.num_shots} labels a class",
-        task="text-classification",
-        metric="accuracy",
-        margin=config.margin,
-        results=result.results,
-        inference=costs.inference,
-        predictions=result.predictions,
-        examples=evaluation.example_predictions(result, splits),
-        model=models.describe(student, compute),
-        languages=splits.languages,
-        limits=[
-            f"Tested on {splits.source.name} only; texts of another kind or language were not tried.",
+    about = {
+        **done.about,
+        "title": f"{done.about['title']} with {config.num_shots} labels a class",
+        "limits": [
+            *done.about["limits"],
             f"Made of {config.num_shots} labelled texts of each class, and no more: other texts would give another "
             "model, and how far it would differ was not tried.",
             "Nothing was chosen on validation: each model has the last weights of its training.",
         ],
-        label_names=splits.label_names,
-    )
+    }
+    run.finish(done.student, **about)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Source:    Devlin et al. 2019, arXiv:1810.04805, section 4; LoRA: Hu et al. 2021, arXiv:2106.09685.
 Run:       smallmodels run finetune_text_classifier
 Expected:  Banking77 test accuracy near that of distill_text_classifier's teacher, which is trained in the same way.
+Measured:  PolyAI/banking77: accuracy 90.7 %, one seed, flags as in its record; 3 min 15 s and 303 CPU-s on Intel(R)
+           Xeon(R) Processor, 2 cores, bf16.
 Licences:  Banking77 is CC-BY-4.0, the base model (all-MiniLM-L6-v2) Apache-2.0; the result inherits the latter.
 """
 

@@ -3,6 +3,8 @@
 Source:    Adelani et al. 2024, arXiv:2309.07445 (the data); Hinton et al. 2015, arXiv:1503.02531, section 2.
 Run:       smallmodels run multilingual_topics
 Expected:  the record under benchmarks/results/multilingual_topics, with a row for each language.
+Measured:  Davlan/sib200: accuracy 35.2 % (teacher 36.4 %, labels alone 36.0 %), one seed, flags as in its record; 7 min
+           47 s and 770 CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16.
 Licences:  SIB-200 is CC-BY-SA-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 

@@ -9,17 +9,13 @@ Licences:  the texts are part of Python (PSF-2.0), the teacher (all-MiniLM-L6-v2
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor
 
-from smallmodels import baselines, cli, data, distilling, evaluation, losses, models, students, teachers
+from smallmodels import cli, data, distilling, evaluation, losses, models, students, teachers
 from smallmodels.data import Batch
-from smallmodels.distilling import Judge
 from smallmodels.errors import require
-from smallmodels.evaluation import Contenders, Evaluation
-from smallmodels.models import Compute, Model
-from smallmodels.phases import Context
+from smallmodels.models import Model
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -31,33 +27,20 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(distilling.EmbedderConfig):
     """What to distil and how."""
 
-    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Sentence-embedding model with mean pooling: hub id or local folder."""
-    num_layers: int = 3
-    """Layers of the teacher that the student keeps."""
-    max_length: int = 64
-    """Tokens after which a text is cut."""
     max_entries: int | None = None
     """Use so many functions and classes of each split only."""
-    pair_weight: float = 10.0
-    """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
     margin: float = 0.03
     """MRR@10 that the student may lose against the teacher and still do its job."""
-    seed: int = 0
-    """Of the student's training."""
     split_seed: int = 0
     """Of which modules are held out."""
     train: TrainConfig = TrainConfig(learning_rate=1e-3, num_epochs=12, batch_size=64, train_embeddings=False)
 
     def __post_init__(self) -> None:
-        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
-        require(self.max_length > 2, "max_length", "> 2", self.max_length)
-        require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
+        super().__post_init__()
         require(self.max_entries is None or self.max_entries > 0, "max_entries", "> 0", self.max_entries)
-        require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
 SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
@@ -81,24 +64,13 @@ def main(config: Config, run: Run) -> None:
 
     # 3. The student, the search engine that it must beat, and what each finds on the test split
     def loss_fn(model: Model, batch: Batch) -> Tensor:
-        embeddings: Tensor = model(**batch.inputs)
-        distance = embeddings.shape[1] * losses.embedding_mse(embeddings, batch.teacher)
-        return distance + config.pair_weight * losses.pairwise_similarity(embeddings, batch.teacher)
-
-    def evaluate(contenders: Contenders, *, compute: Compute, context: Context) -> Evaluation:
-        return evaluation.evaluate_retrieval(contenders, splits.test, compute=compute, context=context)
+        return losses.distance_and_pairs(model(**batch.inputs), batch.teacher, pair_weight=config.pair_weight)
 
     done = distilling.distil_embedder(
         run,
         splits.train.with_signals(signals),
         loss_fn,
-        Judge(
-            metric="mrr_at_10",
-            validate=partial(evaluation.mean_reciprocal_rank, split=splits.validation),
-            evaluate=evaluate,
-            uses=splits.test.queries,
-            baselines={"tfidf": partial(baselines.TfidfRetriever.fit, splits.test.documents.texts)},
-        ),
+        distilling.judge_by_search(splits),
         teacher=teacher,
         untrained=untrained,
         config=config.train,

@@ -1,36 +1,29 @@
 """Find the smallest text classifier that does the job: try students of a teacher inside a budget of energy.
 
 Source:    successive halving: Jamieson and Talwalkar 2016, arXiv:1502.07943; soft targets: Hinton et al. 2015.
-Run:       smallmodels run shrink_text_classifier
+Run:       smallmodels run shrink_text_classifier --budget-wh 10
 Expected:  a student within the given drop of its teacher, and the front of quality against the cost of a use.
 Licences:  Banking77 is CC-BY-4.0, the teacher (all-MiniLM-L6-v2) Apache-2.0; a student inherits its teacher's.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from smallmodels import cli, data, distilling, search, tasks
-from smallmodels.errors import require
 from smallmodels.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(distilling.Config):
-    """What to shrink, by how much, and at which cost."""
+    """What to shrink, and by how much; at which cost is the budget of the run."""
 
     dataset: str = "PolyAI/banking77"
     text_column: str | None = None
     """Column with the texts; without it, the first of the usual names."""
     label_column: str | None = None
     """Column with the labels: strings, integers or named classes; without it, the first of the usual names."""
-    search_budget_wh: float = 10.0
-    """Of the whole run, teacher, search and comparison included; `smallmodels shrink` calls it --budget-wh."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.search_budget_wh > 0, "search_budget_wh", "> 0", self.search_budget_wh)
 
 
-SMOKE = replace(distilling.smoke(Config()), search_budget_wh=100.0)
+SMOKE = distilling.smoke(Config())
 
 
 def main(config: Config, run: Run) -> None:
@@ -51,7 +44,6 @@ def main(config: Config, run: Run) -> None:
         splits,
         teacher_name=teacher_name,
         max_drop=config.margin,
-        budget_wh=config.search_budget_wh,
     )
     run.finish(found.student, **found.about)
 

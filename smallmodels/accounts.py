@@ -122,16 +122,35 @@ class Account:
 
         Raises: DamagedError if the journal has lost what one of them cost.
         """
+        (joules, cpu_s), (other_joules, other_cpu_s) = self._costs_of(phases, to)
+        if records.is_counted(self.meter.labels) and joules is not None and other_joules:
+            return joules / other_joules
+        return cpu_s / max(other_cpu_s, 1e-9)
+
+    def share_of_cost(self, phases: Sequence[str]) -> Callable[[energy.EnergyReading], float]:
+        """What tells which share a reading is of what some finished phases cost, as `cost_ratio` counts it.
+
+        Raises: DamagedError if the journal has lost what one of them cost.
+        """
+        ((joules, cpu_s),) = self._costs_of(phases)
+        counted_j = joules if records.is_counted(self.meter.labels) else None
+
+        def share(reading: energy.EnergyReading) -> float:
+            if counted_j and reading.energy_j is not None:
+                return reading.energy_j / counted_j
+            return reading.cpu_s / max(cpu_s, 1e-9)
+
+        return share
+
+    def _costs_of(self, *sides: Sequence[str]) -> list[tuple[float | None, float]]:
+        """Joules and CPU-seconds of some finished phases, and of others, shares of caches included."""
         lines = self.phase_lines(self.totals())
-        if lost := [name for name in (*phases, *to) if name not in {line.name for line in lines}]:
+        if lost := [name for side in sides for name in side if name not in {line.name for line in lines}]:
             raise DamagedError(
                 f"the energy journal should have readings of {', '.join(dict.fromkeys(lost))}, which it has lost, so "
                 "equal cost cannot be worked out: start a new run with --fork"
             )
-        (joules, cpu_s), (other_joules, other_cpu_s) = records.cost_of(lines, phases), records.cost_of(lines, to)
-        if records.is_counted(self.meter.labels) and joules is not None and other_joules:
-            return joules / other_joules
-        return cpu_s / max(other_cpu_s, 1e-9)
+        return [records.cost_of(lines, side) for side in sides]
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
@@ -160,9 +179,9 @@ def payback(record: records.RunRecord, *, replaces: str, role: str = "student") 
     names = _building_phases(record, role)
     build_j, build_cpu_s = record.cost_of(names)
     lines = [p for p in record.phases if p.name in names]
-    per_use_j = [_per_use(side, "energy_j") for side in (reference, student)]
+    per_use_j = [records.costs_per_use(side.windows, "energy_j") for side in (reference, student)]
     in_joules = record.energy_is_counted and build_j is not None and all(per_use_j)
-    costs = per_use_j if in_joules else [_per_use(side, "cpu_s") for side in (reference, student)]
+    costs = per_use_j if in_joules else [records.costs_per_use(side.windows, "cpu_s") for side in (reference, student)]
     build = build_j if in_joules and build_j is not None else build_cpu_s
     own = sum((p.energy_j or 0.0) if in_joules else p.cpu_s for p in lines)
     if not all(costs):
@@ -192,15 +211,6 @@ def _building_phases(record: records.RunRecord, role: str) -> list[str]:
     return [phase.name for phase in record.phases if phase.name not in others - needed]
 
 
-def _per_use(side: records.Inference, field: str) -> list[float]:
-    """Cost of one use in each window; empty if it is unknown in any."""
-    windows = [window for window in side.windows if window.num_examples]
-    costs = [getattr(window, field) for window in windows]
-    if any(cost is None for cost in costs):
-        return []
-    return [cost / window.num_examples for cost, window in zip(costs, windows, strict=True)]
-
-
 def _quality_ok(record: records.RunRecord, replaces: str, role: str) -> bool:
     """Whether the student stays within the declared margin of what it replaces; True where none was declared."""
     ours, theirs = record.result(role), record.result(replaces)
@@ -208,4 +218,5 @@ def _quality_ok(record: records.RunRecord, replaces: str, role: str) -> bool:
         return True
     if record.metric not in ours.metrics or record.metric not in theirs.metrics:
         return True
-    return ours.metrics[record.metric].value >= theirs.metrics[record.metric].value - record.margin
+    quality, replaced = (records.goodness(record.metric, r.metrics[record.metric].value) for r in (ours, theirs))
+    return quality >= replaced - record.margin

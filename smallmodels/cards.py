@@ -1,4 +1,4 @@
-"""The model card: `README.md` of the model folder, as the hub reads it. Nothing in it that the record does not say."""
+"""Cards of a model and its adapters: `README.md` of their folders, as the hub reads it. The record says all of it."""
 
 import json
 import re
@@ -7,11 +7,17 @@ from typing import Any
 
 from smallmodels import licenses
 from smallmodels.records import COUNTED_LABELS, Result, RunRecord, Source, statement_sha256
-from smallmodels.report import formats, groups, words
+from smallmodels.report import formats, groups, tokens, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_BASE_LOADERS = (
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+)
+"""Of transformers, for what adapters are put on; `AutoModel` for anything else."""
 _MAX_LABELS = 200
 _MAX_EVALUATIONS, _MAX_ROWS = 5, 100
 """Of other programs, and of groups; the page has more, the record all."""
@@ -26,11 +32,21 @@ _PIPELINE_OPTIONS = {
 
 def model_card(record: RunRecord) -> str:
     """The card of a run's model: YAML front matter and text, valid for `huggingface_hub.ModelCard`."""
+    return _card(record, of_adapter=False)
+
+
+def adapter_card(record: RunRecord) -> str:
+    """The card of the adapters that a run left beside its model, likewise."""
+    return _card(record, of_adapter=True)
+
+
+def _card(record: RunRecord, *, of_adapter: bool) -> str:
     main, names = words.main_result(record), record.label_names
     template = formats.environment("markdown").get_template("card.md.j2")
     text = template.render(
         record=record,
-        front_matter=_front_matter(_metadata(record, main)),
+        adapter=_adapter(record) if of_adapter else None,
+        front_matter=_front_matter(_metadata(record, main) | (_adapter_metadata(record) if of_adapter else {})),
         distilled=_is_distilled(record),
         embeds=record.task == "sentence-similarity",
         without_torch=_is_static_classifier(record),
@@ -43,6 +59,7 @@ def model_card(record: RunRecord) -> str:
         energy=_energy_words(record),
         carbon=_carbon_words(record),
         payback=_payback_words(record),
+        tokens=_tokens_table(record),
         summary=words.summary(record),
         notices=words.notices(record),
         labels=names[:_MAX_LABELS],
@@ -84,6 +101,24 @@ def _metadata(record: RunRecord, main: Result | None) -> dict[str, Any]:
         "model-index": _model_index(record, main, data),
     }
     return {key: value for key, value in values.items() if value}
+
+
+def _adapter_metadata(record: RunRecord) -> dict[str, Any]:
+    """What the hub is told otherwise of adapters alone."""
+    relation = {"base_model_relation": "adapter"} if _base_model(record) else {}
+    return {"library_name": "peft", **relation}
+
+
+def _adapter(record: RunRecord) -> dict[str, Any]:
+    """What to write into the code that puts adapters on their base: nothing but a valid id and names of ours."""
+    from markupsafe import Markup
+
+    loader = record.model.get("loader")
+    return {
+        "base": Markup(_base_model(record) or "path/to/the/base/model"),
+        "loader": loader if loader in _BASE_LOADERS else "AutoModel",
+        "num_labels": str(len(record.label_names) or ""),
+    }
 
 
 def _library(record: RunRecord) -> str:
@@ -330,6 +365,14 @@ def _energy_words(record: RunRecord) -> str:
             f" 1,000 uses take {formats.energy(use.energy_j_per_1000)} (label: {use.label}, protocol: {use.protocol})."
         )
     return " ".join([said, *words.beside_sentences(record)])
+
+
+def _tokens_table(record: RunRecord) -> dict[str, Any] | None:
+    """What reading and writing a token costs; None where no model writes."""
+    found = tokens.table_of(record)
+    if found is None:
+        return None
+    return {"table": formats.markdown_table(found.head, found.rows, found.text_columns), "note": found.note}
 
 
 def _carbon_words(record: RunRecord) -> str:

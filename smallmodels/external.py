@@ -5,6 +5,9 @@ has read and checked, in float32, so a figure does not depend on what the machin
 them (`!function` in a YAML file): those that it ships are trusted as any installed package is, and of local ones only
 the files run that the user named. Metrics whose code would come from the hub are refused. Data come from the cache of
 the hub or, unless HF_HUB_OFFLINE is set, from the hub.
+
+Nothing in this package makes a tensor of batch, length and vocabulary. This is the exception: where answers are scored,
+lm-eval asks the model of transformers for the logits of all tokens of its requests, and `batch_size` is what bounds it.
 """
 
 import contextlib

@@ -17,6 +17,7 @@ from smallmodels import (
     environment,
     files,
     licenses,
+    parts,
     privacy,
     records,
 )
@@ -96,7 +97,7 @@ def new_record(
         sources=[_published(without_loopback_commit(source), folder) for source in sources],
         accepted_licenses=[i for i in licenses.needing_acceptance(sources) if i in settings.accepted_licenses],
         environment=machine,
-        wall_factor=None if total.energy_j is None else calibration.factor_of(machine.fingerprint),
+        wall_factor=None if total.energy_j is None else calibration.factor_of(machine),
         phases=account.phase_lines(totals),
         duration_s=total.duration_s,
         cpu_s=total.cpu_s,
@@ -116,9 +117,8 @@ def _as_declared(about: Mapping[str, Any], sweep: records.Declaration | None) ->
     """What the recipe says of the run, with what its sweep declared in place of the recipe's own."""
     if sweep is None:
         return dict(about)
-    # The curve holds values of the recipe's metric, and would be taken for one of the sweep's.
-    curve = about["curve"] if about["metric"] == sweep.metric else []
-    return {**about, **records.to_json(sweep), "curve": curve}
+    of_curve = about["curve_of"] or about["metric"]  # else its values would be taken for those of the sweep's metric
+    return {**about, **records.to_json(sweep), "curve_of": None if of_curve == sweep.metric else of_curve}
 
 
 def require_declared_metric(results: Sequence[records.Result], sweep: records.Declaration | None) -> None:
@@ -165,12 +165,14 @@ def complete(
     """
     record = dataclasses.replace(record, payback=accounts.payback(record, replaces=replaces))
     record = records.from_json(records.RunRecord, privacy.masked(records.to_json(record)))
-    for name, text in _pages(record).items():
+    has_adapter = Path(records.ADAPTER_CARD_NAME).parent.name in kept
+    for name, text in _pages(record, has_adapter).items():
         files.write_text(folder / name, text)
     _remove_leftovers(folder, kept)
     stopped = {stop.phase for stop in record.stops}
     for phase in (folder / "phases").glob("*"):
         checkpoints.remove_all(phase, but=int(phase.name in stopped))
+        parts.remove_all(phase)
     return records.write_record(folder, dataclasses.replace(record, files=_file_hashes(folder)))
 
 
@@ -189,7 +191,7 @@ def amend(folder: Path, record: records.RunRecord, **changes: Any) -> records.Ru
     changed = records.from_json(
         records.RunRecord, privacy.masked(records.to_json(dataclasses.replace(record, **changes)))
     )
-    pages = _pages(records.statement(changed))
+    pages = _pages(records.statement(changed), records.ADAPTER_CARD_NAME in record.files)
     hashes = {name: files.sha256_bytes(text.encode()) for name, text in pages.items()}
     written = records.write_record(folder, dataclasses.replace(changed, files={**record.files, **hashes}))
     for name, text in pages.items():
@@ -209,10 +211,12 @@ def mend(folder: Path) -> list[str]:
     record = records.read_record(folder)
     if not records.is_sealed((folder / records.RECORD_NAME).read_bytes()):
         return []
-    if all(_has_hash(folder / name, record.files.get(name)) for name in (records.CARD_NAME, records.PAGE_NAME)):
+    has_adapter = records.ADAPTER_CARD_NAME in record.files
+    names = (records.CARD_NAME, records.PAGE_NAME, *([records.ADAPTER_CARD_NAME] if has_adapter else ()))
+    if all(_has_hash(folder / name, record.files.get(name)) for name in names):
         return []
     mended = []
-    for name, text in _pages(records.statement(record)).items():
+    for name, text in _pages(records.statement(record), has_adapter).items():
         expected = record.files.get(name)
         if files.sha256_bytes(text.encode()) == expected and not _has_hash(folder / name, expected):
             files.write_text(folder / name, text)
@@ -227,23 +231,24 @@ def _has_hash(path: Path, expected: str | None) -> bool:
 def _remove_leftovers(folder: Path, kept: Collection[str]) -> None:
     """Remove what killed processes left half-written, by names that only we give; see `files.remove_leftovers`.
 
-    Only where we write: names of a run's files and kept folders in its folder, of the card in `model/`, and of a
-    phase's files and its value in the folder of the phase. Checkpoints see to their own.
+    Only where we write: names of a run's files and kept folders in its folder, of the cards in `model/` and `adapter/`,
+    and of a phase's files and its value in the folder of the phase. Checkpoints see to their own.
     """
-    card = folder / records.CARD_NAME
     files.remove_leftovers(folder, of_files=_FILES.__contains__)
-    files.remove_leftovers(card.parent, of_files=card.name.__eq__)
+    for card in (folder / records.CARD_NAME, folder / records.ADAPTER_CARD_NAME):
+        files.remove_leftovers(card.parent, of_files=card.name.__eq__)
     for path in (folder / name for name in kept):
         files.remove_leftovers(path.parent, of_folders=path.name.__eq__)
     for phase in (folder / "phases").glob("*"):
         files.remove_leftovers(phase, of_files=_PHASE_FILES.__contains__, of_folders=_PHASE_FOLDERS.__contains__)
 
 
-def _pages(record: records.RunRecord) -> dict[str, str]:
-    """Card and page of what a record says, by their names in the run folder."""
+def _pages(record: records.RunRecord, has_adapter: bool) -> dict[str, str]:
+    """Cards and page of what a record says, by their names in the run folder."""
     from smallmodels import cards, report
 
-    return {records.CARD_NAME: cards.model_card(record), records.PAGE_NAME: report.run_page(record)}
+    of_adapter = {records.ADAPTER_CARD_NAME: cards.adapter_card(record)} if has_adapter else {}
+    return {records.CARD_NAME: cards.model_card(record), **of_adapter, records.PAGE_NAME: report.run_page(record)}
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

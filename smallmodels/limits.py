@@ -6,9 +6,10 @@ would have taken anyway: the learning rate follows the planned steps, never the 
 What a budget counts is the whole account of the run: all of its phases and segments, joules as they are labelled,
 modelled ones included. Who obeys it: the trainings of student and controls stop after the step that spends it. What
 comes after them, such as the evaluation, is done all the same and comes on top. A control that is cut short or left out
-is not compared. A budget that is spent before the student's first step, while data are read, the teacher is fine-tuned
-or its signal stored, leaves no student: the run ends with exit code 1 and can go on (`BudgetError`). A teacher that was
-cut short is kept as a checkpoint of the run alone, never in the cache. The rule on gains is the student's alone.
+is not compared; of a search for a student, the best that it has trained by then are. A budget that is spent before the
+student's first step, while data are read, the teacher is fine-tuned or its signal stored, leaves no student: the run
+ends with exit code 1 and can go on (`BudgetError`). A teacher that was cut short is kept as a checkpoint of the run
+alone, never in the cache. The rule on gains is the student's alone.
 """
 
 from collections.abc import Callable

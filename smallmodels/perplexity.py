@@ -284,6 +284,20 @@ def usual_stride(max_length: int) -> int:
     return max_length // 2
 
 
+def stride_of(model: TextModel, stride: int | None) -> int:
+    """The stride that `text_losses` takes for a model."""
+    return stride or usual_stride(model.max_length)
+
+
+def stride_sentence(model: TextModel, stride: int | None) -> str:
+    """How bits per byte of a model came about, for the limits of a record."""
+    length, step = model.max_length, stride_of(model, stride)
+    return (
+        f"Bits per byte are those of rows of {length} tokens that move on by {step}: each token has at least "
+        f"{length - step} before it, but for a text's first."
+    )
+
+
 def _measure(
     language_models: Mapping[str, TextModel],
     split: Split,

@@ -5,12 +5,13 @@ never 0. A record is validated when it is written and when it is read: every key
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,9 @@ from smallmodels.errors import DamagedError, InputError
 
 SCHEMA_VERSION = 1
 RECORD_NAME, PAGE_NAME, CARD_NAME = "record.json", "report.html", "model/README.md"
+ADAPTER_CARD_NAME = "adapter/README.md"
+UNFINISHED_NAME = "unfinished.json"
+"""What is kept of a run without a record, where records are kept."""
 JOURNAL_NAME, METRICS_NAME, PREDICTIONS_NAME = "journal.jsonl", "metrics.jsonl", "predictions.parquet"
 """In a run folder. In a published model, whose files are not in a folder of their own, the card is README.md."""
 
@@ -34,7 +38,9 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 """Labels under which joules may be ranked; under any other, CPU-seconds are (design: equal cost)."""
 
 
-LOWER_IS_BETTER = frozenset({"bits_per_byte", "perplexity", "area_under_risk_coverage", "spread_of_groups"})
+LOWER_IS_BETTER = frozenset(
+    {"bits_per_byte", "perplexity", "divergence", "area_under_risk_coverage", "spread_of_groups"}
+)
 """Metrics in which a smaller value is the better one; in all others a larger one is."""
 
 
@@ -197,10 +203,11 @@ class CurvePoint:
 
     step: int
     energy_j: float | None
-    """Joules since the training phase began."""
+    """Joules since the training phase began; where there are rounds, since the first of them did."""
     cpu_s: float
     value: float
-    """The metric that training chooses by, on validation, with the sign that makes larger better."""
+    """The metric that training chooses by (`RunRecord.curve_metric`), on validation, with the sign that makes larger
+    better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +250,26 @@ class InferenceVariant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenCosts:
+    """What a language model takes to read a token and to write one, apart, on average over a use.
+
+    The first token of an answer comes with the reading. The interval of a cost is over windows, of which there are `n`.
+    None is a cost that is not known, or that the windows do not tell from none.
+    """
+
+    num_read: float
+    """In a use."""
+    num_written: float
+    """In a use, the first of the answer included."""
+    energy_j_per_read: Metric | None
+    energy_j_per_written: Metric | None
+    cpu_s_per_read: Metric | None
+    cpu_s_per_written: Metric | None
+    reading_windows: list[InferenceWindow]
+    """Of uses that end with the first token. What writing costs is what whole uses take beyond these."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inference:
     """What one use of a role's model costs."""
 
@@ -271,6 +298,8 @@ class Inference:
     median; None where that was not measured, as in all protocols but `full`."""
     variants: list[InferenceVariant] = field(default_factory=list)
     """The same for one text and for the best batch, typical, short and long texts, and number formats; `full` alone."""
+    tokens: TokenCosts | None = None
+    """Of language models, of which a use is an answer or the continuation of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -428,6 +457,21 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run without a record: it failed, was stopped, or is still going. Its journal says what it has cost so far."""
+
+    run_id: str
+    recipe: str
+    sweep_id: str | None
+    energy_j: float | None
+    """None where it was not measured, or the journal is gone or damaged."""
+    cpu_s: float | None
+    """None where the journal is gone or damaged."""
+    energy_label: str | None = None
+    """How the joules were obtained; None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One complete run. Written last; its presence means that the run is complete."""
 
@@ -487,6 +531,11 @@ class RunRecord:
     """As it was when the run ended; None where no reading was known for its environment."""
     results: list[Result]
     curve: list[CurvePoint]
+    teacher_on_validation: float | None = None
+    """What the teacher reaches where `curve` is measured: on validation, by the same function, with the same sign; None
+    where there is no teacher or no curve, and in older records."""
+    curve_of: str | None = None
+    """Key of the metric that `curve` holds, where training chose by another one than `metric`."""
     inference: list[Inference]
     payback: Payback | None
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -504,6 +553,11 @@ class RunRecord:
     """SHA-256 of every other file beside the record, by relative path."""
     record_sha256: str | None = None
     """SHA-256 of `record.json` as it is with null here; None in older records."""
+
+    @property
+    def curve_metric(self) -> str:
+        """Key of the metric that `curve` holds."""
+        return self.curve_of or self.metric
 
     @property
     def energy_is_counted(self) -> bool:
@@ -545,6 +599,16 @@ def whole_sum(values: Iterable[float | None]) -> float | None:
     found = list(values)
     known = [value for value in found if value is not None]
     return sum(known) if len(known) == len(found) else None
+
+
+def costs_per_use(windows: Iterable[InferenceWindow], cost: Literal["energy_j", "cpu_s"]) -> list[float]:
+    """Joules or CPU-seconds of one use in each window; empty where they are unknown in any."""
+    used = [window for window in windows if window.num_examples]
+    costs = [window.energy_j if cost == "energy_j" else window.cpu_s for window in used]
+    known = [value for value in costs if value is not None]
+    if len(known) < len(used):
+        return []
+    return [value / window.num_examples for value, window in zip(known, used, strict=True)]
 
 
 def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -687,78 +751,111 @@ def from_json(kind: type[T], value: Any) -> T:
 
     Raises: DamagedError that names the field, what was expected and what was found.
     """
-    problems = list(_problems(kind, value, ""))
-    if problems:
-        raise DamagedError(problems[0])
-    return typing.cast(T, _build(kind, value))
+    try:
+        return typing.cast(T, _reader(typing.cast(Any, kind))(value))
+    except _Unfit as unfit:
+        raise DamagedError(f"{unfit.where.removeprefix('.') or 'the record'} {unfit.said}") from None
 
 
-def _problems(kind: Any, value: Any, where: str) -> Iterator[str]:
-    """Every difference between a JSON value and a type, as sentences."""
+class _Unfit(Exception):  # noqa: N818 - never leaves this module
+    """A JSON value that is not of its type; `where` grows on the way out of what holds it."""
+
+    def __init__(self, said: str, where: str = "") -> None:
+        super().__init__()
+        self.said, self.where = said, where
+
+
+@functools.cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What checks a JSON value and builds the type from it; made once, since a report reads a thousand records."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return
+        return lambda value: value
     if dataclasses.is_dataclass(kind):
-        yield from _field_problems(kind, value, where)
-    elif origin in (typing.Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        if value is not None or type(None) not in arguments:
-            for candidate in inner[:1]:
-                yield from _problems(candidate, value, where)
-    elif origin is Literal:
-        if value not in arguments:
-            yield f"{where} should be one of {', '.join(map(repr, arguments))}, found {value!r}"
-    elif origin is list:
-        if not isinstance(value, list):
-            yield f"{where} should be a list, found {value!r}"
-        else:
-            for i, item in enumerate(value):
-                yield from _problems(arguments[0], item, f"{where}[{i}]")
-    elif origin is dict:
-        if not isinstance(value, dict):
-            yield f"{where} should be an object, found {value!r}"
-        else:
-            for key, item in value.items():
-                yield from _problems(arguments[1], item, f"{where}.{key}")
-    elif not _is_plain(kind, value):
-        yield f"{where} should be {kind.__name__}, found {value!r}"
-
-
-def _field_problems(kind: Any, value: Any, where: str) -> Iterator[str]:
-    prefix = f"{where}." if where else ""
-    if not isinstance(value, dict):
-        yield f"{where or 'the record'} should be an object, found {value!r}"
-        return
-    hints = typing.get_type_hints(kind)
-    if unknown := set(value) - set(hints):
-        yield f"{prefix}{sorted(unknown)[0]} is not a field of {kind.__name__}"
-    for f in dataclasses.fields(kind):
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if f.name in value:
-            yield from _problems(hints[f.name], value[f.name], prefix + f.name)
-        elif required:
-            yield f"{prefix}{f.name} is missing"
-
-
-def _is_plain(kind: type, value: Any) -> bool:
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _build(kind: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if value is None or kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return typing.cast(Any, kind)(**{key: _build(hints[key], item) for key, item in value.items()})
+        return _reader_of_fields(kind)
     if origin in (typing.Union, types.UnionType):
-        return _build(next(a for a in arguments if a is not type(None)), value)
+        inner = _reader(next(a for a in arguments if a is not type(None)))
+        is_optional = type(None) in arguments
+        return lambda value: None if value is None and is_optional else inner(value)
+    if origin is Literal:
+        return _reader_of_literal(arguments)
     if origin is list:
-        return [_build(arguments[0], item) for item in value]
+        return _reader_of_list(_reader(arguments[0]))
     if origin is dict:
-        return {key: _build(arguments[1], item) for key, item in value.items()}
-    return float(value) if kind is float else value
+        return _reader_of_object(_reader(arguments[1]))
+    return _reader_of_plain(kind)
+
+
+def _reader_of_fields(kind: Any) -> Callable[[Any], Any]:
+    readers = {name: _reader(hint) for name, hint in typing.get_type_hints(kind).items()}
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Unfit(f"should be an object, found {value!r}")
+        if unknown := value.keys() - readers.keys():
+            raise _Unfit(f"is not a field of {kind.__name__}", f".{min(unknown)}")
+        if missing := [name for name in needed if name not in value]:
+            raise _Unfit("is missing", f".{missing[0]}")
+        return kind(**_read_items(value, lambda name, item: readers[name](item)))
+
+    return read
+
+
+def _read_items(value: dict[str, Any], read: Callable[[str, Any], Any]) -> dict[str, Any]:
+    found = {}
+    name = ""
+    try:
+        for name, item in value.items():
+            found[name] = read(name, item)
+    except _Unfit as unfit:
+        unfit.where = f".{name}{unfit.where}"
+        raise
+    return found
+
+
+def _reader_of_literal(allowed: tuple[Any, ...]) -> Callable[[Any], Any]:
+    expected = f"one of {', '.join(map(repr, allowed))}"
+
+    def read(value: Any) -> Any:
+        if value not in allowed:
+            raise _Unfit(f"should be {expected}, found {value!r}")
+        return value
+
+    return read
+
+
+def _reader_of_object(read_item: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Unfit(f"should be an object, found {value!r}")
+        return _read_items(value, lambda _, item: read_item(item))
+
+    return read
+
+
+def _reader_of_list(read_item: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise _Unfit(f"should be a list, found {value!r}")
+        found: list[Any] = []
+        try:
+            for item in value:
+                found.append(read_item(item))  # as many as fit, which is the place of the one that does not
+        except _Unfit as unfit:
+            unfit.where = f"[{len(found)}]{unfit.where}"
+            raise
+        return found
+
+    return read
+
+
+def _reader_of_plain(kind: type) -> Callable[[Any], Any]:
+    fitting: Any = (int, float) if kind is float else kind
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, fitting) or (isinstance(value, bool) and kind in (int, float)):
+            raise _Unfit(f"should be {kind.__name__}, found {value!r}")
+        return float(value) if kind is float else value
+
+    return read

@@ -27,6 +27,7 @@ from smallmodels import (
     kept,
     licenses,
     memory,
+    parts,
     privacy,
     processes,
     records,
@@ -509,6 +510,7 @@ class Run:
             if folder.name not in self._used_names:
                 kept.drop(folder)
                 checkpoints.remove_all(folder)
+                parts.remove_all(folder)
 
     def _forget_later_choices(self) -> None:
         """Forget what was measured after a phase that goes on, such as how long a control is as dear."""
@@ -663,16 +665,22 @@ class Run:
         return self._account.so_far()
 
     def paid_for(self, phase: str) -> energy.EnergyReading:
-        """What a finished phase has cost; without shares of caches.
+        """What a finished phase has cost, in every process; without shares of caches.
 
         Raises: DamagedError if the journal has lost it.
         """
-        found = self._account.totals().phases.get(phase)
-        if found is None:
-            raise DamagedError(
-                f"the energy journal should have a reading of {phase}, but has lost it: start a new run with --fork"
-            )
-        return found
+
+        def find() -> Any:
+            found = self._account.totals().phases.get(phase)
+            if found is None:
+                raise DamagedError(
+                    f"the energy journal should have a reading of {phase}, but has lost it: start a new run with --fork"
+                )
+            return records.to_json(found)
+
+        told = processes.share(find)  # the first one alone measures
+        components = {name: records.from_json(records.Component, part) for name, part in told["components"].items()}
+        return energy.EnergyReading(told["duration_s"], told["cpu_s"], components)
 
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What some finished phases cost over what others did, shares of caches included: the measure of equal cost.
@@ -682,6 +690,13 @@ class Run:
         Raises: DamagedError if the journal has lost what one of them cost.
         """
         return self._account.cost_ratio(phases, to)
+
+    def share_of_cost(self, phases: Sequence[str]) -> Callable[[energy.EnergyReading], float]:
+        """What tells which share a reading is of what some finished phases cost, in the measure of `cost_ratio`.
+
+        Raises: DamagedError if the journal has lost what one of them cost.
+        """
+        return self._account.share_of_cost(phases)
 
     def keep(self, name: str, value: Saves) -> Path:
         """Save something beside the model, such as a search index, into a folder of the run; returns that folder."""
@@ -705,6 +720,8 @@ class Run:
         inference: Sequence[records.Inference] = (),
         predictions: Mapping[str, Sequence[Any]] | None = None,
         curve: Sequence[records.CurvePoint] = (),
+        teacher_on_validation: float | None = None,
+        curve_of: str | None = None,
         examples: Sequence[dict[str, Any]] = (),
         model: Mapping[str, Any] | None = None,
         languages: Sequence[str] = (),
@@ -724,6 +741,8 @@ class Run:
             inference: Cost of use by role.
             predictions: Columns of `predictions.parquet`, of equal length.
             curve: Validations during training.
+            teacher_on_validation: What the teacher reaches where these are measured.
+            curve_of: Key of the metric that they hold, where it is not `metric`.
             examples: Uses of the student that a reader can judge: `input` and `answers`.
             model: Facts about the student, for the record.
             languages: Two-letter codes as declared by the data.
@@ -741,6 +760,8 @@ class Run:
             "results": list(results),
             "inference": list(inference),
             "curve": list(curve),
+            "teacher_on_validation": teacher_on_validation,
+            "curve_of": curve_of,
             "examples": list(examples),
             "model": dict(model or {}),
             "languages": list(languages),

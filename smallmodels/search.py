@@ -4,17 +4,19 @@ The teacher is tuned and asked once for all of them. What a use of a student cos
 measured before any is trained; then each rung trains the candidates that are left for twice as many steps as the one
 before, the last as the recipes do, and keeps those that no other beats in both quality on validation and cost of a use.
 
+The budget is that of the run (see `limits`), and no rung is planned by it: because steps double, a search that it ends
+has the best of shorter trainings, and goes on with a larger one as if it had never ended.
+
 Source: successive halving: Jamieson and Talwalkar 2016, arXiv:1502.07943, algorithm 1.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from smallmodels import distilling, energy, evaluation, models, records, training
+from smallmodels import distilling, evaluation, models, records, training
 from smallmodels.data import Splits
 from smallmodels.distilling import Distilled, LayersConfig, Lesson, Maker
 from smallmodels.errors import InputError
@@ -28,8 +30,6 @@ from smallmodels.tasks import Task
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the steps that the recipes take, for each rung."""
-LEAST_SHARE = 0.25
-"""Of the steps of a rung: rather than fewer, a candidate gets none."""
 _DEPTHS = (1 / 2, 1 / 3, 1 / 6)
 """Of the teacher's layers."""
 
@@ -58,9 +58,9 @@ class Trained:
     phases: list[str]
     """That were paid for it alone."""
     student: TextModel | None = None
-    """As the last rung left it."""
+    """The best so far on validation; None before the first rung."""
     value: float = -math.inf
-    """Of the metric on validation, after that rung."""
+    """Of the metric there."""
 
     @property
     def used(self) -> Any:
@@ -126,30 +126,26 @@ def shrink(
     *,
     teacher_name: str,
     max_drop: float,
-    budget_wh: float,
 ) -> Distilled:
     """Search the cheapest student that loses no more than it may, and compare what is left at the end on test.
 
     Args:
-        run: Has the phase `data` behind it.
+        run: Has the phase `data` behind it. Once its budget is spent, the best so far are compared.
         config: Of data, teacher and training.
         task: Classes for texts.
         splits: Not tokenised.
         teacher_name: As `run.pin` gave it.
         max_drop: What the student may lose against the teacher, as a difference of the metric; ≥ 0.
-        budget_wh: Of the whole run, teacher and comparison included; > 0.
 
     Returns: The recommended student. Where a baseline without a network does the job at less cost, an event says so,
         and it is kept beside the student.
 
-    Raises: InputError if energy is not measured here.
+    Raises: BudgetError if the budget of the run is spent before the first step of a student; it can go on.
     """
     lesson = distilling.prepare(run, config, task, splits, teacher_name=teacher_name)
-    if run.spent().energy_j is None:
-        raise InputError("a budget in Wh needs energy that is measured or estimated, and here it is neither: use run")
     teacher, signals = distilling.teach(run, config, lesson)
     taught = replace(lesson.splits, train=lesson.splits.train.with_signals(signals))
-    search = _Search(run, task, lesson, teacher, taught, energy.from_wh(budget_wh), max_drop)
+    search = _Search(run, task, lesson, teacher, taught, max_drop)
     search.make(candidates(run, config, lesson))
     finalists = search.halve()
     return search.compare(finalists)
@@ -165,11 +161,10 @@ class _Search:
         lesson: Lesson,
         teacher: TextModel,
         splits: Splits,
-        budget_j: float,
         max_drop: float,
     ) -> None:
         self.run, self.task, self.lesson, self.teacher = run, task, lesson, teacher
-        self.splits, self.budget_j, self.max_drop = splits, budget_j, max_drop
+        self.splits, self.max_drop = splits, max_drop
         self.compute = lesson.compute
         self.trained: dict[str, Trained] = {}
         self.values: dict[str, float] = {}
@@ -182,7 +177,7 @@ class _Search:
     # Before training
 
     def make(self, found: Sequence[Candidate]) -> None:
-        """Make the students, and measure what a use of each costs and a step of its training."""
+        """Make the students, and measure what a use of each costs."""
         made: dict[str, tuple[Candidate, Student, Splits]] = {}
         for candidate in found:
             name = candidate.name
@@ -204,28 +199,6 @@ class _Search:
         for name, (candidate, student, splits) in made.items():
             own = [f"{name}_{phase}" for phase in candidate.maker.phases]
             self.trained[name] = Trained(candidate, student, splits, costs[name], own)
-            self._train(f"probe_{name}", self.trained[name], training.probe, candidate.config.train)
-
-    def _train(self, phase: str, trained: Trained, function: Callable[..., Any], config: training.TrainConfig) -> Any:
-        """Call `fit` or `probe` as a phase that is paid for this candidate."""
-        candidate = trained.candidate
-        _, soft_loss = distilling.losses_of(self.task, candidate.config)
-        loss_fn = candidate.maker.objective(soft_loss, trained.untrained, self.teacher, self.compute)
-        more: dict[str, Any] = {}
-        if function is training.fit:
-            more["validate"] = distilling.validation_of(self.task, trained.splits, self.compute)
-        trained.phases.append(phase)
-        return self.run.phase(
-            phase,
-            function,
-            trained.untrained.copy(),
-            trained.splits.train,
-            loss_fn,
-            config,
-            seed=candidate.config.seed,
-            compute=self.compute,
-            **more,
-        )
 
     def judge(self, phase: str, contenders: Mapping[str, Any]) -> dict[str, float]:
         """The metric of each on validation."""
@@ -237,52 +210,57 @@ class _Search:
     # Rungs
 
     def halve(self) -> list[Trained]:
-        """Train in rungs until one is left or the budget is spent; gives those of the last rung, the best first."""
-        alive = sorted(self.trained, key=self._step_j)  # should the budget be small, dear ones get nothing
+        """Train in rungs until the last one, or the budget is spent; gives those that are left, the best first."""
+        alive = sorted(self.trained, key=lambda name: self.trained[name].cost)  # a small budget is for those
         finalists: list[str] = []
         for number, share in enumerate(SHARES):
-            plan = self.run.choose(f"rung_{number}", partial(self._plan, number, share, alive))
-            if not plan:
+            if not self._train_rung(number, share, alive):
                 break
-            for name, steps in plan.items():
-                trained = self.trained[name]
-                config = replace(trained.candidate.config.train, max_steps=steps)
-                trained.student = self._train(f"rung_{number}_{name}", trained, training.fit, config)
-            values = self.judge(f"judge_rung_{number}", {name: self.trained[name].used for name in plan})
-            for name in plan:
-                self.trained[name].value = values[name]
-            finalists = self._ranked(list(plan))
+            finalists = self._ranked([name for name in alive if self.trained[name].student is not None])
             alive = finalists[: math.ceil(len(finalists) / 2)]
         return [self.trained[name] for name in finalists]
 
-    def _plan(self, number: int, share: float, names: Sequence[str]) -> dict[str, int]:
-        """How many steps each candidate gets in a rung, of the share of the budget that is the rung's."""
-        left_j = self.budget_j - (self.run.spent().energy_j or 0.0) - self._reserve_j()
-        allowed_j = left_j / (len(SHARES) - number)
-        wanted = {name: self._full_steps(name) * share for name in names}
-        plan = affordable(wanted, {name: self._step_j(name) for name in names}, allowed_j)
-        if any(plan.get(name) != max(1, round(steps)) for name, steps in wanted.items()):
-            shares = {plan[name] / wanted[name] for name in plan}
-            told = f"{len(plan)} of {len(names)} students are trained, for {max(shares, default=0):.0%} of its steps"
-            self.run.event(
-                "budget", f"rung {number} may take {energy.to_wh(allowed_j):.3g} Wh: {told}", rung=number, plan=plan
-            )
-        return plan
+    def _train_rung(self, number: int, share: float, names: Sequence[str]) -> bool:
+        """Train candidates for a share of the recipes' steps; each keeps the better of this training and those before.
 
-    def _full_steps(self, name: str) -> int:
-        trained = self.trained[name]
-        return training.num_steps(len(trained.splits.train), trained.candidate.config.train)
+        Returns: Whether the budget sufficed for a step of one of them.
 
-    def _step_j(self, name: str) -> float:
-        """Joules of a step, as the longest training so far of this candidate tells."""
-        phase = self.trained[name].phases[-1]
-        student = self.trained[name].student
-        steps = training.PROBE_STEPS if student is None else student.notes["training"]["num_steps"]
-        return (self.run.paid_for(phase).energy_j or 0.0) / steps
+        Raises: BudgetError if it does not, and none has a student.
+        """
+        students: dict[str, TextModel] = {}
+        for name in names:
+            phase, is_first = f"rung_{number}_{name}", number == 0 and not students
+            if is_first or self.run.affords(phase):
+                student = self._fit(phase, self.trained[name], share)
+                if student.notes["training"]["num_steps"]:
+                    students[name] = student
+        if not students:
+            return False
+        used = {name: self.trained[name].candidate.maker.as_used(student) for name, student in students.items()}
+        for name, value in self.judge(f"judge_rung_{number}", used).items():
+            trained = self.trained[name]
+            if value >= trained.value:
+                trained.student, trained.value = students[name], value
+        return True
 
-    def _reserve_j(self) -> float:
-        """For the comparison at the end: three windows a model where the first measurement had one."""
-        return 3 * (self.run.paid_for("uses").energy_j or 0.0)
+    def _fit(self, phase: str, trained: Trained, share: float) -> TextModel:
+        """Train a candidate from the beginning, as a phase that is paid for it alone."""
+        candidate, config = trained.candidate, trained.candidate.config.train
+        _, soft_loss = distilling.losses_of(self.task, candidate.config)
+        loss_fn = candidate.maker.objective(soft_loss, trained.untrained, self.teacher, self.compute)
+        steps = max(1, round(share * training.num_steps(len(trained.splits.train), config)))
+        trained.phases.append(phase)
+        return self.run.phase(
+            phase,
+            training.fit,
+            trained.untrained.copy(),
+            trained.splits.train,
+            loss_fn,
+            replace(config, max_steps=steps),
+            seed=candidate.config.seed,
+            validate=distilling.validation_of(self.task, trained.splits, self.compute),
+            compute=self.compute,
+        )
 
     def _ranked(self, names: Sequence[str]) -> list[str]:
         """Those first that nothing beats in both quality and cost, then those that only these beat, and so on."""
@@ -299,11 +277,6 @@ class _Search:
 
     def compare(self, finalists: Sequence[Trained]) -> Distilled:
         """Recommend one by validation, and read the test split once for all that are left."""
-        if not finalists:
-            raise InputError(
-                f"the budget of {energy.to_wh(self.budget_j):.3g} Wh should suffice to train one student, but is spent "
-                "before: give more with --budget-wh"
-            )
         best = self._recommended(finalists)
         self._tell(best, finalists)
         tuning = () if self.lesson.is_tuned else ("teacher",)
@@ -338,6 +311,7 @@ class _Search:
             "inference": costs.inference,
             "predictions": result.predictions,
             "curve": training.curve(best.student),
+            "teacher_on_validation": self.values["teacher"],
             "examples": evaluation.example_predictions(result, self.splits),
             "model": {**model, **getattr(best.used, "facts", {})},
             "languages": self.splits.languages,
@@ -376,26 +350,6 @@ class _Search:
                 f"{role} needs no network, is good enough on validation too, and cheaper to use: it is kept in {role}/",
                 recommended=role,
             )
-
-
-def affordable(wanted: Mapping[str, float], step_j: Mapping[str, float], allowed_j: float) -> dict[str, int]:
-    """Steps of each candidate that joules suffice for.
-
-    All that are wanted, else the same share for all; where that would be less than `LEAST_SHARE`, the last candidates
-    get none.
-
-    Args:
-        wanted: Steps by name, the most promising first.
-        step_j: Joules of a step.
-        allowed_j: Of all steps together.
-    """
-    chosen = list(wanted)
-    while chosen:
-        share = min(1.0, allowed_j / max(sum(wanted[name] * step_j[name] for name in chosen), 1e-9))
-        if share >= LEAST_SHARE:
-            return {name: max(1, round(share * wanted[name])) for name in chosen}
-        chosen.pop()
-    return {}
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -30,6 +30,7 @@ KIND = "static"
 
 _WEIGHTS, _CONFIG, _TOKENIZER, _NOTES = "model.safetensors", "config.json", "tokenizer.json", "smallmodels.json"
 _TABLE = "embeddings"
+_INDEX, _DOCUMENTS = "documents.safetensors", "documents"
 _TEXTS_PER_CALL = 1024
 """Texts that are cut into tokens and added up at once; bounds the memory."""
 _ONE_THREAD = 1 << 18
@@ -225,6 +226,27 @@ class StaticRetriever:
     def similarities(self, queries: Sequence[str]) -> npt.NDArray[np.float32]:
         """Cosine of every query with every document, shape (num_queries, num_documents)."""
         return np.asarray(self.model.encode(queries) @ self.documents_DE.T)
+
+    def save(self, folder: Path) -> None:
+        """Write the model and its embedded documents into a folder."""
+        self.model.save(folder / "model")
+        documents = {_DOCUMENTS: np.ascontiguousarray(self.documents_DE)}
+        files.write_bytes(folder / _INDEX, safetensors.numpy.save(documents))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises: DamagedError if a file is missing or not what `save` writes.
+        """
+        model, found = StaticModel.load(folder / "model"), _read_tensors(folder / _INDEX)
+        documents = found.get(_DOCUMENTS)
+        if documents is None or documents.ndim != 2 or documents.shape[1] != model.embeddings.shape[1]:
+            raise DamagedError(
+                f"{folder / _INDEX} should hold a row of {model.embeddings.shape[1]} numbers for each document: "
+                "take the folder from a copy"
+            )
+        return cls(model, documents.astype(np.float32))
 
     @property
     def num_parameters(self) -> int:

@@ -7,13 +7,14 @@ A benchmark file says before its first run what is compared, by which metric, an
     SWEEP = Sweep(recipes=("recipes/x.py",), axes={"temperature": (1.0, 2.0), "seed": (0, 1, 2)},
                   metric="accuracy", margin=0.01)
 
-or `SWEEPS`, a dictionary of several by name. `smallmodels sweep FILE` runs every cell, and `read` gives their records.
+or `SWEEPS`, a dictionary of several by name, see `in_turn`. `smallmodels sweep FILE` runs every cell, and `read` gives
+their records.
 """
 
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -86,7 +87,7 @@ class Sweep:
     order: Order = "alternate"
     """`alternate`: all recipes at each place on the axes, every other time in reverse (A B, B A, …), and all places
     with one seed before the next seed, so that a machine that warms up or slows down does so to all alike; `blocks`:
-    one recipe after the other. But for the seed, the last axis changes first."""
+    one recipe after the other. But for the seed, the last axis changes first. See `in_turn` for several sweeps."""
 
     def __post_init__(self) -> None:
         for name, found in (("recipes", self.recipes), *((f"axis {axis}", v) for axis, v in self.axes.items())):
@@ -108,6 +109,39 @@ class Sweep:
         places.sort(key=lambda values: seeds.index(values.get(SEED)))
         turns = itertools.cycle((self.recipes, self.recipes[::-1]))
         return [Cell(recipe, values) for values, recipes in zip(places, turns, strict=False) for recipe in recipes]
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its cells may run between those of other sweeps: nothing in it is to be compared side by side."""
+        return self.order == "alternate" and len(self.recipes) == 1
+
+    def round_of(self, cell: Cell) -> int:
+        """Place of a cell's seed among the seeds; 0 where there is no such axis."""
+        return self.axes[SEED].index(cell.values[SEED]) if SEED in self.axes else 0
+
+
+def in_turn(found: Mapping[str, Sweep]) -> list[tuple[str, Cell]]:
+    """The cells of several sweeps in the order in which they run, each with the name of its sweep.
+
+    A sweep of several recipes is a contest, whose runs belong side by side, and one in `blocks` asks to be left whole:
+    these run where they stand in the file. The others run together, where the first of them stands, in rounds: the
+    first seed of all, then the second of all, and every other round in reverse. So a machine that slows down does so
+    to all of them, and not to the last ones.
+    """
+    together = {name: sweep for name, sweep in found.items() if sweep.takes_turns}
+    order: list[tuple[str, Cell]] = []
+    for name, sweep in found.items():
+        if name not in together:
+            order += [(name, cell) for cell in sweep.cells()]
+        elif name == next(iter(together)):
+            order += _rounds(together)
+    return order
+
+
+def _rounds(found: Mapping[str, Sweep]) -> Iterator[tuple[str, Cell]]:
+    for number in range(max(len(sweep.axes.get(SEED, (None,))) for sweep in found.values())):
+        for name in list(found)[:: -1 if number % 2 else 1]:
+            yield from ((name, cell) for cell in found[name].cells() if found[name].round_of(cell) == number)
 
 
 def _flag(flag: str, value: Any) -> list[str]:
@@ -201,34 +235,6 @@ def keep(run: Path, target: Path) -> None:
     for name in KEPT_FILES:
         if (run / name).is_file():
             shutil.copyfile(run / name, target / name)
-
-
-def keep_all(folder: Path, results: Path, name_of: Callable[[records.RunRecord, Path], str | None]) -> None:
-    """`keep` every complete run below a folder that is no smoke run and has a name.
-
-    Args:
-        folder: With runs at any depth.
-        results: Folder of what is kept.
-        name_of: Of the folder beneath it for a run, given its record and its own folder; None leaves it out.
-
-    Raises: InputError if there is none, or two have one name; nothing is kept then.
-    """
-    chosen: dict[str, Path] = {}
-    for path in sorted(folder.rglob(records.RECORD_NAME)):
-        record = records.read_record(path)
-        name = None if record.smoke else name_of(record, path.parent)
-        if name is None:
-            continue
-        if name in chosen:
-            raise InputError(
-                f"there should be one run of {name}, but there are two, in {chosen[name]} and {path.parent}: "
-                "move one away"
-            )
-        chosen[name] = path.parent
-    if not chosen:
-        raise InputError(f"{folder} should hold complete runs of the sweep, but holds none: check the path")
-    for name, run in chosen.items():
-        keep(run, results / name)
 
 
 def read_declaration(path: Path) -> records.Declaration:

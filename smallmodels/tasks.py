@@ -44,8 +44,6 @@ class Task:
     """Names of a model's outputs."""
     begin: Callable[[TextModel, Split], None] = lambda model, train: None
     """Prepares a model with a new head for the labels of train."""
-    is_of_words: bool = False
-    """Whether each word of a text has a label, and not the text."""
     num_signal_rows: Callable[[Split], int] = len
     """Rows of logits that a teacher stores for a split."""
 
@@ -113,7 +111,6 @@ WORDS = Task(
         contenders, splits.test, splits.label_names, compute=compute, context=context
     ),
     baselines={"word_tags": baselines.WordTagger.fit},
-    is_of_words=True,
     num_signal_rows=lambda split: sum(text.count(" ") + 1 for text in split.texts),
 )
 """A tag for each word, of which spans are made."""

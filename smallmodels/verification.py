@@ -170,10 +170,13 @@ def _page_problems(folder: Path, record: RunRecord) -> Iterator[Problem]:
     if absent := [name for name in (card, records.PAGE_NAME) if name not in record.files]:
         yield from (Problem(name, f"should be there and listed in {records.RECORD_NAME}") for name in absent)
         return
-    texts = {name: (folder / name).read_bytes().decode(errors="replace") for name in (card, records.PAGE_NAME)}
+    pages = {card: cards.model_card, records.PAGE_NAME: report.run_page}
+    if records.ADAPTER_CARD_NAME in record.files:  # older runs have adapters without one
+        pages[records.ADAPTER_CARD_NAME] = cards.adapter_card
+    texts = {name: (folder / name).read_bytes().decode(errors="replace") for name in pages}
     # Another version may say the same in other words, but not of another record.
     is_ours = _is_ours(texts[records.PAGE_NAME])
-    for name, render in ((card, cards.model_card), (records.PAGE_NAME, report.run_page)):
+    for name, render in pages.items():
         if digest not in texts[name] or (is_ours and texts[name] != render(says)):
             yield Problem(name, f"does not say what {records.RECORD_NAME} says")
 

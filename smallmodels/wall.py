@@ -40,7 +40,7 @@ def attach(folder: Path, wh: float) -> tuple[records.RunRecord, str]:
     unfit = _unfit(record)
     if not unfit:
         assert record.energy_j is not None
-        calibration.keep(record.environment.fingerprint, record.run_id, wall_j=reading.energy_j, seen_j=record.energy_j)
+        calibration.keep(record.environment, record.run_id, wall_j=reading.energy_j, seen_j=record.energy_j)
     return record, unfit
 
 

@@ -205,6 +205,24 @@ def tiny_language_model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def talker(tmp_path_factory):
+    """A folder of a random model that writes something else after each prompt."""
+    import torch
+
+    from smallmodels import models
+
+    tokenizer = models.new_tokenizer(["what is the cat and on day"], vocabulary_size=280)
+    made = models.new_language_model(tokenizer, hidden_size=32, num_layers=2, num_heads=2, max_length=64)
+    with torch.no_grad():
+        for matrix in (p for p in made.model.parameters() if p.ndim > 1):
+            matrix.mul_(20)
+    folder = tmp_path_factory.mktemp("models") / "talker"
+    made.transformer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory):
     """A random BERT with four layers of width 32 and a word-piece tokenizer of its own; safetensors."""
     import torch

@@ -1,9 +1,9 @@
 """Runs of recipes in processes of their own that are killed at a chosen point, by a real signal.
 
 A process calls `cli.main` like a terminal does; the only changes in it are the point where it sends itself a signal, a
-list of what it trained on, shorter windows for the cost of use, and the usual attention and size of a pass instead of
-measured ones: two runs have the same bits only with the same choices. It is forked by `forking`, or, as this script,
-fresh.
+list of what it trained on, shorter windows for the cost of use, answers in small batches, and the usual attention and
+size of a pass instead of measured ones: two runs have the same bits only with the same choices. It is forked by
+`forking`, or, as this script, fresh.
 """
 
 import contextlib
@@ -86,10 +86,11 @@ def serve_request(request: Request) -> int:
     tempfile.tempdir = None  # the parent's
     import torch
 
-    from smallmodels import cli, evaluation
+    from smallmodels import cli, evaluation, generation
 
     torch.set_num_threads(request.num_threads)
     evaluation.measure_inference = functools.partial(evaluation.measure_inference, window_s=0.05)
+    generation._TOKENS_PER_BATCH = 60  # a few prompts make several batches
     _wrap("smallmodels.models.compute:fastest", lambda _, compute, *__: compute)
     phase = _watch_phases()
     _note_training(folder / "training.jsonl", phase)

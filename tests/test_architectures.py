@@ -22,6 +22,7 @@ CONFIGS = {
     "xlm-roberta": t.XLMRobertaConfig(**SMALL, **FEED, pad_token_id=1),
     "electra": t.ElectraConfig(**SMALL, **FEED, embedding_size=32),
     "camembert": t.CamembertConfig(**SMALL, **FEED, pad_token_id=1),
+    "mpnet": t.MPNetConfig(**SMALL, **FEED, pad_token_id=1),
     "modernbert": t.ModernBertConfig(**SMALL, **FEED, pad_token_id=1, local_attention=8, global_attn_every_n_layers=2),
     "deberta": t.DebertaV2Config(
         **SMALL, **FEED, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8

@@ -6,7 +6,7 @@ import torch
 from small_data import texts
 
 from smallmodels import arrays
-from smallmodels.data.batches import Epoch, Plan, collate, pad, plan_inference
+from smallmodels.data.batches import Epoch, Plan, collate, pad, plan_inference, row_length
 from smallmodels.data.splits import Split, Tokens
 from smallmodels.errors import InputError
 
@@ -145,6 +145,30 @@ def test_pad_fills_on_the_right_and_masks_what_it_filled():
 
 def test_pad_goes_to_the_longest_of_these_examples_only():
     assert pad(tokens_of([[1, 2, 3], [4], [5, 6]]), np.array([1, 2]))["input_ids"].shape == (2, 2)
+
+
+def test_rows_have_at_most_sixteen_lengths_between_two_powers_of_two_and_little_to_fill():
+    lengths = {longest: row_length(longest, limit=4096) for longest in range(4097)}
+    assert all(lengths[longest] == longest for longest in range(33))
+    for power in (32, 64, 128, 1024, 2048):
+        assert len({lengths[longest] for longest in range(power + 1, 2 * power + 1)}) == 16
+        assert lengths[2 * power] == 2 * power
+    assert all(longest <= length <= longest * 17 / 16 for longest, length in lengths.items())
+
+
+def test_rows_are_never_longer_than_the_longest_text_of_all():
+    rows = [[1] * 33, [1] * 65, [1] * 67]
+    widths = [pad(tokens_of(rows), np.array([i]))["input_ids"].shape[1] for i in range(3)]
+    assert widths == [34, 67, 67]  # 68 would be the next, for which a model may have no position
+    parts = collate(split_of(rows), np.array([0, 1, 2])).split(1)
+    assert [part.num_processed_tokens for part in parts] == widths
+    assert [part.num_tokens for part in parts] == [33, 65, 67]
+
+
+def test_passes_count_what_fills_their_rows():
+    lengths = np.full(100, 65)
+    plan = plan_inference(np.append(lengths, 128), max_tokens=680)
+    assert max(len(indices) for indices in plan) == 10  # 10 rows of 68
 
 
 def test_collate_aligns_labels_signals_and_ids():

@@ -7,7 +7,6 @@ browser of the system.
 import dataclasses
 import itertools
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from hostile import MARKUP, with_attack, with_hostile_classes
 from sample_records import classifier_record, compared_records, many_records
 
+from benchmarks import large_page
 from smallmodels import report
 
 pytestmark = pytest.mark.browser
@@ -26,7 +26,7 @@ MANY = 1000
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = large_page.chromium()
     if path is None:
         pytest.skip("no Chromium is installed")
     with playwright.sync_playwright() as tools:
@@ -259,23 +259,7 @@ def test_a_thousand_records_make_a_small_page_whose_work_grows_with_them_alone_a
     with Visit(browser, path) as visit:
         page = visit.page
         found = page.locator("table").filter(has=page.locator("tbody tr:nth-child(100)")).first
-        spent = found.evaluate(
-            """table => {
-                const timed = (act) => {
-                    const began = performance.now();
-                    act();
-                    table.offsetHeight;
-                    return performance.now() - began;
-                };
-                const field = table.closest(".scroll").previousElementSibling.querySelector("input");
-                return [
-                    timed(() => table.tHead.rows[0].cells[1].querySelector("button").click()),
-                    timed(() => { field.value = "student"; field.dispatchEvent(new Event("input")) }),
-                    timed(() => { field.value = ""; field.dispatchEvent(new Event("input")) }),
-                    timed(() => document.querySelector(".mark").focus()),
-                ]
-            }"""
-        )
+        spent = found.evaluate(large_page.ACTS)
         assert max(spent) < 500, spent  # milliseconds, on a slow machine beside others
 
 

@@ -17,7 +17,7 @@ from sample_records import (
 )
 
 from smallmodels import report
-from smallmodels.cards import model_card
+from smallmodels.cards import adapter_card, model_card
 from smallmodels.records import RunRecord
 
 
@@ -43,6 +43,24 @@ def test_card_parses_as_a_hub_card_and_says_what_the_record_knows() -> None:
     assert found["library_name"] == "transformers"
     assert found["metrics"] == ["accuracy"]
     assert "distillation" in found["tags"]
+
+
+def test_card_of_adapters_names_their_base_and_how_they_are_put_on_it() -> None:
+    record = classifier_record(label_names=CLASSES)
+    record = dataclasses.replace(record, model={**record.model, "loader": "AutoModelForSequenceClassification"})
+    found, text = ModelCard(adapter_card(record)).data.to_dict(), adapter_card(record)
+    assert (found["library_name"], found["base_model_relation"]) == ("peft", "adapter")
+    assert found["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    name = 'AutoModelForSequenceClassification.from_pretrained("sentence-transformers/all-MiniLM-L6-v2"'
+    assert f"{name}, num_labels={len(CLASSES)})" in text
+    without_base = dataclasses.replace(record, sources=[s for s in record.sources if s.kind != "model"], model={})
+    assert 'AutoModel.from_pretrained("path/to/the/base/model"' in adapter_card(without_base)
+    assert "base_model_relation" not in ModelCard(adapter_card(without_base)).data.to_dict()
+
+
+def test_card_of_a_language_model_loads_it_with_its_output_layer() -> None:
+    text = model_card(classifier_record(task="text-generation"))
+    assert 'AutoModelForCausalLM.from_pretrained("path/to/this/folder")' in text
 
 
 def test_card_gives_results_that_the_hub_library_reads() -> None:

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import sample_records
 
-from benchmarks import cpu_small, measured
-from smallmodels import files, records, sweeps
+from benchmarks import cpu_small, large_page, measured
+from smallmodels import energy, files, records, sweeps
+from smallmodels.cli import gathering
 from smallmodels.errors import InputError
 
 QUALITY = {"teacher": 0.92, "student": 0.915, "label_only": 0.90}
@@ -83,7 +84,7 @@ def test_every_target_is_of_a_cell_of_its_sweep():
 
 def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     with pytest.raises(InputError, match="holds none"):
-        sweeps.keep_all(tmp_path, tmp_path / "results", cpu_small.kept_name)
+        gathering.keep_all(tmp_path, tmp_path / "results", cpu_small.kept_name, cpu_small.unfinished_name)
     for seed in range(3):
         run = tmp_path / "runs" / "banking77" / f"cell,seed={seed}" / "distill_text_classifier" / f"utc-s{seed}"
         run.mkdir(parents=True)
@@ -99,6 +100,35 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     assert "| 100 % | met |" in text
     assert "(label: " in text
     assert (results / cpu_small.PAGE / "index.html").is_file()
+    assert "Runs without a record" not in text
+
+
+def test_run_that_failed_is_in_the_account_that_is_published(tmp_path):
+    for seed in range(3):
+        run = tmp_path / "runs" / f"utc-s{seed}"
+        run.mkdir(parents=True)
+        files.write_json(run / records.RECORD_NAME, records.to_json(record(seed)))
+    for name, sweep in (("failed", "banking77"), ("other", "elsewhere")):
+        folder = tmp_path / "runs" / name
+        about = {"sweep_id": f"{sweep}-20261128T120000Z-abcdef", "metric": "accuracy", "margin": 0.01}
+        folder.mkdir()
+        files.write_json(folder / "config.json", {"run_id": name, "recipe": "distill_text_classifier", "sweep": about})
+        meter = energy.Meter("fake", journal=folder / "journal.jsonl", run_id=name)
+        meter.start()
+        meter.stop()
+    cpu_small.main([str(tmp_path / "runs"), "--root", str(tmp_path)])
+    results = tmp_path / cpu_small.RESULTS
+    assert [run.run_id for run in gathering.unfinished_runs(results)] == ["failed"]
+    assert "Runs without a record: 1, with " in (tmp_path / cpu_small.TABLE).read_text(encoding="utf-8")
+    page = (results / cpu_small.PAGE / "report.md").read_text(encoding="utf-8")
+    assert "all 3 runs here and 1 that never ended" in page
+    assert "| failed | distill" in page
+
+
+def test_every_task_has_its_first_seed_before_any_has_its_second():
+    found = [cell.values["seed"] for _, cell in sweeps.in_turn(cpu_small.SWEEPS)]
+    assert found == sorted(found)
+    assert len(found) == sum(len(sweep.cells()) for sweep in cpu_small.SWEEPS.values())
 
 
 SOURCE = """Distil something.
@@ -127,3 +157,11 @@ def test_line_in_a_recipes_docstring_is_of_its_record_and_is_replaced(tmp_path):
     (results / "some" / records.RECORD_NAME).unlink()
     measured.main(["--root", str(tmp_path)])
     assert recipe.read_text(encoding="utf-8") == SOURCE
+
+
+def test_large_page_is_of_as_many_different_runs_each_with_its_predictions(tmp_path):
+    num_kept = len([*large_page.KEPT.rglob(records.RECORD_NAME)])
+    large_page.write_runs(num_kept + 1, tmp_path)
+    found, evidence = gathering.gather([str(tmp_path)])
+    assert len({record.run_id for record in found}) == len(evidence.predictions) == num_kept + 1
+    assert {record.config["temperature"] for record in found} == {1.0, 1.01}

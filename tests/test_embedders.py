@@ -19,12 +19,27 @@ from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
 from smallmodels.report import systems
+from smallmodels.teachers import addresses
 
 
 def projected(folder, num_dimensions=6):
     teacher = embedder(folder)
     rows = models.forward_texts(teacher, texts(40), compute=FP32)
     return students.project(teacher, students.principal_axes(rows, num_dimensions))
+
+
+def squashed(folder):
+    """With a dense layer that ends with Tanh, as LaBSE has one."""
+    teacher = embedder(folder)
+    with models.seeded(1):
+        teacher.model.projection = models.Dense(32, 24, activation="tanh")
+        nn.init.normal_(teacher.model.projection.weight, std=0.2)  # into where Tanh bends
+    return teacher
+
+
+def squashed_and_projected(folder):
+    teacher = squashed(folder)
+    return students.project(teacher, students.principal_axes(models.forward_texts(teacher, texts(40)), 6))
 
 
 def with_pooling(model, pooling):
@@ -35,8 +50,8 @@ def with_pooling(model, pooling):
 # Saved and read back
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("make", [embedder, projected])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("make", [embedder, projected, squashed_and_projected])
 def test_saved_embedder_gives_the_same_vectors_in_sentence_transformers_and_when_read_back(
     tiny_model_folder, tmp_path, make, pooling
 ):
@@ -56,20 +71,70 @@ def test_saved_embedder_gives_the_same_vectors_in_sentence_transformers_and_when
     assert models.embedding_width(fetched) == ours.shape[1]
 
 
-def test_model_that_sentence_transformers_saved_with_a_dense_layer_is_read(tiny_model_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("pooling", "activations"),
+    [("mean", [nn.Identity()]), ("cls", [nn.Tanh()]), ("max", [nn.Tanh(), nn.Identity()])],
+)
+def test_model_that_sentence_transformers_saved_with_dense_layers_is_read(
+    tiny_model_folder, tmp_path, pooling, activations
+):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules
 
-    parts = [
-        modules.Transformer(str(tiny_model_folder), max_seq_length=32),
-        modules.Pooling(32, pooling_mode="mean"),
-        modules.Dense(32, 5, bias=True, activation_function=nn.Identity()),
-    ]
-    theirs = SentenceTransformer(modules=parts, device="cpu")
+    transformer = modules.Transformer(str(tiny_model_folder), max_seq_length=32)
+    widths = [32, 12, 5]
+    with models.seeded(0):
+        dense = [
+            modules.Dense(widths[i], widths[i + 1], activation_function=activation)
+            for i, activation in enumerate(activations)
+        ]
+    theirs = SentenceTransformer(modules=[transformer, modules.Pooling(32, pooling_mode=pooling), *dense], device="cpu")
     theirs.save(str(tmp_path / "theirs"))
-    ours, _ = models.load_embedder(str(tmp_path / "theirs"), max_length=32)
+    ours, fetched = models.load_embedder(str(tmp_path / "theirs"), max_length=32)
     expected = theirs.encode(texts(4), normalize_embeddings=True)
     np.testing.assert_allclose(models.forward_texts(ours, texts(4), compute=FP32), expected, atol=1e-6)
+    assert models.embedding_width(fetched) == expected.shape[1] == widths[len(activations)]
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "sentence_xlm-roberta_config.json"])
+def test_capitals_are_made_small_where_sentence_transformers_does_so(tiny_model_folder, tmp_path, name):
+    from sentence_transformers import SentenceTransformer
+
+    plain = embedder(tiny_model_folder)
+    plain.save(tmp_path / "asked")
+    cased = type(plain.tokenizer)(vocab=plain.tokenizer.get_vocab(), do_lower_case=False, model_max_length=64)
+    cased.save_pretrained(tmp_path / "asked")
+    rows = [row.upper() for row in texts(4)]
+    kept, _ = models.load_embedder(str(tmp_path / "asked"), max_length=32)
+    (tmp_path / "asked" / "sentence_bert_config.json").unlink()
+    (tmp_path / "asked" / name).write_text('{"max_seq_length": 32, "do_lower_case": true}')
+    asked, _ = models.load_embedder(str(tmp_path / "asked"), max_length=32)
+    ours = models.forward_texts(asked, rows, compute=FP32)
+    theirs = SentenceTransformer(str(tmp_path / "asked"), device="cpu").encode(rows)
+    np.testing.assert_allclose(theirs, ours, atol=1e-6)
+    assert np.abs(models.forward_texts(kept, rows, compute=FP32) - ours).max() > 0.01
+    students.trim_vocabulary(asked, texts(4)).save(tmp_path / "student")  # and so does a student of it
+    again = SentenceTransformer(str(tmp_path / "student"), device="cpu").encode(rows)
+    np.testing.assert_allclose(again, ours, atol=1e-6)
+    np.testing.assert_allclose(
+        models.forward_texts(TextModel.load(tmp_path / "student"), rows, compute=FP32), ours, atol=1e-6
+    )
+
+
+def test_tokenizer_that_makes_capitals_small_already_is_left_alone(tiny_model_folder, tmp_path):
+    model = embedder(tiny_model_folder)
+    model.save(tmp_path / "model")
+    (tmp_path / "model" / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    found, _ = models.load_embedder(str(tmp_path / "model"), max_length=32)
+    assert type(found.tokenizer) is type(model.tokenizer)
+    assert data.cuts_alike(found.tokenizer, model.tokenizer)
+
+
+def test_teachers_that_differ_by_an_activation_have_addresses_of_their_own(tiny_model_folder):
+    one, two = squashed(tiny_model_folder), squashed(tiny_model_folder)
+    assert addresses.of_model(one) == addresses.of_model(two)
+    two.model.projection.activation = "identity"
+    assert addresses.of_model(one) != addresses.of_model(two)
 
 
 def damaged(folder, *, config=None, weights=None):
@@ -86,7 +151,13 @@ def damaged(folder, *, config=None, weights=None):
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
-        ({"config": {"activation_function": "torch.nn.modules.activation.Tanh"}}, InputError, "one linear dense layer"),
+        (
+            {"config": {"activation_function": "torch.nn.modules.activation.GELU"}},
+            InputError,
+            "found one with torch.nn",
+        ),
+        ({"config": {"use_residual": True}}, InputError, "that are linear or end with Tanh, found one with a residual"),
+        ({"config": {"module_input_name": "token_embeddings"}}, InputError, "found one with vectors of tokens"),
         ({"config": {"out_features": 7}}, DamagedError, "should hold the weights of its dense layer"),
         ({"weights": lambda found: {"linear.bias": found["linear.weight"][0].clone()}}, DamagedError, "dense layer"),
     ],
@@ -103,6 +174,10 @@ def test_module_that_is_not_ours_is_refused(tiny_model_folder, tmp_path):
     path = tmp_path / "model" / "modules.json"
     path.write_text(path.read_text().replace("Normalize", "LSTM"))
     with pytest.raises(InputError, match="should embed by Transformer, Pooling, Dense, Normalize, found LSTM"):
+        models.load_embedder(str(tmp_path / "model"))
+    modules = json.loads(path.read_text().replace("LSTM", "Normalize"))
+    path.write_text(json.dumps([modules[0], modules[2], modules[1]]))
+    with pytest.raises(InputError, match="in this order, found Transformer, Normalize, Pooling: choose another"):
         models.load_embedder(str(tmp_path / "model"))
 
 
@@ -157,6 +232,19 @@ def test_projected_student_begins_along_the_axes_also_behind_a_dense_layer(tiny_
     np.testing.assert_allclose(models.forward_texts(twice, texts(40), compute=FP32), expected, atol=1e-5)
     with pytest.raises(InputError, match="should have the 32 dimensions of the teacher's, found 6"):
         students.project(once, axes)
+
+
+def test_projection_comes_behind_a_dense_layer_that_is_not_linear(tiny_model_folder):
+    teacher = squashed(tiny_model_folder)
+    rows = models.forward_texts(teacher, texts(40), compute=FP32)
+    axes = students.principal_axes(rows, 6)
+    found = students.project(teacher, axes)
+    expected = rows @ axes
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(models.forward_texts(found, texts(40), compute=FP32), expected, atol=1e-5)
+    assert [layer.activation for layer in found.model.dense_layers] == ["tanh", "identity"]
+    before, after = (models.Operations.of(m.model).per_text for m in (embedder(tiny_model_folder), found))
+    assert after - before == 2 * (32 * 24 + 24 * 6)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -659,12 +747,12 @@ def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pair
     assert {"student", "label_only"} < {use.role for use in record.inference}
     assert record.result("label_only").built_by == ["label_only"]
     config = json.loads((folder / "config.json").read_text())
-    steps = config["choices"]["label_only_steps"]
+    steps = [value for name, value in config["choices"].items() if name.startswith("label_only_steps")]
     paid, of_train = (record.cost_of(names)[1] for names in (["cache", "train"], ["train"]))
     probes = [record.cost_of([name])[1] for name in ("probe_soft", "probe_label_only")]
-    assert steps == max(1, round(2 * paid / of_train * probes[0] / probes[1]))
+    assert steps[0] == max(1, round(2 * paid / of_train * probes[0] / probes[1]))
     assert record.phase("train").num_examples == 2 * 20
-    assert record.phase("label_only").num_examples == steps * 10  # pairs, of as many texts
+    assert record.phase("label_only").num_examples == steps[-1] * 10  # pairs, of as many texts
     won, seeds = systems.seeds_won(*(systems.System("", role, [record]) for role in ("student", "label_only")))
     assert (won in (0, 1), seeds) == (True, 1)
 
@@ -680,6 +768,12 @@ def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pair
             "one of the weights must be > 0",
         ),
         ("distill_embedder", {"cosine_weight": -1.0}, "cosine_weight must be >= 0"),
+        ("distill_static_search", {"text_columns": ("text",)}, "columns of data of your own: give these with --data"),
+        (
+            "distill_static_search",
+            {"dataset": "own.csv", "text_columns": ("text",), "query_column": "question"},
+            "either texts or queries with documents",
+        ),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
         ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
         ("extend_embedder_languages", {"similarity_dataset": "org/name"}, "name the columns of these with --text-col"),

@@ -9,8 +9,11 @@ import pytest
 import small_data
 from huggingface_hub import ModelCard
 
-from smallmodels import cli, evaluation, metrics, records
+from smallmodels import cli, configs, distilling, evaluation, metrics, records
+from smallmodels.data import Split
+from smallmodels.errors import InputError
 from smallmodels.models import TextModel
+from smallmodels.report import items
 
 TAGS = {
     "please": "B-plea",
@@ -147,6 +150,19 @@ def test_f1_of_the_record_is_that_of_its_predictions(run):
     assert all("strict_f1" in result.metrics for result in record.results)
 
 
+def test_spans_of_every_model_are_compared_on_the_same_texts(run):
+    folder = run("distill_token_classifier", "tags.conll")
+    record = records.read_record(folder)
+    answers = items.read(folder / "predictions.parquet", record)
+    for result in record.results:
+        found = items.items_of([(answers, record)], result.role)
+        assert found is not None
+        assert found.value == pytest.approx(result.metrics["f1"].value, abs=1e-12)
+    rows = _predictions(folder)
+    expected = [len(label.split("; ")) if label else 0 for label in rows["label"]]
+    assert rows["student/num_expected"] == rows["word_tags/num_expected"] == expected
+
+
 def _bag(cell):
     from collections import Counter
 
@@ -261,12 +277,15 @@ def test_predict_asks_for_the_second_text_of_a_pair_and_refuses_one_too_many(run
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["hidden_states", "attention_relations"])
-def test_a_narrower_student_learns_what_the_layers_of_its_teacher_make(own, tiny_model_folder, tmp_path, objective):
-    words = ["run", "distill_sentence_pairs", *COMMON, "--dataset", str(own / "classes.csv"), "--trim-vocabulary"]
+@pytest.mark.parametrize(("name", "file"), BY_DEFAULT)
+def test_a_narrower_student_learns_what_the_layers_of_its_teacher_make(
+    own, tiny_model_folder, tmp_path, name, file, objective
+):
+    words = ["run", name, *COMMON, "--dataset", str(own / file), "--trim-vocabulary"]
     words += ["--objective", objective, "--intermediate-size", "16", "--num-relation-heads", "4"]
     words += ["--teacher", str(tiny_model_folder)]
     assert cli.main([*words, "--out", str(tmp_path)]) == 0
-    (folder,) = (tmp_path / "distill_sentence_pairs").iterdir()
+    (folder,) = (tmp_path / name).iterdir()
     record = records.read_record(folder)
     names = {phase.name for phase in record.phases}
     assert {"importance", "base_importance", "probe_live", "probe_label_only"} <= names
@@ -274,11 +293,23 @@ def test_a_narrower_student_learns_what_the_layers_of_its_teacher_make(own, tiny
     assert TextModel.load(folder / "model").model.config.intermediate_size == 16
 
 
-def test_an_objective_of_layers_is_refused_where_each_word_has_a_label(own, tiny_model_folder, tmp_path, capsys):
-    words = ["run", "distill_token_classifier", *COMMON, "--dataset", str(own / "tags.conll")]
-    words += ["--objective", "hidden_states", "--teacher", str(tiny_model_folder), "--out", str(tmp_path)]
-    assert cli.main(words) == 2
-    assert "is for labels of whole texts" in capsys.readouterr().err.replace("\n", " ")
+def test_layers_are_kept_by_number_or_by_name(tiny_model_folder):
+    class NoRun:
+        def say(self, *_):
+            pass
+
+    teacher, rows = small_data.classifier(tiny_model_folder), Split("train", ["a"], ["open the file"])
+    for flags, kept in (
+        (["--kept-layers", "0", "1", "3"], [0, 1, 3]),
+        (["--num-layers", "2"], [0, 3]),
+        ([], [0, 2, 3]),
+    ):
+        recipe = cli.load_recipe("distill_text_classifier")
+        config = configs.replace(recipe.Config(), cli.parse_flags(recipe, flags)[0])
+        maker = distilling.layers_maker(NoRun(), config)
+        assert maker.make(teacher, rows, small_data.FP32, "base_").notes["kept_layers"] == kept
+    with pytest.raises(InputError, match="named by --kept-layers or spaced by --num-layers: give one of both"):
+        distilling.LayersConfig(dataset="x", kept_layers=(0, 3), num_layers=2)
 
 
 def test_a_wrong_tag_ends_in_one_sentence(own, tiny_model_folder, tmp_path, capsys):

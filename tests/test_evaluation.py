@@ -13,6 +13,7 @@ from smallmodels import evaluation, models, sources, students
 from smallmodels.data.splits import RetrievalSplit, Split, Splits
 from smallmodels.energy import EnergyReading
 from smallmodels.evaluation import Contender, Evaluation, Hit, InferenceCosts, SearchIndex
+from smallmodels.evaluation import inference as inference_module
 from smallmodels.phases import Context
 from smallmodels.records import Component
 
@@ -286,6 +287,13 @@ def test_measure_inference_takes_three_windows_and_single_texts_for_latency():
     assert set(sleeper.sizes[:singles]) == {1}
     assert sum(sleeper.sizes[singles:]) == sum(window.num_examples for window in inference.windows)
     assert 0.002 <= inference.latency_p50_s < 0.5
+
+
+def test_measure_inference_takes_fewer_single_texts_where_they_are_slow(monkeypatch):
+    monkeypatch.setattr(inference_module, "_SLOW_S", 0.009)
+    sleeper = Sleeper()
+    measure({"tfidf": Contender(sleeper)}, texts(10), protocol="smoke")
+    assert sleeper.sizes.index(4) == 5
 
 
 def test_measure_inference_measures_retrievers(questions):

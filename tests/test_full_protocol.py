@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from small_data import FP32, classifier, embedder, texts
+from test_static import student_of
 
-from smallmodels import evaluation, files, models, records
+from smallmodels import baselines, evaluation, files, first_answer, models, records, students, values
+from smallmodels.arrays import Ragged
 from smallmodels.data.splits import Split
 from smallmodels.energy import machine
 from smallmodels.errors import InputError, RunInterruptedError
 from smallmodels.evaluation import Contender, full_protocol, start_up
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.runs import Run
+from smallmodels.static import StaticRetriever
 from smallmodels.trials import Trial
 
 WINDOW_S = 0.02
@@ -130,6 +134,56 @@ def test_new_process_answers_a_text(tiny_model_folder):
     pairs = Split("test", ["0"], ["my card"], seconds=["your bank"])
     seconds = start_up.start_up_s(embedder(tiny_model_folder), pairs, 1, FP32, NO_CONTEXT)
     assert 0.3 < seconds < 120  # torch alone takes as long to import
+
+
+def rows_with(labels, **more) -> Split:
+    rows = texts(12)
+    return Split("train", [f"train/{i}" for i in range(12)], rows, labels, **more)
+
+
+def tagged() -> Split:
+    num_words = [len(text.split(" ")) for text in texts(12)]
+    return rows_with(Ragged(np.arange(sum(num_words)) % 2, np.cumsum([0, *num_words])))
+
+
+CLASSES = np.arange(12) % 3
+WITHOUT_TORCH = {
+    "majority": lambda _: baselines.MajorityClassifier.fit(rows_with(CLASSES), num_classes=3),
+    "tfidf": lambda _: baselines.TfidfClassifier.fit(rows_with(CLASSES), num_classes=3),
+    "labels": lambda _: baselines.TfidfLabels.fit(rows_with(np.eye(3, dtype=np.int64)[CLASSES]), num_classes=3),
+    "scores": lambda _: baselines.TfidfScorer.fit(rows_with(None, seconds=texts(12)), num_classes=0),
+    "words": lambda _: baselines.WordTagger.fit(tagged(), num_classes=2),
+    "retriever": lambda _: baselines.TfidfRetriever.fit(texts(12)),
+    "static": lambda folder: models.to_numpy(students.add_classifier(student_of(embedder(folder)), ["a", "b"], seed=0)),
+    "static retriever": lambda folder: StaticRetriever.fit(models.to_numpy(student_of(embedder(folder))), texts(12)),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_TORCH)
+def test_every_model_without_torch_answers_a_text_once_it_is_loaded(kind, tiny_model_folder, tmp_path, capsys):
+    model = WITHOUT_TORCH[kind](tiny_model_folder)
+    asked = {"text": "my card", "second": "your bank" if kind == "scores" else None, "whole": "my card"}
+    files.write_json(tmp_path / first_answer.ABOUT, {"model": values.encode(model, tmp_path), **asked})
+    first_answer.answer_first(tmp_path)
+    assert capsys.readouterr().out.strip() == first_answer.ANSWERED
+
+
+def test_full_protocol_has_the_start_up_of_a_model_without_torch_too(tiny_model_folder):
+    static = WITHOUT_TORCH["static"](tiny_model_folder)
+    (found,) = measure({"student": Contender(static)}, split_of(texts(20)), num_starts=1)
+    assert 0 < found.start_up_s < 120
+
+
+def test_first_answer_of_a_baseline_imports_no_torch():
+    code = "import sys; from smallmodels import baselines, first_answer, static; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_model_that_cannot_be_saved_has_no_start_up_time_and_the_run_says_so():
+    told = []
+    context = Context(event=lambda kind, message, **_: told.append(message))
+    assert start_up.start_up_s(Sleeper(), split_of(["my card"]), 1, FP32, context) is None
+    assert "the start-up time of a model is unknown" in told[0]
 
 
 def test_new_process_that_fails_leaves_its_time_unknown(tiny_model_folder, monkeypatch):

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import killing
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import small_data
 from killing import FINISH, KILLED, TORN, Point, Processes, Request
@@ -48,14 +50,16 @@ SETTINGS = {
     "language": ["distill_language_model", "--num-layers", "1", "--num-evaluations", "2"],
     "policy": ["distill_on_policy", "--num-layers", "1", "--num-evaluations", "2", *HOT],
     "tune": ["finetune_language_model", "--lora-rank", "2", "--num-evaluations", "2"],
+    "sequence": ["distill_sequence_level", "--num-layers", "1", "--num-evaluations", "2"],
 }
+LANGUAGE_MODELS = ("language", "policy", "tune")
 MODEL_FLAG = {
     **dict.fromkeys(("finetune", "tune"), "--base-model"),
-    **dict.fromkeys(("distill", "static", "quickstart", "language", "policy"), "--teacher"),
+    **dict.fromkeys(("distill", "static", "quickstart", "language", "policy", "sequence"), "--teacher"),
 }
 TEXTS = ["--text-columns", "message", "--max-length", "32"]
 ANSWERS = ["--prompt-column", "asked", "--completion-column", "team", "--template", "plain", "--max-length", "32"]
-COLUMNS = {"pretrain": TEXTS, "language": TEXTS, "policy": ANSWERS, "tune": ANSWERS}
+COLUMNS = {"pretrain": TEXTS, "language": TEXTS, "policy": ANSWERS, "tune": ANSWERS, "sequence": ANSWERS}
 
 
 @pytest.fixture(scope="session")
@@ -111,12 +115,13 @@ class Trial:
 
 
 @pytest.fixture(scope="session")
-def trial(children, tickets, tiny_model_folder, tiny_language_model_folder) -> Callable[[str, Path], Trial]:
+def trial(children, tickets, tiny_model_folder, tiny_language_model_folder, talker) -> Callable[[str, Path], Trial]:
     """Makes a trial of a setting in a folder."""
+    folders = dict.fromkeys(LANGUAGE_MODELS, tiny_language_model_folder) | {"sequence": talker}
 
     def make(setting: str, folder: Path) -> Trial:
         family = setting.partition("-")[0]
-        folder_of_model = tiny_language_model_folder if family in ("language", "policy", "tune") else tiny_model_folder
+        folder_of_model = folders.get(family, tiny_model_folder)
         model = [MODEL_FLAG[family], str(folder_of_model)] if family in MODEL_FLAG else []
         words = ["run", *SETTINGS[setting], *SHORT, *model]
         data = [] if family == "quickstart" else ["--dataset", str(tickets), *COLUMNS.get(family, TICKETS)]
@@ -149,12 +154,13 @@ def assert_same(resumed: Trial, expected: Trial, *, num_segments: int) -> None:
     weights = "model/model.safetensors"
     assert files.sha256_file(resumed.run / weights) == files.sha256_file(expected.run / weights)
     assert here.model["weights_sha256"] == there.model["weights_sha256"]
-    adapters = [{n: h for n, h in r.files.items() if n.startswith("adapter/")} for r in (here, there)]
+    adapters = [{n: h for n, h in r.files.items() if n.startswith("adapter/adapter_")} for r in (here, there)]
     assert adapters[0] == adapters[1]
     assert notes(resumed)["examples_sha256"] == notes(expected)["examples_sha256"]
     assert_same_steps(resumed, expected)
     assert_same_counts(here, there)
     assert tensors_in_the_cache(resumed) == tensors_in_the_cache(expected)
+    assert answers_in_the_cache(resumed) == answers_in_the_cache(expected)
     assert_account_adds_up(resumed.run, here, num_segments)
     assert_nothing_torn(resumed)
 
@@ -168,6 +174,15 @@ def tensors_in_the_cache(trial: Trial) -> dict[str, str]:
     """Hashes of the teacher's weights and signals by their path."""
     cache = trial.folder / "cache"
     return {str(path.relative_to(cache)): files.sha256_file(path) for path in sorted(cache.rglob("*.safetensors"))}
+
+
+def answers_in_the_cache(trial: Trial) -> dict[str, list]:
+    """Tokens that teachers wrote, by the path of their entry."""
+    cache = trial.folder / "cache"
+    return {
+        str(path.relative_to(cache)): json.loads(path.read_text())["token_ids"]
+        for path in cache.glob("written-answers/*/answers/answers.json")
+    }
 
 
 def assert_same_steps(resumed: Trial, expected: Trial) -> None:
@@ -187,7 +202,7 @@ def assert_same_steps(resumed: Trial, expected: Trial) -> None:
 def assert_same_counts(here: records.RunRecord, there: records.RunRecord) -> None:
     """Work that was repeated after a kill costs energy twice, but is one piece of work."""
     for wanted in there.phases:
-        if wanted.name.partition("_")[0] in ("teacher", "train", "generate", "replay"):
+        if wanted.name.partition("_")[0] in ("teacher", "train", "write", "generate", "replay"):
             found = here.phase(wanted.name)
             assert found.num_examples == wanted.num_examples
             assert found.num_tokens == wanted.num_tokens
@@ -222,7 +237,7 @@ def assert_nothing_torn(trial: Trial) -> None:
     left = [path for path in trial.folder.rglob("*") if ".tmp" in path.name or path.name.startswith(".probe")]
     assert left == []
     assert not (trial.run / ".lock").exists()
-    assert list(trial.run.glob("phases/*/checkpoints")) == []
+    assert [path for name in ("checkpoints", "parts") for path in trial.run.glob(f"phases/*/{name}")] == []
     verification.verify(trial.run)
 
 
@@ -243,7 +258,10 @@ def kill_and_resume(
         if isinstance(point, Point):
             code = trial.start(point, fresh=fresh)
         else:
-            code = trial.start(killed_after_s=point * duration_s)
+            after_s = point * duration_s
+            while (code := trial.start(killed_after_s=after_s)) == 0:
+                after_s /= 2  # the machine was busier when it made `expected`, so this run has ended: anew, and sooner
+                shutil.rmtree(trial.folder)
         assert code == ends, trial.output
     num_segments = len(journal_segments(trial)) + 1
     assert trial.start(fresh=fresh) == 0, trial.output
@@ -357,6 +375,7 @@ PLACES = {
     "tokens-cache": ("language", [Point(FORWARD_TARGETS, 1, "cache"), Point(REPLACE, 2, "cache", path="signals")]),
     "tokens-train": ("language", [Point(TRAIN_STEP, 3, "train"), Point(SAVE_FILE, 2, "train", after=True)]),
     "tokens-control": ("language", [Point(FORWARD_TARGETS, 2, "train"), Point(TRAIN_STEP, 3, "label_only")]),
+    "tokens-inference": ("language", [Point("smallmodels.evaluation.windows:take_window", 2, "inference")]),
     "samples": ("policy", [Point(GENERATE, 1, "generate_1", after=True), Point(TRAIN_STEP, 5, "train_1")]),
     "samples-scored": ("policy", [Point(REPLACE, 2, "cache_1", path="signals"), Point(FORWARD_TARGETS, 2, "replay_1")]),
     "samples-kept": (
@@ -398,6 +417,47 @@ def test_every_call_that_a_test_ends_a_run_at_exists():
 def test_r1_d6_killed_in_any_phase_gives_the_same_bits(trial, uninterrupted, tmp_path, place):
     setting, points = PLACES[place]
     kill_and_resume(trial(setting, tmp_path), uninterrupted(setting), points)
+
+
+WRITTEN = {
+    "write": ("sequence", [Point(GENERATE, 3, "write"), Point(GENERATE, 2, "write", after=True)], [2, 3]),
+    "write-kept": ("sequence", [Point(REPLACE, 1, "write", path="part-00001")], [1]),
+    "write-cached": ("sequence", [Point(REPLACE, 1, "write", path="written-answers")], [None]),
+    "samples": ("policy", [Point(GENERATE, 2, "generate_1", after=True)], [1]),
+    "answers": ("tune", [Point(GENERATE, 2, "answer"), Point(GENERATE, 3, "answer")], [1, 3]),
+}
+"""Places in the writing of answers, and how many batches each process that goes on finds there; None is all."""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("place", WRITTEN)
+def test_r1_t1_killed_while_a_model_writes_goes_on_after_the_batches_that_are_there(
+    trial, uninterrupted, tmp_path, place
+):
+    setting, points, counts = WRITTEN[place]
+    begun, expected = trial(setting, tmp_path), uninterrupted(setting)
+    kill_and_resume(begun, expected, points)
+    found = re.findall(r"(\d+) of (\d+) batches of answers are there from before", begun.output)[: len(counts)]
+    assert [None if None in counts and a == b else int(a) for a, b in found] == counts
+    columns = [pq.read_table(t.run / "predictions.parquet").to_pydict() for t in (begun, expected)]
+    kept = [name for name in columns[0] if not name.startswith("label_only/")]  # its steps are measured
+    assert [columns[0][name] for name in kept] == [columns[1][name] for name in kept]
+    if setting == "tune":  # which has no such control
+        here, there = (records.read_record(t.run).phase("answer") for t in (begun, expected))
+        assert (here.num_tokens, here.num_operations) == (there.num_tokens, there.num_operations)
+
+
+@pytest.mark.faults
+def test_another_seed_reads_the_teachers_answers_back_and_owes_them(trial, uninterrupted, tmp_path):
+    first = uninterrupted("sequence")
+    other = trial("sequence", tmp_path)
+    shutil.copytree(first.folder / "cache", tmp_path / "cache")
+    assert replace(other, words=[*other.words, "--seed", "1"]).start() == 0, other.output
+    made, read = (records.read_record(t.run).phase("write") for t in (first, other))
+    assert made.num_tokens > 0
+    assert (made.shared_cpu_s, read.num_tokens) == (0.0, None)
+    assert 0 < read.shared_cpu_s <= made.cpu_s
+    assert answers_in_the_cache(other) == answers_in_the_cache(first)
 
 
 RANDOM = [

@@ -7,7 +7,8 @@ import pytest
 import sample_records
 
 from benchmarks import language_models
-from smallmodels import files, records, sweeps
+from smallmodels import files, records
+from smallmodels.cli import gathering
 from smallmodels.errors import InputError
 
 BITS = {"teacher": 1.5, "student": 1.8, "label_only": 1.9, "untrained_student": 3.2, "unigrams": 2.9}
@@ -67,17 +68,25 @@ def test_verdict_is_over_seeds(gains, words):
 
 def test_records_are_kept_and_read_back_into_a_table(tmp_path):
     with pytest.raises(InputError, match="holds none"):
-        sweeps.keep_all(tmp_path, tmp_path / "results", language_models.kept_name)
+        gathering.keep_all(tmp_path, tmp_path / "results", language_models.kept_name, language_models.unfinished_name)
     for seed in (0, 1, 2):
         write(tmp_path / "runs" / str(seed), record(seed))
     write(tmp_path / "runs" / "other", record(max_train=77))  # no part of the benchmark
     write(tmp_path / "runs" / "teacher", record(recipe="pretrain_language_model"))
+    (tmp_path / "runs" / "failed").mkdir()
+    about = {
+        "run_id": "failed",
+        "recipe": "distill_language_model",
+        "sweep": {"sweep_id": "few_texts-20261128T120000Z-a"},
+    }
+    files.write_json(tmp_path / "runs" / "failed" / "config.json", about)
     assert language_models.main([str(tmp_path / "runs"), "--root", str(tmp_path)]) == 0
     text = (tmp_path / language_models.TABLE).read_text()
     assert "| share of the gap to the teacher closed | 0.2500 | 0.2500 | 0.2500 |" in text
     assert "## Few texts: 150 texts, 8 epochs, soft weight 0.9" in text
     assert "## Many texts\n\nNot measured." in text
     assert "The teacher, of" in text
+    assert "Runs without a record: 1, whose costs are not known" in text
 
 
 def write(folder, found):

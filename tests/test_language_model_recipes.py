@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from huggingface_hub import ModelCard
 from small_data import BF16, FP32
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from smallmodels import cli, data, generation, losses, models, records, runs, teachers
+from smallmodels import cli, data, generation, losses, models, perplexity, records, runs, teachers
 from smallmodels.data import batches
 from smallmodels.data.splits import Split
 from smallmodels.models import TextModel
@@ -59,8 +60,25 @@ def test_pretraining_leaves_a_complete_record(pretrained):
     (data,) = record.sources
     assert data.notes["num_dropped"] == {"train/blank_text": 1}
     assert record.model["loader"] == "AutoModelForCausalLM"
-    assert [phase.name for phase in record.phases if phase.num_tokens] == ["train", "evaluate"]
+    assert [phase.name for phase in record.phases if phase.num_tokens] == ["train", "evaluate", "inference"]
+    assert {use.role: use.tokens.num_written for use in record.inference} == {"student": 4.0, "untrained_student": 4.0}
+    assert record.payback is None  # nothing is replaced
     assert "bits per byte" in (pretrained / "report.html").read_text()
+
+
+def test_distillation_is_compared_with_the_teacher_in_use(distilled):
+    record = records.read_record(distilled)
+    measured_as = {use.role: use.measured_as for use in record.inference}
+    assert measured_as == {
+        "teacher": "teacher",
+        **dict.fromkeys(("student", "untrained_student", "label_only"), "student"),
+    }
+    payback = record.payback
+    assert (payback.replaces, payback.saved_per_use is not None, bool(payback.reason)) == ("teacher", True, True)
+    card, page = (distilled / name for name in ("model/README.md", "report.html"))
+    for text in (card.read_text(), page.read_text()):
+        assert "CPU-s per written token" in text
+    assert "Cost of a token" in page.read_text()
 
 
 def test_distillation_stores_a_signal_and_has_its_control(distilled):
@@ -68,6 +86,7 @@ def test_distillation_stores_a_signal_and_has_its_control(distilled):
     assert set(values(record)) == {"teacher", "student", "untrained_student", "label_only", "unigrams"}
     assert {phase.name for phase in record.phases} >= {"data", "setup", "cache", "train", "label_only", "evaluate"}
     assert record.phase("cache").num_tokens > 0
+    assert record.teacher_on_validation < 0  # bits per byte with the sign of the curve
     assert record.model["num_layers"] == 1
     assert {source.role for source in record.sources} >= {"teacher"}
     student = record.result("student")
@@ -80,6 +99,38 @@ def test_distillation_stores_a_signal_and_has_its_control(distilled):
     assert record.result("label_only").agreement.n == student.agreement.n
     assert record.result("label_only").metrics["kl_from_teacher"].low > 0
     assert record.result("teacher").agreement is None
+
+
+def test_stride_and_part_of_the_test_split_are_settings_that_stand_in_the_record(notes, pretrained, tmp_path):
+    words = ("--dataset", notes, "--text-columns", "title", "body", "--max-length", 24, "--number-format", "fp32")
+    folder = run(tmp_path, "pretrain_language_model", *words, "--stride", 23, "--max-test", 4)
+    record, model = records.read_record(folder), TextModel.load(folder / "model")
+    test = data.load_texts(str(notes), text_columns=("title", "body"), drop_bad_texts=True, max_test=4).test
+    rows, usual = (data.cut_into_rows(test, model.tokenizer, max_length=24, stride=stride) for stride in (23, 12))
+    assert len(rows) < len(usual)
+    assert record.phase("evaluate").num_tokens == 2 * rows.tokens.lengths.sum()  # of the student before and after
+    expected = perplexity.text_losses(model, test, stride=23, compute=FP32).metrics()["bits_per_byte"]
+    assert values(record)["student"] == pytest.approx(expected.value, rel=1e-4)
+    assert record.model["evaluation_stride"] == record.config["stride"] == 23
+    assert any("move on by 23: each token has at least 1 before it" in sentence for sentence in record.limits)
+    assert any(sentence.startswith("Tested on 4 of the 6 texts of the test split") for sentence in record.limits)
+    usual_record = records.read_record(pretrained)
+    assert (usual_record.config["stride"], usual_record.model["evaluation_stride"]) == (None, 32)
+    assert not any("of the test split" in sentence for sentence in usual_record.limits)
+
+
+def test_whole_test_split_is_read_by_default_where_that_takes_minutes():
+    capped = {name: cli.load_recipe(name).Config().max_test for name in ("pretrain_language_model", *WITH_A_CAP)}
+    assert capped == {"pretrain_language_model": None, **WITH_A_CAP}
+
+
+WITH_A_CAP = {
+    "distill_language_model": 500,
+    "finetune_language_model": 200,
+    "distill_sequence_level": 200,
+    "distill_on_policy": 200,
+}
+"""Recipes whose records say that a part of the test split was read."""
 
 
 SLOW = pytest.mark.slow
@@ -123,6 +174,7 @@ def test_settings_of_the_divergences_reach_them():
             "temperature must be 1 for universal_logit_distance, got 2.0",
         ),
         (("--student", "x", "--hidden-size", "16"), "hidden_size must be left out where a student is named, got 16"),
+        (("--stride", "256"), "stride must be in 1 … 255, below max_length, got 256"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_read(words, said, capsys, tmp_path):
@@ -131,20 +183,6 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_read(words, sai
 
 
 # What plain libraries make of it
-
-
-@pytest.fixture(scope="module")
-def talker(tmp_path_factory):
-    """A folder of a random model that writes something else after each prompt."""
-    tokenizer = models.new_tokenizer(["what is the cat and on day"], vocabulary_size=280)
-    made = models.new_language_model(tokenizer, hidden_size=32, num_layers=2, num_heads=2, max_length=64)
-    with torch.no_grad():
-        for matrix in (p for p in made.model.parameters() if p.ndim > 1):
-            matrix.mul_(20)
-    folder = tmp_path_factory.mktemp("models") / "talker"
-    made.transformer.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +208,13 @@ def run_of(pretrained, distilled, talker, tmp_path_factory):
     return get
 
 
+CURVES = {
+    **dict.fromkeys(("pretrain_language_model", "distill_language_model"), "bits_per_byte"),
+    "distill_on_policy": "divergence",
+}
+"""What training chooses by, which is the perplexity of the completions in all others."""
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -193,6 +238,9 @@ def test_saved_model_writes_the_same_tokens_with_plain_transformers_and_carries_
     if name not in ("pretrain_language_model", "distill_language_model"):  # which have seen too little in two steps
         assert len({tuple(written) for written in answers.token_ids}) > 1
     record, card = records.read_record(folder), ModelCard.load(folder / "model" / "README.md")
+    assert record.curve[-1].step == 2 * record.config.get("num_rounds", 1)
+    assert all(records.goodness(record.curve_metric, point.value) > 0 for point in record.curve)
+    assert record.curve_metric == CURVES.get(name, "perplexity")
     assert card.data.pipeline_tag == "text-generation"
     assert card.data.library_name == "transformers"
     assert record.title in card.text
@@ -237,16 +285,18 @@ def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained,
     asked = []
     monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 2.0)
     words = ("--dataset", notes, "--text-columns", "title", "body", "--teacher", pretrained / "model")
-    live = records.read_record(
-        run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--teacher-signal", "live")
-    )
+    folder = run(tmp_path, "distill_language_model", *words, "--temperature", 2, "--teacher-signal", "live")
+    live = records.read_record(folder)
     stored = records.read_record(distilled)
     assert values(live)["student"] == pytest.approx(values(stored)["student"], rel=1e-3)
     assert values(live)["student"] != values(live)["untrained_student"]
     assert "cache" not in {phase.name for phase in live.phases}
     assert asked == [(["train"], ["train"]), (["probe_soft"], ["probe_label_only"])]  # with and without the teacher
+    choices = json.loads((folder / "config.json").read_text())["choices"]
+    steps = [value for name, value in choices.items() if name.startswith("label_only_steps")]
     few, many = (live.phase(name).num_examples for name in ("train", "label_only"))
-    assert many == 4 * few
+    assert steps[0] == 4 * 2
+    assert many / few == steps[-1] / 2
     assert live.phase("probe_soft").num_examples == live.phase("probe_label_only").num_examples
     assert live.result("student").built_by == ["train"]
     assert [event.kind for event in live.events].count("live teacher") == 1
@@ -297,10 +347,39 @@ def test_m7_student_with_another_tokenizer_is_refused_with_what_fits(
     assert re.search(said, sentence)
 
 
-def test_named_student_of_the_teachers_family_learns_token_by_token(notes, pretrained, distilled, tmp_path):
-    words = ("--dataset", notes, "--text-columns", "body", "--teacher", pretrained / "model")
-    folder = run(tmp_path, "distill_language_model", *words, "--student", distilled / "model", "--max-train", 20)
-    assert records.read_record(folder).result("student").metrics["kl_from_teacher"].value > 0
+@pytest.mark.parametrize(
+    ("spare", "signal"),
+    [
+        ({"teacher": 7}, "stored"),
+        pytest.param({"student": 7}, "stored", marks=SLOW),
+        pytest.param({"teacher": 7}, "live", marks=SLOW),
+    ],
+)
+def test_named_student_of_the_teachers_family_learns_token_by_token_though_one_has_spare_rows(
+    notes, pretrained, distilled, tmp_path, spare, signal
+):
+    folders = {"teacher": pretrained / "model", "student": distilled / "model"}
+    for role, count in spare.items():
+        folders[role] = with_spare_rows(folders[role], tmp_path / role, count)
+    sizes = [models.vocabulary_size(models.load_language_model(str(folders[role]))[0]) for role in folders]
+    assert abs(sizes[0] - sizes[1]) == 7
+    words = ("--dataset", notes, "--text-columns", "body", "--max-train", 20, "--teacher-signal", signal)
+    named = [word for role, folder in folders.items() for word in (f"--{role}", folder)]
+    record = records.read_record(folder := run(tmp_path / "runs", "distill_language_model", *words, *named))
+    student, untrained = (record.result(role) for role in ("student", "untrained_student"))
+    assert student.metrics["kl_from_teacher"].value > 0
+    assert student.agreement.n == untrained.agreement.n > 0
+    assert values(record)["student"] != values(record)["untrained_student"]
+    assert models.vocabulary_size(TextModel.load(folder / "model")) == sizes[1]
+
+
+def with_spare_rows(folder, out, count):
+    """The same model with rows in its table that no token has."""
+    shutil.copytree(folder, out)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(model.get_input_embeddings().weight) + count)
+    model.save_pretrained(out)
+    return out
 
 
 def test_encoder_as_a_teacher_of_language_is_refused_in_a_sentence(notes, tiny_model_folder, tmp_path, capsys):

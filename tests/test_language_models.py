@@ -411,6 +411,12 @@ def test_texts_of_a_local_file_become_three_splits_without_overlap(tmp_path):
     assert other.source.fingerprint != splits.source.fingerprint
     fewer = data.load_texts(path, text_columns=("title", "body"), max_train=7, max_test=2)
     assert [len(s) for s in (fewer.train, fewer.validation, fewer.test)] == [7, 2, 2]
+    assert fewer.notes["num_before_limit"] == {"train": 41, "validation": 4, "test": 5}
+    (sentence,) = data.tested_in_part(fewer)
+    assert sentence.startswith("Tested on 2 of the 5 texts of the test split, drawn by a seed")
+    apart = data.load_texts(path, text_columns=("title", "body"), max_validation=3)
+    assert [len(s) for s in (apart.train, apart.validation, apart.test)] == [41, 3, 5]
+    assert data.tested_in_part(apart) == data.tested_in_part(splits) == []
 
 
 def test_files_of_a_folder_are_a_text_each(tmp_path):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import small_tokenizers
 import torch
+import transformers
 from small_data import FP32, Events, assert_same_bits, cross_entropy, split, weights
 from small_tokenizers import ENCODERS
 from torch import nn
 
-from smallmodels import data, losses, models, students, teachers, training
+from smallmodels import data, losses, models, students, tasks, teachers, training
+from smallmodels.arrays import Ragged
 from smallmodels.data import batches
 from smallmodels.errors import InputError, RunInterruptedError
 from smallmodels.models import Embedder
@@ -172,8 +174,8 @@ def test_mean_by_text_counts_every_text_alike():
 # From models
 
 
-def tiny(kind, *, embeds=False, **changes):
-    cls = type(small_tokenizers.tiny(kind).transformer.base_model) if embeds else None
+def tiny(kind, *, embeds=False, cls=None, **changes):
+    cls = type(small_tokenizers.tiny(kind).transformer.base_model) if embeds else cls
     made = small_tokenizers.tiny(kind, cls=cls, **changes)
     with models.seeded(1):
         for parameter in made.model.parameters():
@@ -281,11 +283,11 @@ def small_texts():
     return split(small_tokenizers.parts("BERT")[0], 12).texts
 
 
-def loss_of(which, student, teacher, **options):
+def loss_of(which, student, teacher, *, beside=cross_entropy, **options):
     options = {"weight": 3.0, "compute": FP32, **options}
     if which == "hidden_states":
-        return teachers.HiddenStatesLoss(cross_entropy, student, teacher, **options)
-    return teachers.AttentionRelationsLoss(cross_entropy, student, teacher, **{"num_relation_heads": 4, **options})
+        return teachers.HiddenStatesLoss(beside, student, teacher, **options)
+    return teachers.AttentionRelationsLoss(beside, student, teacher, **{"num_relation_heads": 4, **options})
 
 
 @pytest.mark.parametrize("which", ["hidden_states", "attention_relations"])
@@ -322,6 +324,33 @@ def test_a_loss_is_that_beside_it_plus_the_weighted_mean_over_tokens(kind, which
                 extra = losses.attention_relations(own, aim, whole, num_relation_heads=4).mean()
         assert extra > 1e-5
         torch.testing.assert_close(found[text].detach(), expected[text].detach() + 3.0 * extra, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["hidden_states", "attention_relations"])
+def test_beside_a_loss_of_words_each_word_gets_the_mean_over_all_tokens_of_its_text(which):
+    teacher = tiny("BERT", cls=transformers.BertForTokenClassification)
+    student = students.trim_vocabulary(students.keep_layers(teacher, 1), TEXTS)
+    counts = [len(text.split()) for text in TEXTS[:6]]
+    tags = Ragged.of([[place % 3 for place in range(count)] for count in counts], np.int64)
+    rows = data.Split("train", TEXTS[:6], TEXTS[:6], tags).tokenize(student.tokenizer, max_length=64)
+    batch, bare = (batches.collate(r, np.arange(6)) for r in (rows, dataclasses.replace(rows, labels=None)))
+    assert (batch.is_of_words, bare.is_of_words) == (True, False)
+    assert len(batch.targets) == sum(counts) < batch.num_tokens - 2 * 6  # words of several tokens
+
+    def of_words(model, batch):
+        return tasks.WORDS.hard_loss(tasks.WORDS.logits(model, batch), batch.labels)
+
+    def nothing(model, batch):
+        return 0 * model(**batch.inputs).logits.sum((1, 2))
+
+    loss = loss_of(which, student, teacher, beside=of_words)
+    found = loss(student.model, batch)
+    means = loss_of(which, student, teacher, beside=nothing)(student.model, bare)
+    assert means.min() > 1e-4
+    torch.testing.assert_close(found, of_words(student.model, batch) + means.repeat_interleave(torch.tensor(counts)))
+    torch.testing.assert_close(torch.cat([loss(student.model, part) for part in batch.split(2)]), found)
+    with pytest.raises(InputError, match=rf"one value for each of {sum(counts)} words, got shape \(6,\): choose one"):
+        loss_of(which, student, teacher, beside=nothing)(student.model, batch)
 
 
 def test_the_teacher_that_runs_along_is_in_evaluation_mode_and_without_gradients():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from scripted_energy import Clock, scripted_meter
 from small_data import FP32, LABELS, classifier, cross_entropy, split, texts
 
 from smallmodels import cli, energy, files, models, records, teachers, training, verification
@@ -28,15 +29,6 @@ STEP_S, POWER_W = 6.0, 600.0
 @dataclasses.dataclass(frozen=True)
 class Config:
     seed: int = 1
-
-
-class Clock:
-    """Seconds that pass in steps of training alone."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +79,7 @@ class Toy:
         """Begin the run or go on with it, in what would be a process of its own."""
         self.calls.clear()
         self.clock.now += 1000.0  # nobody pays for the time between
-        backend = energy.FakeBackend({"cpu": POWER_W}, clock=self.clock)
-        meter = energy.Meter(backend, journal=self.folder / "journal.jsonl", clock=self.clock, tick_s=3600)
+        meter = scripted_meter(self.folder, self.clock, power_w=POWER_W)
         with Run(self.folder, meter=meter, resume=resume, limits=Limits(**limits)) as run:
             run.begin("toy", Config())
             return self.recipe(run)

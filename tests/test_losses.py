@@ -246,6 +246,31 @@ def test_pairwise_similarity_refuses_another_number_of_targets() -> None:
         losses.pairwise_similarity(randn(3, 2), randn(4, 2))
 
 
+def test_distance_and_pairs_is_the_squared_distance_and_the_similarities() -> None:
+    student, teacher = randn(5, 4), randn(5, 4, seed=1)
+    pairs = pairwise_reference(student, teacher)
+    rows = zip(student.tolist(), teacher.tolist(), pairs, strict=True)
+    expected = [sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) + 3 * pair for s, t, pair in rows]
+    found = losses.distance_and_pairs(student, teacher, pair_weight=3.0)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert losses.distance_and_pairs(teacher, teacher, pair_weight=3.0).tolist() == [0] * 5
+
+
+def test_nested_distances_and_pairs_is_the_mean_over_whole_and_cut_off_embeddings() -> None:
+    student, teacher = randn(5, 6), randn(5, 6, seed=1)
+    expected = [0.0] * 5
+    for width in (6, 2, 4):  # a prefix of 6 or more is the whole
+        pairs = pairwise_reference(student[:, :width], teacher)
+        for i, (s, t) in enumerate(zip(student[:, :width].tolist(), teacher[:, :width].tolist(), strict=True)):
+            away = 1 - cosine_reference(s, t)  # half the squared distance of vectors of length 1
+            expected[i] += (0.5 * 2 * away + 0.25 * away + 3 * pairs[i]) / 3
+    weights = {"mse_weight": 0.5, "cosine_weight": 0.25, "pair_weight": 3.0}
+    found = losses.nested_distances_and_pairs(student, teacher, prefixes=(2, 4, 6, 9), **weights)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    longer = losses.nested_distances_and_pairs(2 * teacher, teacher, **weights)  # directions count alone
+    torch.testing.assert_close(longer, torch.zeros(5, dtype=torch.float64), atol=1e-15, rtol=0)  # 1 - cosine rounds
+
+
 def test_hidden_states_mse_leaves_padding_out() -> None:
     student, teacher = randn(2, 3, 4), randn(2, 3, 4, seed=1)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
@@ -330,6 +355,10 @@ DISTILLATION = {
     "embedding_mse": losses.embedding_mse,
     "embedding_cosine": losses.embedding_cosine,
     "pairwise_similarity": losses.pairwise_similarity,
+    "distance_and_pairs": lambda s, t: losses.distance_and_pairs(s, t, pair_weight=10.0),
+    "nested_distances_and_pairs": lambda s, t: losses.nested_distances_and_pairs(
+        s, t, prefixes=(2, 9), cosine_weight=0.5, pair_weight=10.0
+    ),
     "binary_kl_divergence": lambda s, t: losses.binary_kl_divergence(s, t, temperature=2.0),
     "squared_error": lambda s, t: losses.squared_error(s[..., :1], t[..., :1]),
 }
@@ -375,7 +404,7 @@ def test_no_targets_give_no_values(name: str) -> None:
     assert ALL[name](torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"pairwise_similarity"}))
+@pytest.mark.parametrize("name", [name for name in ALL if "pair" not in name])
 def test_a_target_does_not_depend_on_the_others(name: str) -> None:
     student, teacher = randn(6, 3), randn(6, 3, seed=1)
     torch.testing.assert_close(ALL[name](student[2:4], teacher[2:4]), ALL[name](student, teacher)[2:4])

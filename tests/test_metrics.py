@@ -260,6 +260,18 @@ def test_paired_difference_refuses_other_items() -> None:
 # Payback
 
 
+def test_unpaired_difference_has_welchs_interval() -> None:
+    from scipy.stats import ttest_ind
+
+    ours, theirs = [10.0, 12.0, 14.0], [1.0, 2.0, 3.0, 2.5]
+    found = metrics.unpaired_difference(ours, theirs)
+    expected = ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+    assert (found.value, found.n) == (12.0 - 2.125, 7)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    alone = metrics.unpaired_difference([3.0], theirs)
+    assert (alone.value, alone.low, alone.high) == (0.875, None, None)
+
+
 def test_payback_divides_the_build_by_the_saving_with_welchs_interval() -> None:
     from scipy.stats import ttest_ind
 

@@ -121,13 +121,13 @@ def test_paired_bootstrap_of_rank_correlations_ranks_each_sample() -> None:
     right = draw.normal(size=300)
     noise = draw.normal(size=300)
     near, far = right + 0.3 * noise, right + 0.6 * noise
-    ours, theirs = (metrics.spearman_items([each], [right]) for each in (near, far))
+    ours, theirs = (metrics.spearman_items([each], right) for each in (near, far))
     got = metrics.paired_bootstrap(ours, theirs, n_bootstrap=500)
     one, two = metrics.spearman(near, right), metrics.spearman(far, right)
     assert got.value == pytest.approx(one.value - two.value)
     assert got.low is not None
     assert 0 < got.low < got.value
-    of_itself = metrics.spearman_items([right], [right])  # 1 in each sample
+    of_itself = metrics.spearman_items([right], right)  # 1 in each sample
     alone = metrics.paired_bootstrap(ours, of_itself, n_bootstrap=2000)
     assert (alone.low, alone.high) == pytest.approx((one.low - 1, one.high - 1))  # type: ignore[operator]
 

@@ -187,3 +187,13 @@ def test_intervals_are_those_of_a_plain_bootstrap_over_sentences():
 def test_span_scores_refuses_what_does_not_fit(arguments, message):
     with pytest.raises(InputError, match=message):
         metrics.span_scores(*map(np.array, arguments), BIO)
+
+
+def test_span_counts_are_those_of_each_sentence():
+    wanted = random_tags(BIO, 60, seed=7)
+    predicted = mostly_right(wanted, BIO, seed=8)
+    number = {name: i for i, name in enumerate(BIO)}
+    flat = [np.array([number[tag] for tag in itertools.chain(*tags)]) for tags in (predicted, wanted)]
+    found = metrics.span_counts(*flat, np.cumsum([0, *map(len, wanted)]), BIO)
+    spans = [[set(metrics.spans_of(tags)) for tags in sentences] for sentences in (predicted, wanted)]
+    assert found.tolist() == [[len(a & b), len(a), len(b)] for a, b in zip(*spans, strict=True)]

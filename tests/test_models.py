@@ -267,9 +267,9 @@ def test_load_embedder_refuses_another_pooling(tiny_model_folder, tmp_path):
     folder = shutil.copytree(tiny_model_folder, tmp_path / "m")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(
-        '{"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": false}'
+        '{"pooling_mode_weightedmean_tokens": true, "pooling_mode_mean_tokens": false}'
     )
-    with pytest.raises(InputError, match="should average its token vectors or take the first, but pools otherwise"):
+    with pytest.raises(InputError, match="or take the first or the greatest values, but pools otherwise"):
         embedder(folder)
 
 

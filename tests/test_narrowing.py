@@ -11,7 +11,7 @@ import torch
 from small_data import FP32, assert_same_bits, split, weights
 from small_tokenizers import ENCODERS
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, BertForTokenClassification
 
 from smallmodels import models, students, training, values
 from smallmodels.errors import InputError
@@ -61,6 +61,23 @@ def plainly_read(student, folder):
     assert not info["unexpected_keys"]
     read = copy.deepcopy(read).eval()  # out of the mapped file
     return TextModel(Embedder(read) if auto is AutoModel else read, student.tokenizer, {}, student.max_length)
+
+
+def test_an_embedder_keeps_its_pooling_and_dense_layers():
+    teacher = tiny("BERT", embeds=True)
+    with models.seeded(2):
+        layers = [models.Dense(32, 12, activation="tanh"), models.Dense(12, 5, bias=False)]
+    teacher.model.pooling, teacher.model.projection = "cls", models.projection_of(layers)
+    whole = students.narrow(teacher, measured(teacher))
+    np.testing.assert_allclose(answers(whole), answers(teacher), atol=1e-6)
+    small = students.narrow(teacher, measured(teacher), hidden_size=16)
+    first, second = small.model.dense_layers
+    kept = [column.tolist() for column in layers[0].weight.detach().T]
+    assert all(column.tolist() in kept for column in first.weight.detach().T)
+    assert torch.equal(second.weight, layers[1].weight)
+    for student in (small, students.fresh(teacher, hidden_size=16)):
+        assert (student.model.pooling, answers(student).shape[1]) == ("cls", 5)
+        assert [layer.activation for layer in student.model.dense_layers] == ["tanh", "identity"]
 
 
 def importance_of(heads, units, hidden, pooled):
@@ -333,6 +350,16 @@ def test_measure_importance_equals_the_slow_reference():
             found = students.measure_importance(subject, TEXTS, compute=compute)
             for name in ("heads", "units", "hidden", "pooled"):
                 np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4)
+
+
+def test_measure_importance_of_a_token_classifier_does_not_depend_on_how_texts_are_passed():
+    model = small_tokenizers.tiny("BERT", cls=BertForTokenClassification)
+    found, expected = (
+        students.measure_importance(model, TEXTS, compute=dataclasses.replace(FP32, tokens_per_pass=num_tokens))
+        for num_tokens in (40, 4096)
+    )
+    np.testing.assert_allclose(found.units, expected.units, rtol=1e-5)
+    np.testing.assert_allclose(found.hidden, expected.hidden, rtol=1e-5)
 
 
 @pytest.mark.parametrize("embeds", [False, True], ids=["classifier", "embedder"])

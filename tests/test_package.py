@@ -100,6 +100,14 @@ def test_constraints_pin_every_dependency_at_a_version_that_it_accepts() -> None
         assert version in wanted.specifier, f"constraints.txt has {wanted.name} {version}, pyproject.toml wants {text}"
 
 
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+def test_documented_installs_of_the_tests_leave_out_none_of_lm_eval(path: str) -> None:
+    """`eval` brings many packages, some of which are built from source, so it is no part of `test`."""
+    installs = re.findall(r"pip install .*'\.\[(test[a-z,]*)\]'", (ROOT / path).read_text(encoding="utf-8"))
+    assert installs
+    assert all("eval" in extras.split(",") for extras in installs)
+
+
 def test_constraints_pin_what_the_dependencies_need_in_turn() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {canonicalize_name(line.split("==")[0]) for line in lines if line[0] != "#"}
@@ -157,7 +165,7 @@ GROUPS = (
         "limits",
     },
     {"phases", "idle"},
-    {"entries", "arrays", "static"},
+    {"entries", "arrays", "parts", "static"},
     {"data"},
     {"models", "students", "baselines"},
     {
@@ -169,6 +177,7 @@ GROUPS = (
         "accounts",
         "calibration",
         "finishing",
+        "first_answer",
         "kept",
         "log",
         "progress",

@@ -61,11 +61,12 @@ def test_windows_of_inference_are_as_long_as_they_are_told_so_their_cost_is_know
     window = records.InferenceWindow(duration_s=0.1, num_examples=64, energy_j=None, cpu_s=0.2)
     tried = windows.Taken(window, "missing", [0.1])
     of_windows = windows.left_out(tried, 1.0, 3)
-    of_singles = inference._latencies_left_out([0.01] * 5, tried, 1.0, 0.1)
+    of_singles = inference._latencies_left_out([0.01] * 5, window, 1.0, 0.1)
     assert of_windows.duration_s == pytest.approx(3 * 1.05 - 0.1)  # a window ends with a call
     assert of_singles.duration_s == pytest.approx(0.5 - 8 * 0.01)  # at least eight single uses
     assert of_windows.cpu_s == pytest.approx(2 * of_windows.duration_s)
     assert of_singles.cpu_s == pytest.approx(2 * of_singles.duration_s)
+    assert inference._latencies_left_out([2.0] * 2, window, 1.0, 0.1) == Cost()  # five slow ones are enough
 
 
 def test_outside_of_a_trial_all_work_is_done(trial):

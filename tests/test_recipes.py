@@ -122,6 +122,16 @@ def test_smoke_run_leaves_a_complete_record(runs, name):
     assert record.model["num_layers"] == 2
 
 
+def test_record_has_the_best_validation_of_the_teachers_training(runs):
+    record = records.read_record(runs["distill_text_classifier"])
+    lines = [json.loads(line) for line in (runs["distill_text_classifier"] / "metrics.jsonl").read_text().splitlines()]
+    values = [
+        line["validation/accuracy"] for line in lines if line["phase"] == "teacher" and "validation/accuracy" in line
+    ]
+    assert record.teacher_on_validation == max(values)
+    assert record.phase("validate_teacher") is None  # its training has told it
+
+
 @pytest.mark.parametrize("name", ROLES)
 def test_sum_of_the_phases_is_the_run_within_one_percent(runs, name):
     record = records.read_record(runs[name])
@@ -218,6 +228,7 @@ def test_second_run_takes_teacher_and_signal_from_the_cache_and_owes_its_share(
         assert owed.num_examples is None  # nothing went through a model again
         assert owed.shared_cpu_s == pytest.approx(paid.cpu_s, abs=0.2)
         assert paid.shared_cpu_s == 0
+    assert first.teacher_on_validation == second.teacher_on_validation is not None
 
 
 def test_predict_writes_labels_and_probabilities_for_a_file(runs, tickets, tmp_path):
@@ -269,6 +280,8 @@ def test_fine_tuned_teacher_is_used_as_it_is(runs, tickets, tmp_path):
     record = records.read_record(folder)
     assert record.phase("teacher") is None
     assert record.result("label_only_full_cost") is None
+    assert 0 <= record.teacher_on_validation <= 1
+    assert record.phase("validate_teacher") is not None
 
 
 @pytest.mark.parametrize("teacher", ["tiny", pytest.param("MiniLM", marks=pytest.mark.slow)])
@@ -287,6 +300,8 @@ def test_quickstart_smoke_answers_questions_and_loads_as_a_sentence_transformer(
     record = records.read_record(folder)
     assert {result.role for result in record.results} == {"teacher", "student", "untrained_student", "tfidf"}
     assert len(record.examples) == 3
+    assert 0 < record.teacher_on_validation <= 1
+    assert record.phase("validate_teacher") is not None
     if teacher == "MiniLM":
         assert record.result("teacher").metrics["mrr_at_10"].value > record.result("tfidf").metrics["mrr_at_10"].value
     ours = TextModel.load(folder / "model")

@@ -615,6 +615,18 @@ def test_metric_in_which_less_is_better_is_ranked_drawn_and_told_that_way() -> N
     assert f"is best, {last:.3f}," in words_of_curve
 
 
+def test_curve_of_another_metric_than_the_one_that_ranks_is_named_and_drawn_as_its_own() -> None:
+    base = classifier_record()
+    curve = [dataclasses.replace(p, value=-3.0 + 0.1 * i) for i, p in enumerate(base.curve)]
+    page = single.page(dataclasses.replace(base, curve=curve, curve_of="perplexity"))
+    panel = {p.name: p for p in page.panels()}["curve"]
+    assert panel.heading == "Validation perplexity against CPU-seconds"
+    assert "starts at 3.000 after" in panel.alt
+    assert table_of(page, "Validation during training").head[-1] == "perplexity"
+    with pytest.raises(StopIteration):  # the teacher has no such value
+        table_of(page, "Cost to come near the teacher")
+
+
 def test_interval_of_such_a_metric_has_its_better_end_on_top() -> None:
     assert single.goodness_of("bits_per_byte", 2.0, 1.5, 3.0) == {"y": -2.0, "y_low": -3.0, "y_high": -1.5}
     assert single.goodness_of("accuracy", 0.5, 0.4, None) == {"y": 0.5, "y_low": 0.4, "y_high": None}

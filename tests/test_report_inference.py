@@ -9,8 +9,8 @@ import pytest
 from hostile import Reader
 from sample_records import classifier_record, compared_records
 
-from smallmodels import records, report
-from smallmodels.records import Inference, InferenceVariant, InferenceWindow, RunRecord
+from smallmodels import cards, records, report
+from smallmodels.records import Inference, InferenceVariant, InferenceWindow, Metric, RunRecord, TokenCosts
 from smallmodels.report import several, single
 from smallmodels.report.page import Page, Picture, Table
 from smallmodels.report.terminal import print_page
@@ -96,6 +96,53 @@ def test_page_of_a_run_shows_each_shape_once_with_all_its_kinds_of_use() -> None
     ]
 
 
+def in_tokens(record: RunRecord) -> RunRecord:
+    """The same run of language models."""
+
+    def cost(value: float) -> Metric:
+        return Metric(value=value, low=0.9 * value, high=1.1 * value, n=3)
+
+    tokens = TokenCosts(
+        num_read=73.0,
+        num_written=32.0,
+        energy_j_per_read=cost(0.0031),
+        energy_j_per_written=None,
+        cpu_s_per_read=cost(0.0002),
+        cpu_s_per_written=cost(0.0004),
+        reading_windows=[],
+    )
+    writers = ("teacher", "student")
+    uses = [dataclasses.replace(use, tokens=tokens if use.role in writers else None) for use in record.inference]
+    return dataclasses.replace(record, inference=uses)
+
+
+def test_page_card_and_terminal_say_what_a_token_costs(tmp_path: Path, capsys) -> None:
+    from rich.console import Console
+
+    record = in_tokens(classifier_record())
+    table = tables_of(single.page(record))["Cost of a token"]
+    assert [row[0] for row in table.rows] == ["Teacher", "Student"]
+    assert dict(zip(table.head, table.rows[1], strict=True)) == {
+        "Model": "Student", "tokens read in a use": "73.0", "written": "32.0",
+        "CPU-s per read token": "0.000200 (0.000180–0.000220)",
+        "CPU-s per written token": "0.000400 (0.000360–0.000440)",
+        "estimated J per read token": "0.00310 (0.00279–0.00341)", "estimated J per written token": "–",
+        "how joules were obtained": "modelled",
+    }  # fmt: skip
+    print_page(single.page(record), Console(width=80))
+    assert "CPU-s per written token 0.000400" in " ".join(capsys.readouterr().out.split())
+    assert report.further_sentences(record)[-1] == (
+        "A use reads 73.0 tokens and writes 32.0; a read token takes 0.000200 CPU-s; "
+        "a written token takes 0.000400 CPU-s."
+    )
+    assert not any("A use reads" in said for said in report.further_sentences(classifier_record()))
+    card = cards.model_card(record)
+    assert "| Student | 73.0 | 32.0 | 0.000200 (0.000180–0.000220) |" in card
+    assert "per written token" not in cards.model_card(classifier_record())
+    records.write_record(tmp_path, record)
+    assert records.read_record(tmp_path).inference == record.inference
+
+
 def test_page_of_a_run_names_the_run_that_measured_for_it() -> None:
     page = single.page(in_full(classifier_record(), measured_in="run-0"))
     assert {row[3] for row in tables_of(page)["Size and start"].rows} == {"in run run-0"}
@@ -120,7 +167,8 @@ def test_page_of_several_runs_averages_over_measurements_that_are_distinct() -> 
 def test_every_form_of_a_report_says_it(tmp_path: Path, capsys) -> None:
     from rich.console import Console
 
-    paths = {path.name: path for path in report.write_report(sharing(3), tmp_path)}
+    found = [in_tokens(record) for record in sharing(3)]
+    paths = {path.name: path for path in report.write_report(found, tmp_path)}
     for text in (Reader(paths["index.html"].read_text()).text, paths["report.md"].read_text()):
         assert "Inference in detail" in text
         assert "the median of a few" in text
@@ -128,6 +176,9 @@ def test_every_form_of_a_report_says_it(tmp_path: Path, capsys) -> None:
     shown = capsys.readouterr().out
     assert "Inference in detail" in shown
     assert max(map(len, shown.splitlines())) <= 80
+    results = csv.DictReader(io.StringIO(paths["results.csv"].read_text()))
+    told = {row["role"]: (row["cpu_s_per_written_token"], row["energy_j_per_written_token"]) for row in results}
+    assert (told["student"], told["tfidf"]) == (("0.0004", ""), ("", ""))
     rows = list(csv.DictReader(io.StringIO(paths["inference.csv"].read_text())))
     assert len(rows) == 3 * 5 * len(KINDS)  # the majority class was not measured
     assert {row["measured_in"] for row in rows} == {"", sharing(3)[0].run_id}

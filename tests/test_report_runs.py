@@ -11,10 +11,10 @@ from hostile import MARKUP, with_attack
 from sample_records import classifier_record, counted_record, metric, phase, result
 from test_report import cells, table_of
 
-from smallmodels import cli, energy, files, finishing, records, report, sweeps
+from smallmodels import cli, energy, files, finishing, metrics, records, report, sweeps
 from smallmodels.cli import gathering
-from smallmodels.records import CurvePoint, Metric, RunRecord
-from smallmodels.report import Evidence, Unfinished, items, learning, paying, several, systems
+from smallmodels.records import CurvePoint, Metric, RunRecord, Unfinished
+from smallmodels.report import Evidence, items, learning, paying, several, systems
 from smallmodels.report.page import Page, Table, Text
 
 N_ITEMS = 1000
@@ -170,6 +170,7 @@ def tables_of(block: Any) -> list[Table]:
 def test_without_a_declared_margin_the_page_says_so_and_does_not_advise() -> None:
     page = several.page(runs(margin=None))
     assert "no margin was declared" in advice(page)
+    assert advice(page).endswith("Until one is, use the teacher.")
     assert verdict(group_of(runs({"teacher": 0.92, "student": 0.8}, margin=None)), "student", "teacher") == "worse"
 
 
@@ -217,11 +218,10 @@ def test_paired_items_tell_apart_what_separate_intervals_cannot(tmp_path: Path) 
     ("name", "labels", "guesses", "value"),
     [
         ("micro_f1", ["joy, love", "", "anger"], ["joy", "", "anger, fear"], 2 * 2 / 6),
-        ("f1", ["drug: aspirin; drug: aspirin", "", "illness: a cold"], ["drug: aspirin", "", "illness: cold"], 2 / 5),
         ("spearman", [1.0, 2.0, 3.0], [0.1, 0.3, 0.2], 0.5),
     ],
 )
-def test_labels_spans_and_scores_of_items_are_paired_if_they_give_the_metric_of_the_record(
+def test_labels_and_scores_of_items_are_paired_if_they_give_the_metric_of_the_record(
     tmp_path, name, labels, guesses, value
 ) -> None:
     path = tmp_path / "predictions.parquet"
@@ -230,6 +230,26 @@ def test_labels_spans_and_scores_of_items_are_paired_if_they_give_the_metric_of_
         found = dataclasses.replace(result("student", 0.0, []), metrics={name: metric(stated, 3)})
         record = classifier_record(metric=name, results=[found], files={path.name: files.sha256_file(path)})
         assert (items.items_of([(items.read(path, record), record)], "student") is not None) == is_used
+
+
+@pytest.mark.parametrize(("name", "value"), [("f1", 2 / 5), ("precision", 1 / 2), ("recall", 1 / 3)])
+def test_spans_of_items_are_paired_by_their_counts_where_words_do_not_tell_their_place(tmp_path, name, value) -> None:
+    """One text has the same word twice, and the student finds it at the wrong place."""
+    path = tmp_path / "predictions.parquet"
+    columns = {
+        "id": ["a", "b"],
+        "label": ["drug: aspirin", "drug: iron; illness: a cold"],
+        "student/prediction": ["drug: aspirin", "drug: iron"],
+    }
+    counts = {"student/num_right": [0, 1], "student/num_found": [1, 1], "student/num_expected": [1, 2]}
+    for given, is_used in ((columns | counts, True), (columns, False)):
+        finishing.save_predictions(path, given)
+        found = dataclasses.replace(result("student", 0.0, []), metrics={name: metric(value, 2)})
+        record = classifier_record(metric=name, results=[found], files={path.name: files.sha256_file(path)})
+        made = items.items_of([(items.read(path, record), record)], "student")
+        assert (made is not None) == is_used
+        if made is not None:
+            assert made.value == pytest.approx(value)
 
 
 def test_predictions_that_are_not_those_of_the_record_are_not_used(tmp_path: Path) -> None:
@@ -248,6 +268,24 @@ def test_one_run_with_predictions_is_compared_on_its_items_without_a_verdict(tmp
     table = table_of(several.page_of_one(found[0], evidence), "Against the model that is replaced")
     assert cells(table, "verdict") == {"Student": "no verdict: 1 seed, 3 needed"}
     assert cells(table, "difference") == {"Student": "-4.0 points"}
+
+
+def test_items_are_drawn_for_pairs_that_the_values_leave_open_and_not_for_all(tmp_path: Path, monkeypatch) -> None:
+    """Of 24 students beside a teacher and their controls there are more than a thousand pairs."""
+    drawn, of_pair = [], metrics.paired_bootstrap
+    monkeypatch.setattr(metrics, "paired_bootstrap", lambda *pair, **how: drawn.append(pair) or of_pair(*pair, **how))
+    found, paths = [], {}
+    for i in range(24):
+        qualities = {"teacher": 0.92, "student": 0.9 - 0.0001 * i, "label_only": 0.9 - 0.0002 * i}
+        for seed, record in enumerate(runs(qualities, sd=0.0)):
+            wrong = {role: range(seed, seed + round(N_ITEMS * (1 - value))) for role, value in qualities.items()}
+            named = dataclasses.replace(record, run_id=f"{i}-{seed}", config=record.config | {"temperature": float(i)})
+            answered, paths[named.run_id] = answers(named, tmp_path, wrong)
+            found.append(answered)
+    page = several.page(found, Evidence(predictions=paths))
+    against = cells(table_of(page, "Against the model that is replaced"), "n items")
+    assert against["Student (temperature 23)"] == "1,000 paired"
+    assert 48 <= len(drawn) <= 10 * 24
 
 
 # --- what is never ranked together ------------------------------------------------------------------------------------
@@ -298,6 +336,28 @@ def test_overlapping_points_of_the_front_are_called_indistinguishable() -> None:
     assert places["Labels only"] == "Student is better and costs the same"
 
 
+def test_run_on_a_shared_machine_leaves_ranked_what_has_three_seeds_without_it() -> None:
+    found = [
+        dataclasses.replace(r, run_id=f"{r.run_id}-{n}", config=r.config | {"num_layers": n}, contended=contended)
+        for n in (3, 2)
+        for i, r in enumerate(runs(QUALITIES | {"student": 0.88 + 0.01 * n}))
+        for contended in [n == 3 and i == 0]
+    ]
+    page = several.page(found)
+    table = table_of(page, "Mean over seeds")
+    places = cells(table, "place")
+    assert places["Student (num layers 3)"] == "not comparable: shared machine"
+    assert "not comparable" not in places["Teacher"]
+    assert places["TF-IDF"] == "on the front: no ranked model is cheaper"
+    assert "Runs that shared their machine are left out of the costs" in table.note
+    teacher = system(group_of(found), "teacher")
+    assert (len(teacher.records), len(teacher.costed), teacher.seeds()) == (6, 5, 3)
+    assert (
+        cells(table_of(several.page(runs()), "Mean over seeds"), "place")["TF-IDF"]
+        == "on the front: nothing is cheaper"
+    )
+
+
 def test_costs_whose_intervals_overlap_are_not_told_apart_either() -> None:
     found = [
         dataclasses.replace(
@@ -320,12 +380,59 @@ def test_cost_to_reach_a_share_of_the_teacher_is_that_of_the_first_validation() 
     curve = [
         CurvePoint(step=i, energy_j=100.0 * i, cpu_s=10.0 * i, value=v) for i, v in enumerate((0.5, 0.83, 0.9, 0.88), 1)
     ]
-    record = runs({"teacher": 0.92, "student": 0.9}, curve=curve, make=counted_record)[0]
+    record = runs({"teacher": 0.99, "student": 0.9}, curve=curve, make=counted_record, teacher_on_validation=0.92)[0]
     found = learning.reached(record, "J")
     assert [each.training for each in found] == [200.0, 300.0, None]  # 0.828, 0.874, 0.9108
     before = sum(p.energy_j or 0.0 for p in record.phases if p.name in ("teacher", "cache"))
     assert found[0].whole == pytest.approx(200.0 + before)
-    assert learning.reached(dataclasses.replace(record, results=record.results[1:]), "J") == []
+    assert learning.reached(dataclasses.replace(record, teacher_on_validation=None), "J") == []
+
+
+def test_curve_on_validation_is_never_compared_with_the_teachers_result_on_test() -> None:
+    old = [dataclasses.replace(r, teacher_on_validation=None) for r in runs()]
+    page = several.page(old)
+    (row,) = table_of(page, "Cost to come near the teacher").rows
+    assert row[:4] == ["Student", "a share of the teacher: not known", "–", "–"]
+    said = "What the teacher reaches on validation is not known of these runs"
+    assert any(said in b.text for s in page.sections for b in s.blocks if isinstance(b, Text))
+    assert "is not known of this run" in report.run_page(old[0])
+    assert learning.run_sentence(old[0], "CPU-s") == ""
+
+
+def test_older_records_take_the_teachers_validation_from_the_metrics_of_the_run_that_trained_it(tmp_path) -> None:
+    read_back = records.Event(
+        time_utc="2026-03-01T10:15:03Z", kind="cache", message="fine-tuned teacher read back", details={}
+    )
+    old = [dataclasses.replace(r, teacher_on_validation=None) for r in runs(sd=0.0, count=4)]
+    old[1], old[2] = (dataclasses.replace(r, events=[read_back]) for r in old[1:3])
+    old[2] = dataclasses.replace(old[2], config=old[2].config | {"teacher_seed": 1})  # another teacher
+    for record in old:  # the last one has neither trained nor read one back
+        (tmp_path / record.run_id).mkdir()
+        records.write_record(tmp_path / record.run_id, record)
+    lines = ['{"phase": "teacher", "validation/accuracy": 0.87}', '{"phase": "teacher", "validation/accuracy": 0.86}']
+    lines += ['{"phase": "train", "validation/accuracy": 0.99}', '{"torn']
+    (tmp_path / "run-0" / "metrics.jsonl").write_text("\n".join(lines))
+    found, evidence = gathering.gather([str(tmp_path)])
+    levels = {r.run_id: learning.teacher_level(r) for r in learning.with_teachers(found, evidence)}
+    assert levels == {"run-0": 0.87, "run-1": 0.87, "run-2": None, "run-3": None}
+    (student,) = (s for s in group_of(found[:2], evidence).systems if s.role == "student")
+    assert [learning.teacher_level(r) for r in student.records] == [0.87, 0.87]
+
+
+def test_committed_runs_that_read_a_teacher_back_all_know_its_validation() -> None:
+    folder = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu_small"
+    found, evidence = gathering.gather([str(folder / name) for name in ("banking77", "bc5cdr", "sst2")])
+    assert not [r.run_id for r in learning.with_teachers(found, evidence) if learning.lacks_teacher(r)]
+
+
+def test_committed_sst2_students_do_not_reach_99_percent_of_their_teacher() -> None:
+    folder = Path(__file__).parents[1] / "benchmarks" / "results" / "cpu_small" / "sst2"
+    found, evidence = gathering.gather([str(folder)])
+    rows = table_of(several.page(found, evidence), "Cost to come near the teacher").rows
+    teacher = 0.865924276169265  # the best validation of the one that trained it
+    best = [max(p.value for p in r.curve) for r in found]
+    expected = [f"{sum(b >= share * teacher for b in best)} of {len(best)}" for share in learning.SHARES]
+    assert [row[3] for row in rows] == expected
 
 
 def test_curves_of_every_run_are_drawn_with_the_levels_in_a_table() -> None:
@@ -343,6 +450,22 @@ def test_curves_of_every_run_are_drawn_with_the_levels_in_a_table() -> None:
     assert [len(mark.touch) for mark in panel.figure.marks()] == [4, 4, 4]
 
 
+def test_curves_of_other_metrics_have_axes_of_their_own() -> None:
+    curve = [CurvePoint(step=i, energy_j=10.0 * i, cpu_s=1.0 * i, value=0.8 + 0.03 * i) for i in range(1, 5)]
+    losses = [dataclasses.replace(point, value=-2.0 / point.step) for point in curve]
+    plain = [dataclasses.replace(r, curve=curve) for r in runs(make=counted_record)]
+    other = [
+        dataclasses.replace(
+            r, run_id=f"other-{i}", recipe="other", curve=losses, curve_of="divergence", command="smallmodels run other"
+        )
+        for i, r in enumerate(runs(make=counted_record))
+    ]
+    panels = {p.name: p for p in several.page([*plain, *other]).panels() if "curve" in p.name}
+    assert {p.heading.split(" against")[0] for p in panels.values()} == {"Validation accuracy", "Validation divergence"}
+    for panel in panels.values():
+        assert "a line for each of 3 runs" in panel.alt
+
+
 def test_curves_without_a_line_are_counted(monkeypatch) -> None:
     monkeypatch.setattr(learning, "MAX_LINES", 2)
     said = [b.text for s in several.page(runs()).sections for b in s.blocks if isinstance(b, Text)]
@@ -356,7 +479,8 @@ def test_levels_of_a_metric_in_which_less_is_better_lie_above_the_teachers_value
         for r in base.results
     ]
     curve = [CurvePoint(step=i, energy_j=1.0 * i, cpu_s=1.0 * i, value=-v) for i, v in enumerate((1.2, 1.10, 1.02), 1)]
-    found = learning.reached(dataclasses.replace(base, metric="bits_per_byte", results=results, curve=curve), "CPU-s")
+    changes: dict[str, Any] = {"metric": "bits_per_byte", "results": results, "curve": curve}
+    found = learning.reached(dataclasses.replace(base, teacher_on_validation=-1.0, **changes), "CPU-s")
     assert [round(each.level, 4) for each in found] == [1.1111, 1.0526, 1.0101]
     assert [each.training for each in found] == [2.0, 3.0, None]
 
@@ -480,13 +604,26 @@ def test_what_runs_share_is_counted_both_ways() -> None:
 # --- should you distil? -----------------------------------------------------------------------------------------------
 
 
+def test_the_cheapest_is_not_named_where_another_simple_model_beats_a_teacher_at_chance_level() -> None:
+    def with_majority(**changes: Any) -> RunRecord:
+        record = classifier_record(**changes)
+        use = next(use for use in record.inference if use.role == "tfidf")
+        cheaper = dataclasses.replace(use, role="majority", cpu_s_per_1000=0.01 * (use.cpu_s_per_1000 or 0.0))
+        return dataclasses.replace(record, inference=[*record.inference, cheaper])
+
+    chance = {"teacher": 0.300, "student": 0.300, "majority": 0.300}
+    for tfidf, named in ((0.350, "TF-IDF"), (0.305, "the majority class")):
+        found = runs(chance | {"tfidf": tfidf}, make=with_majority, n_items=10_000_000)
+        assert advice(several.page(found)).startswith(f"Do not distil: {named} is within the margin")
+
+
 @pytest.mark.parametrize(
     ("qualities", "expected"),
     [
         (
             QUALITIES,
             "Distil: the student is within the margin (1.0 points) of the teacher at 52 % of the processor time of a "
-            "use, and it has paid for itself after 120,000 uses.",
+            "use, and it has paid for itself after 120,000 uses: ship that.",
         ),
         (
             QUALITIES | {"tfidf": 0.919},
@@ -501,12 +638,24 @@ def test_what_runs_share_is_counted_both_ways() -> None:
         (
             QUALITIES | {"student": 0.80},
             "Do not distil like this: the student misses the margin (1.0 points) against the teacher (-12.0 points, "
-            "95 % interval -12.3 to -11.7): use that, or train another student.",
+            "95 % interval -12.3 to -11.7): use the teacher, or train another student.",
         ),
         (
             QUALITIES | {"student": 0.911},
             "Do not distil on this evidence: that the student is within the margin (1.0 points) of the teacher is not "
-            "shown (-0.9 points, 95 % interval -1.1 to -0.7): more seeds or test items would tell.",
+            "shown (-0.9 points, 95 % interval -1.1 to -0.7): more seeds or test items would tell; until then, use the "
+            "teacher.",
+        ),
+        (
+            QUALITIES | {"student": 0.80, "label_only": 0.918},
+            "Do not distil like this: the student misses the margin (1.0 points) against the teacher (-12.0 points, "
+            "95 % interval -12.3 to -11.7): use the student on labels alone, which is within it at 52 % of the "
+            "processor time of a use, or train another student.",
+        ),
+        (
+            {role: QUALITIES[role] for role in ("student", "tfidf")} | {"tfidf": 0.917},
+            "No student here replaces another model: TF-IDF is within the margin (1.0 points) of the best, the "
+            "student, at 3.3 % of the processor time of a use: ship that.",
         ),
     ],
 )
@@ -561,6 +710,7 @@ def test_summary_of_several_groups_counts_where_distilling_is_advised() -> None:
     page = several.page(found)
     assert page.summary.startswith("Of 2 groups with a student, distilling is advised in 1 and advised against in 1:")
     assert page.sections[0].title == several.ADVICE_TITLE
+    assert "which model to ship now in each" in page.summary
 
 
 # --- files and terminal -----------------------------------------------------------------------------------------------

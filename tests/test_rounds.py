@@ -288,10 +288,12 @@ def test_joined_rows_keep_the_teachers_word_on_each(model, scored):
 
 @pytest.fixture(scope="module")
 def files_of(model, tmp_path_factory):
-    """A teacher, another model with its tokenizer, one with another tokenizer, and questions."""
+    """A teacher with spare rows, another model with its tokenizer, one with another tokenizer, and questions."""
     folder = tmp_path_factory.mktemp("own")
     other = models.new_tokenizer(PROMPTS, vocabulary_size=280)
-    for name, made in (("teacher", model), ("student", new_model(model.tokenizer, 1)), ("other", new_model(other))):
+    teacher = model.copy()
+    teacher.transformer.resize_token_embeddings(models.vocabulary_size(model) + 5)
+    for name, made in (("teacher", teacher), ("student", new_model(model.tokenizer, 1)), ("other", new_model(other))):
         made.transformer.save_pretrained(folder / name)
         made.tokenizer.save_pretrained(folder / name)
     with (folder / "sums.csv").open("w", newline="", encoding="utf-8") as file:
@@ -315,7 +317,7 @@ def run(files_of, tmp_path_factory):
     return folder
 
 
-def test_recipe_leaves_a_record_of_its_rounds(run):
+def test_recipe_leaves_a_record_of_its_rounds(run, files_of):
     record = records.read_record(run)
     assert {r.role for r in record.results} == {"teacher", "student", "label_only", "untrained_student"}
     for result in record.results:
@@ -327,7 +329,10 @@ def test_recipe_leaves_a_record_of_its_rounds(run):
         assert record.phase(name).num_tokens > 0
         assert record.phase(name).cpu_s > 0
     assert {source.role for source in record.sources} == {"dataset", "teacher", "base_model"}
-    assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
+    saved = TextModel.load(run / "model")
+    assert saved.model.config.num_hidden_layers == 2
+    teacher = models.load_language_model(str(files_of / "teacher"))[0]
+    assert models.vocabulary_size(teacher) == models.vocabulary_size(saved) + 5  # it was scored all the same
 
 
 def test_control_without_a_teacher_takes_the_steps_that_cost_as_much_as_all_rounds(run):
@@ -335,9 +340,10 @@ def test_control_without_a_teacher_takes_the_steps_that_cost_as_much_as_all_roun
     paid, control = (record.result(role).built_by for role in ("student", "label_only"))
     assert set(paid) == {"cache", *(p.name for p in record.phases if p.name[-1].isdigit())}
     assert control == ["label_only"]
-    steps = json.loads((run / "config.json").read_text())["choices"]["label_only_steps"]
-    assert steps == round(10 * record.cost_of(paid)[1] / record.cost_of(["probe_label_only"])[1])
-    assert record.phase("label_only").num_examples == 8 * steps
+    choices = json.loads((run / "config.json").read_text())["choices"]
+    assert choices["label_only_steps"] == round(10 * record.cost_of(paid)[1] / record.cost_of(["probe_label_only"])[1])
+    steps = [value for name, value in choices.items() if name.startswith("label_only_steps")]
+    assert record.phase("label_only").num_examples == 8 * steps[-1]  # as they were fitted last
     assert record.phase("probe_label_only").num_examples == 8 * 10
 
 
@@ -363,6 +369,14 @@ def test_student_comes_nearer_to_its_teacher_round_by_round(run, files_of):
     assert len(values) == 6
     assert values == sorted(values)
     assert values[-1] > 0.6 * values[0]  # both are below 0
+    record = records.read_record(run)
+    assert record.curve_metric == "divergence"
+    assert [p.step for p in record.curve] == [10, 20, 30, 40, 50, 60]
+    assert [p.value for p in record.curve] == pytest.approx(values)
+    costs = [p.cpu_s for p in record.curve]
+    assert costs == sorted(costs)
+    names = [p.name for p in record.phases if p.name[-1].isdigit()]
+    assert costs[-1] == pytest.approx(record.cost_of(names)[1], rel=0.2)  # of all rounds, samples and scores included
     folders = [files_of / "teacher", files_of / "student", run / "model"]
     teacher, untrained, student = (models.load_language_model(str(folder))[0] for folder in folders)
     texts = Split("test", ["a", "b"], [" ".join(PROMPTS), " ".join(COMPLETIONS)])

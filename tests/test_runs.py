@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripted_energy import Clock, scripted_meter
 
 from smallmodels import energy, environment, files, finishing, folders, memory, privacy, records, runs, settings, values
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
@@ -85,16 +86,6 @@ def own_events(record: records.RunRecord) -> list[records.Event]:
     return [event for event in record.events if event.kind != "energy"]
 
 
-class Clock:
-    """Seconds that pass only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 # A complete run
 
 
@@ -129,7 +120,7 @@ def test_predictions_are_columns_of_a_parquet_file(tmp_path):
 
 def test_phases_of_the_record_are_exact_and_sum_to_the_run(tmp_path):
     clock = Clock()
-    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+    with Run(tmp_path / "r", meter=scripted_meter(tmp_path / "r", clock, power_w=10.0)) as run:
         run.begin("toy", Config())
 
         def work(seconds, context=NO_CONTEXT):
@@ -153,14 +144,8 @@ def test_phases_of_the_record_are_exact_and_sum_to_the_run(tmp_path):
     assert record.duration_s == pytest.approx(7.0)
 
 
-def scripted(folder: Path, clock: Clock, label: str = "counter") -> energy.Meter:
-    """A scripted meter whose journal lies in a folder that the run makes only later."""
-    backend = energy.FakeBackend({"cpu": 10.0}, label=label, clock=clock)
-    return energy.Meter(backend, journal=folder / "journal.jsonl", clock=clock, tick_s=3600)
-
-
 def test_utilisation_is_operations_over_the_rate_of_the_compute_that_a_phase_returned(tmp_path):
-    clock = Clock()
+    clock = Clock(100.0)
     waited = []
 
     class Compute(dict):
@@ -169,7 +154,7 @@ def test_utilisation_is_operations_over_the_rate_of_the_compute_that_a_phase_ret
         def synchronize(self):
             waited.append(clock.now)
 
-    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+    with Run(tmp_path / "r", meter=scripted_meter(tmp_path / "r", clock, power_w=10.0)) as run:
         run.begin("toy", Config())
         run.phase("setup", Compute)
 
@@ -194,7 +179,7 @@ def test_phase_with_work_says_its_tokens_per_second_and_their_real_share_before_
             raise RunInterruptedError("stopped")
 
     def attempt(*, stop):
-        with Run(folder, meter=scripted(folder, clock), resume=not stop) as run:
+        with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=not stop) as run:
             run.begin("toy", Config())
             run.phase("train", work, stop=stop)
             run.phase("idle", lambda: None)
@@ -213,7 +198,7 @@ def test_phase_with_work_says_its_tokens_per_second_and_their_real_share_before_
 
 def test_log_writes_lines_with_the_cost_of_the_phase_so_far(tmp_path):
     clock = Clock()
-    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock)) as run:
+    with Run(tmp_path / "r", meter=scripted_meter(tmp_path / "r", clock, power_w=10.0)) as run:
         run.begin("toy", Config())
         clock.now += 100.0  # before the phase: not part of its cost
 
@@ -335,7 +320,7 @@ def test_record_names_no_folder_user_or_secret_e11_s3(tmp_path):
 
 def build_and_use(tmp_path, label: str = "counter", **changes) -> records.RunRecord:
     clock = Clock()
-    with Run(tmp_path / "r", meter=scripted(tmp_path / "r", clock, label)) as run:
+    with Run(tmp_path / "r", meter=scripted_meter(tmp_path / "r", clock, power_w=10.0, label=label)) as run:
         run.begin("toy", Config())
 
         def work(seconds):
@@ -370,6 +355,17 @@ def test_payback_is_given_within_the_margin(tmp_path):
     assert build_and_use(tmp_path, margin=0.02).payback.uses is not None
 
 
+def test_payback_takes_fewer_bits_for_the_better_quality(tmp_path):
+    values = {"teacher": 0.9, "student": 0.95}
+    bits = [
+        dataclasses.replace(result(role, 0.5), metrics={"bits_per_byte": metric(value)})
+        for role, value in values.items()
+    ]
+    about = {"results": bits, "metric": "bits_per_byte"}
+    assert build_and_use(tmp_path / "far", margin=0.02, **about).payback.uses is None
+    assert build_and_use(tmp_path / "near", margin=0.1, **about).payback.uses is not None
+
+
 def test_payback_counts_cpu_seconds_where_joules_are_modelled(tmp_path):
     payback = build_and_use(tmp_path, "modelled").payback
     assert payback.unit == "CPU-s"
@@ -392,7 +388,7 @@ def start_and_stop(folder: Path, clock: Clock) -> None:
         raise RunInterruptedError("stopped")
 
     def attempt():
-        with Run(folder, meter=scripted(folder, clock)) as run:
+        with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0)) as run:
             run.begin("toy", Config())
             run.phase("setup", lambda: {"a": (1, 2), "array": np.arange(3), "metric": metric(0.5)})
             run.phase("train", work)
@@ -405,7 +401,7 @@ def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
     folder, clock = tmp_path / "r", Clock()
     start_and_stop(folder, clock)
     clock.now += 1000.0  # idle between the segments: nobody pays for it
-    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=True) as run:
         run.begin("toy", Config())
         done = run.phase("setup", pytest.fail)
 
@@ -430,7 +426,7 @@ def test_resume_loads_what_is_done_and_adds_up_what_was_paid_e2(tmp_path):
 
 def resume(folder: Path, clock: Clock) -> records.RunRecord:
     """Go on with what `start_and_stop` left until it is complete."""
-    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=True) as run:
         run.begin("toy", Config())
         run.phase("setup", pytest.fail)
 
@@ -470,7 +466,7 @@ def test_resume_of_a_run_with_nothing_kept_misses_its_journal_e1_e2(tmp_path):
     (folder / "journal.jsonl").unlink()
     (folder / "phases/setup/result.json").unlink()
     for name in ("setup", "train"):  # the loss stays known when the run is interrupted again
-        with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+        with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=True) as run:
             run.begin("toy", Config())
             run.phase("setup", int)
             if name == "train":
@@ -484,7 +480,7 @@ def test_resume_after_resume_tells_of_a_loss_once_e1_e2(tmp_path):
     folder, clock = tmp_path / "r", Clock()
     start_and_stop(folder, clock)
     (folder / "journal.jsonl").unlink()
-    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=True) as run:
         run.begin("toy", Config())
     record = resume(folder, clock)
     assert told_losses(record) == [f"{MISSING}, with all readings of setup, so the bill is too low"]
@@ -515,7 +511,7 @@ def test_equal_cost_is_not_worked_out_from_a_journal_that_lost_a_phase_e2(tmp_pa
     folder, clock = tmp_path / "r", Clock()
     start_and_stop(folder, clock)
     (folder / "journal.jsonl").unlink()
-    with Run(folder, meter=scripted(folder, clock), resume=True) as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), resume=True) as run:
         run.begin("toy", Config())
         run.phase("setup", int)
         run.phase("train", int)

@@ -26,6 +26,7 @@ from small_data import (
 from tokenizers import Tokenizer
 
 from smallmodels import cli, evaluation, models, records, sources, students, teachers, training
+from smallmodels.data import python_docs
 from smallmodels.data.splits import cuts_alike, tokenize
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.evaluation import Contender
@@ -149,6 +150,16 @@ def test_retriever_gives_cosines(static_embedder):
     found = StaticRetriever.fit(model, texts(9)).similarities(MANY[:3])
     expected = [[reference(model, query) @ reference(model, text) for text in texts(9)] for query in MANY[:3]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_saved_retriever_finds_the_same_and_a_damaged_one_is_refused(static_embedder, tmp_path):
+    retriever = StaticRetriever.fit(models.to_numpy(static_embedder), texts(9))
+    retriever.save(tmp_path)
+    loaded = StaticRetriever.load(tmp_path)
+    np.testing.assert_array_equal(loaded.similarities(MANY[:3]), retriever.similarities(MANY[:3]))
+    safetensors.numpy.save_file({"documents": np.ones((9, 5), np.float32)}, tmp_path / "documents.safetensors")
+    with pytest.raises(DamagedError, match="should hold a row of 12 numbers for each document"):
+        StaticRetriever.load(tmp_path)
 
 
 # Files
@@ -453,6 +464,32 @@ def test_search_recipe_leaves_an_embedder_that_sentence_transformers_loads(
     capsys.readouterr()
     assert cli.main(["search", str(folder), "split a string at commas"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_search_recipe_learns_on_texts_alone_and_leaves_an_embedder(tiny_model_folder, tmp_path, short_windows, capsys):
+    rows = texts(60)
+    pairs = "".join(f"{one},{two}\n" for one, two in zip(rows[:30], rows[30:], strict=True))
+    (tmp_path / "own.csv").write_text(f"title,body\n{pairs},\n")
+    words = ["run", "distill_static_search", "--smoke", "--teacher", str(tiny_model_folder), "--dimensions", "8"]
+    words += ["--dataset", str(tmp_path / "own.csv"), "--text-columns", "title", "body"]
+    words += ["--out", str(tmp_path / "runs")]
+    assert cli.main(words) == 2
+    assert "or add --drop-bad-texts to leave such rows out" in capsys.readouterr().err.replace("\n", " ")
+    assert cli.main([*words, "--drop-bad-texts"]) == 0
+    folder = next(
+        path.parent for path in (tmp_path / "runs" / "distill_static_search").glob(f"*/{records.RECORD_NAME}")
+    )
+    record = records.read_record(folder)
+    assert record.phase("train").num_examples == 2 * 60 == 2 * len(rows)  # smoke takes two steps: both see all texts
+    assert {source.role: source.name for source in record.sources if source.kind == "dataset"} == {
+        "dataset": "own.csv",
+        "evaluation": python_docs.NAME,
+    }
+    assert {result.role for result in record.results} == {"teacher", "student", "untrained_student", "tfidf"}
+    assert StaticModel.load(folder / "model").encode(rows).shape == (60, 8)
+    assert cli.main(["search", str(folder), rows[7]]) == 0
+    assert rows[7][:60] in capsys.readouterr().out  # a line ends with the terminal
 
 
 @pytest.mark.slow

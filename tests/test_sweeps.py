@@ -1,6 +1,7 @@
 """Sweeps: which cells in which order, what is refused before the first, and what a stop or a kill leaves to be done."""
 
 import contextlib
+import csv
 import dataclasses
 import os
 import re
@@ -27,6 +28,8 @@ from smallmodels.errors import DamagedError, InputError, RunInterruptedError, Tr
 from smallmodels.runs import Run
 from smallmodels.sweeps import Cell, Sweep
 
+ROOT = Path(__file__).parents[1]
+
 RECIPE = '''
     """Does what files in the working folder tell it; needs no torch."""
     import time
@@ -47,6 +50,7 @@ RECIPE = '''
         dropout: bool = True
         layers: tuple[int, ...] = (0, 2)
         name: str | None = None
+        teacher: str | None = None
         seed: int = 0
         margin: float = 0.5
         train: TrainConfig = TrainConfig()
@@ -148,6 +152,26 @@ def test_cells_take_every_combination_with_one_seed_before_the_next_and_else_the
     assert names(dataclasses.replace(found, axes={})) == ["a"]
 
 
+def test_sweeps_of_one_recipe_run_seed_by_seed_and_the_others_one_after_the_other(bench):
+    def of(*recipes, seeds=(0, 1), order="alternate"):
+        axes = {"seed": seeds, "temperature": (1.0, 2.0)} if order == "blocks" else {"seed": seeds}
+        return Sweep(recipes=recipes, axes=axes, metric="accuracy", margin=0.0, order=order)
+
+    found = {"x": of("a"), "pair": of("b", "c"), "y": of("d", seeds=(5, 6, 7)), "rows": of("e", order="blocks")}
+    said = [f"{name} {cell.name}{cell.values['seed']}" for name, cell in sweeps.in_turn(found)]
+    together = ["x a0", "y d5", "y d6", "x a1", "y d7"]
+    contest, rows = ["pair b0", "pair c0", "pair c1", "pair b1"], ["rows e0", "rows e0", "rows e1", "rows e1"]
+    assert said == [*together, *contest, *rows]
+    one = "Sweep(recipes=('recipes/a.py',), axes={'seed': (0, 1)}, metric='accuracy', margin=0.01)"
+    text = f"from smallmodels.sweeps import Sweep\nSWEEPS = {{'first': {one}, 'second': {one}}}\n"
+    (bench / "benchmarks" / "pair.py").write_text(text)
+    file = Path("benchmarks/pair.py")
+    jobs = sweep._jobs(sweep.load_sweeps(file), (), file, Path("out"))
+    assert [(job.name, job.cell.values["seed"]) for job in jobs] == [
+        *(("first", 0), ("second", 0), ("second", 1), ("first", 1))
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -237,14 +261,67 @@ def test_protocol_of_inference_is_an_axis_though_no_setting_of_a_recipe(bench):
     assert read_request(["recipes/a.py", *cell.flags], None).options.inference_protocol == "full"
 
 
-def test_sweep_of_the_readme_has_cells_that_fit_their_recipe(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def sweep_of_the_readme() -> str:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = (b for b in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "SWEEP = " in b)
-    (tmp_path / "layers.py").write_text(block)
+    return block
+
+
+def test_sweep_of_the_readme_has_cells_that_fit_their_recipe_and_share_a_teacher(tmp_path):
+    (tmp_path / "layers.py").write_text(sweep_of_the_readme())
     (found,) = sweep.load_sweeps(tmp_path / "layers.py").values()
     recipe = cli.load_recipe("distill_text_classifier")
     configs = [cells._config(recipe, records.to_json(cell.values), cell.flags) for cell in found.cells()]
     assert len({(c.num_layers, c.temperature, c.seed) for c in configs}) == len(configs) == 12
+    about = {"name": "layers", "sweep": found, "recipe": recipe.path, "folder": tmp_path}
+    jobs = [
+        sweep.Job(cell=cell, config=records.to_json(config), **about)
+        for cell, config in zip(found.cells(), configs, strict=True)
+    ]
+    assert len({job.teacher for job in jobs}) == 1
+    assert None not in {job.teacher for job in jobs}
+
+
+@pytest.mark.slow
+@pytest.mark.hub
+def test_sweep_of_the_readme_ends_in_a_page_that_says_which_model_to_ship(hub, hub_home, tiny_model_folder, tmp_path):
+    # the same data and axes at one temperature, with a teacher of four narrow layers that hardly learns
+    small = {"teacher": (str(tiny_model_folder),), "max_length": (32,), "num_epochs": (1,), "temperature": (4.0,)}
+    small["teacher_train.num_epochs"] = (1,)
+    changed = f"SWEEP = dataclasses.replace(SWEEP, axes={{**SWEEP.axes, **{small!r}}})"
+    (tmp_path / "layers.py").write_text(f"import dataclasses\n{sweep_of_the_readme()}\n{changed}\n")
+    environment = hub.environment(hub_home, PYTHONPATH=str(ROOT), SMALLMODELS_CACHE=str(tmp_path / "cache"))
+    said = []
+    for words in (["sweep", "layers.py"], ["report", "runs/sweeps/layers", "--out", "page"]):
+        command = [sys.executable, "-m", "smallmodels", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said.append(done.stdout)
+    assert "6 of 6 cells are done" in said[0]
+
+    found = sweeps.read(tmp_path / "runs")
+    assert [record.config["seed"] for record in found] == [0] * 2 + [1] * 2 + [2] * 2
+    assert [record.phase("teacher").shared_cpu_s == 0 for record in found] == [True, *[False] * 5]  # the first paid
+    assert {(record.sweep_id, record.margin) for record in found} == {(found[0].sweep_id, 0.01)}
+    assert all(record.energy_j and record.energy_label for record in found)
+
+    answer = (tmp_path / "page" / "report.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    shipped = re.search(r"Do not distil: (TF-IDF|the majority class) is within the margin .*: ship that\.", answer)
+    assert shipped, answer[:1000]
+    assert shipped[1] in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    role = {"TF-IDF": "tfidf", "the majority class": "majority"}[shipped[1]]
+    assert mean_accuracy(tmp_path / "page", role) >= mean_accuracy(tmp_path / "page", "teacher") - 0.01
+
+
+def mean_accuracy(page: Path, role: str) -> float:
+    """Of a role in all runs, as the page's table for other programs says it."""
+    with (page / "results.csv").open(encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if (row["role"], row["metric"]) == (role, "accuracy")]
+    values = [float(row["value"]) for row in rows if row["split"] == "test"]
+    assert len(values) == 6
+    return sum(values) / len(values)
 
 
 def test_unknown_axis_stops_the_sweep_before_anything_runs(bench, capfd):
@@ -455,6 +532,57 @@ def test_run_without_a_record_counts_where_its_files_are_gone_or_damaged(bench, 
     assert gathering.unfinished_runs(bench / "runs") == []
 
 
+def test_run_without_a_record_is_kept_with_the_others_until_it_has_one(bench):
+    (bench / "fail-a0").touch()
+    failed = run_cell(bench, "a,seed=0")
+    run_cell(bench, "a,seed=1", seed=1)
+    smoke = bench / "runs" / "smoke"
+    smoke.mkdir()
+    files.write_json(smoke / "config.json", {"run_id": "smoke", "recipe": "a", "smoke": True})
+    own = gathering.unfinished_runs(bench / "runs")
+
+    def keep(folder: str = "runs") -> None:
+        gathering.keep_all(
+            bench / folder,
+            bench / "results",
+            lambda record, _: f"s/{record.run_id}",
+            lambda run: f"s/{run.run_id}" if run.sweep_id == DECLARED.sweep_id else None,
+        )
+
+    keep()
+    (file,) = (bench / "results").rglob("unfinished.json")
+    assert str(bench) not in file.read_text()
+    assert gathering.unfinished_runs(bench / "results") == own != []
+    for path in ("results", "results/s"):
+        found, evidence = gathering.gather([str(bench / path)])
+        assert ([record.config["seed"] for record in found], evidence.unfinished) == ([1], own)
+    with pytest.raises(InputError, match="at least one run should be complete"):
+        gathering.gather([str(file.parent)])
+    (bench / "fail-a0").unlink()
+    recipe = cli.load_recipe("recipes/a.py")
+    with Run(failed, meter="none", resume=True) as resumed:
+        recipe.main(recipe.Config(), resumed)
+    keep()
+    assert gathering.unfinished_runs(bench / "results") == []
+    assert len(sweeps.read(bench / "results")) == 2
+    (bench / "results" / "s" / "torn").mkdir()
+    (bench / "results" / "s" / "torn" / "unfinished.json").write_text('{"run_id": 1}')
+    with pytest.raises(DamagedError, match=r"torn/unfinished\.json: "):
+        gathering.gather([str(bench / "results")])
+
+
+def test_which_cells_shared_a_machine_is_kept_with_a_run(bench):
+    runs = [run_cell(bench, "a,seed=0"), run_cell(bench, "a,seed=1", seed=1)]
+    for run in runs:
+        note = stay(run.parent.parent.name, "n", "0", None)
+        files.write_json(run.parent.parent / "stay-0.json", records.to_json(note))
+    name_of = {run: f"s/{number}" for number, run in enumerate(runs)}
+    gathering.keep_all(bench / "runs", bench / "results", lambda _, run: name_of[run], lambda _: None)
+    for folder in ("runs", "results"):
+        found, evidence = gathering.gather([str(bench / folder)])
+        assert [evidence.beside[record.run_id] for record in found] == [["a,seed=1"], ["a,seed=0"]]
+
+
 @pytest.mark.slow
 def test_failed_run_stays_in_the_account_until_it_is_complete(bench, capfd):
     write_sweep(bench, recipes=("recipes/a.py",))
@@ -538,6 +666,43 @@ def test_workers_run_cells_at_once_and_mark_that_they_shared_a_machine(bench, ca
     assert "2 cells shared a machine with others" in out, sweeps.read_stays(bench / "runs/sweeps/pair")
     stays = sweeps.read_stays(bench / "runs/sweeps/pair")
     assert sorted(found.owns_energy for found in stays) == [False, True]
+
+
+def job(seed: int, config: dict | None, record: records.RunRecord | None = None) -> sweep.Job:
+    found = Sweep(recipes=("recipes/a.py",), axes={"seed": (0, 1, 2)}, metric="accuracy", margin=0.0)
+    about = {"name": "pair", "sweep": found, "recipe": Path("a.py"), "folder": Path("out")}
+    return sweep.Job(cell=Cell("a", {"seed": seed}), config=config, record=record, **about)
+
+
+def test_one_cell_of_each_teacher_goes_to_a_worker_before_the_others_of_it():
+    x = [job(seed, {"teacher": "x", "teacher_seed": 0, "temperature": 1.0 + seed, "seed": seed}) for seed in range(3)]
+    y = job(0, {"teacher": "x", "teacher_seed": 1, "temperature": 1.0, "seed": 0})
+    alone = [job(seed, {"teacher": None, "seed": seed}) for seed in (0, 1)]
+    every = [*x, y, *alone]
+    assert sweep._that_can_go(every, [], every) == [x[0], y, *alone]
+    assert sweep._that_can_go(x[1:], [x[0], y, *alone], every) == []
+    assert sweep._that_can_go(x[1:], [y], every) == [x[1]]  # the first has failed, so another one tries
+    x[0].record = classifier_record()
+    assert sweep._that_can_go(x[1:], [y], every) == x[1:]
+
+
+@pytest.mark.slow
+def test_workers_wait_for_the_teacher_on_no_machine_of_their_own(bench, capfd):
+    pytest.importorskip("submitit")
+    write_sweep(bench, recipes=("recipes/a.py",), axes={"teacher": ("x",), "seed": (0, 1, 2, 3)})
+    (bench / "fail-a0").touch()
+    assert cli.main(["sweep", "benchmarks/pair.py", "--workers", "submitit-local"]) == 1
+    sent = [line for line in capfd.readouterr().out.splitlines() if line.startswith("Sending")]
+    assert sent == [
+        "Sending 1 of 4 cells; 3 follow when their teachers are there",
+        "Sending 1 of 4 cells; 2 follow when their teachers are there",  # the first had failed
+        "Sending 2 of 4 cells",
+    ]
+    stays = {found.cell: found for found in sweeps.read_stays(bench / "runs/sweeps/pair")}
+    ended = [stays[f"a,teacher=x,seed={seed}"].ended_utc for seed in (0, 1)]
+    began = [stays[f"a,teacher=x,seed={seed}"].started_utc for seed in (1, 2, 3)]
+    assert ended[0] <= began[0]
+    assert ended[1] <= min(began[1:])
 
 
 def test_workers_without_slurm_or_with_a_bad_option_are_refused(bench, capfd, monkeypatch):
@@ -626,8 +791,9 @@ def test_metric_of_a_sweep_ranks_if_the_results_have_it_and_is_refused_if_not(tm
     curve = [records.CurvePoint(step=1, energy_j=1.0, cpu_s=1.0, value=0.4)]
     by_f1 = dataclasses.replace(DECLARED, metric="macro_f1")
     record = run_declared(tmp_path / "r", by_f1, results=[both], curve=curve)
-    assert (record.metric, record.curve) == ("macro_f1", [])  # the curve is of the recipe's metric
-    assert run_declared(tmp_path / "s", DECLARED, results=[both], curve=curve).curve == curve
+    assert (record.metric, record.curve, record.curve_metric) == ("macro_f1", curve, "accuracy")
+    same = run_declared(tmp_path / "s", DECLARED, results=[both], curve=curve)
+    assert (same.curve, same.curve_of, same.curve_metric) == (curve, None, "accuracy")
     with pytest.raises(InputError, match="ranks by mrr_at_10, but the recipe's results have accuracy, macro_f1"):
         run_declared(tmp_path / "t", dataclasses.replace(DECLARED, metric="mrr_at_10"), results=[both])
 

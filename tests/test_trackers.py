@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_runs import Clock, finish, scripted
+from scripted_energy import Clock, scripted_meter
+from test_runs import finish
 
 from smallmodels import records, trackers, verification
 from smallmodels.errors import InputError, RunInterruptedError
@@ -47,14 +48,14 @@ def run_with(name: trackers.Name, folder: Path) -> records.RunRecord:
     clock = Clock()
 
     def begin() -> None:
-        with Run(folder, meter=scripted(folder, clock), log_with=name) as run:
+        with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), log_with=name) as run:
             run.begin("toy", Config())
             run.phase("teacher", train(clock, range(1, 4)))
             run.phase("train", train(clock, range(1, 6), stops_after=2))
 
     with pytest.raises(RunInterruptedError):
         begin()
-    with Run(folder, meter=scripted(folder, clock), log_with=name, resume=True) as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), log_with=name, resume=True) as run:
         run.begin("toy", Config())
         run.phase("teacher", pytest.fail)
         run.phase("train", train(clock, range(3, 6)))
@@ -103,7 +104,7 @@ def test_tensorboard_has_the_config_without_folders(tmp_path):
 def test_e10_tracker_that_fails_ends_with_one_sentence_and_the_run_goes_on(tmp_path):
     pytest.importorskip("tensorboard")
     clock, folder = Clock(), tmp_path / "run"
-    with Run(folder, meter=scripted(folder, clock), log_with="tensorboard") as run:
+    with Run(folder, meter=scripted_meter(folder, clock, power_w=10.0), log_with="tensorboard") as run:
         (folder / "trackers").write_text("in the way")
         run.begin("toy", Config())
         run.phase("train", train(clock, range(1, 4)))

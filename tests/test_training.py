@@ -222,6 +222,11 @@ def test_fit_curve_carries_the_cost_so_far(base, train):
     points = training.curve(trained)
     assert [(p.step, p.energy_j, p.cpu_s, p.value) for p in points] == [(2, 10.0, 5.0, 1.0), (4, 20.0, 10.0, 1.0)]
     assert training.curve(base) == []
+    before = [EnergyReading(1.0, 3.0, {"cpu": Component(energy_j=7.0, label="counter")})] * 2
+    later = training.curve(trained, num_steps=6, before=before)
+    assert [(p.step, p.energy_j, p.cpu_s) for p in later] == [(8, 24.0, 11.0), (10, 34.0, 16.0)]
+    unknown = training.curve(trained, before=[*before, EnergyReading(1.0, 1.0, {})])
+    assert [(p.energy_j, p.cpu_s) for p in unknown] == [(None, 12.0), (None, 17.0)]
 
 
 def test_fit_counts_its_work(base, train):

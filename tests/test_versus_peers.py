@@ -12,7 +12,7 @@ import pytest
 import sample_records
 
 from benchmarks import energy_overhead, signal_cache, versus_peers
-from smallmodels import cli, records
+from smallmodels import cli, files, records, sweeps
 from smallmodels.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -355,6 +355,27 @@ def test_language_contenders_see_the_same_tokens_in_training_and_in_the_test(sum
     assert both[0].n == both[1].n
     assert ours.phase("train").num_operations > 0
     assert versus_peers.seconds(peer) > 0
+
+
+def test_contenders_run_contest_by_contest_and_side_by_side():
+    expected = [(name, cell) for name, sweep in versus_peers.SWEEPS.items() for cell in sweep.cells()]
+    assert sweeps.in_turn(versus_peers.SWEEPS) == expected
+
+
+def test_contender_that_failed_is_kept_and_named_below_the_table(tmp_path):
+    ours = tmp_path / "runs" / "ours"
+    ours.mkdir(parents=True)
+    files.write_json(ours / records.RECORD_NAME, records.to_json(run(CONTEST.ours, cache_s=1.0)))
+    for name in (CONTEST.peer, "quickstart"):
+        (tmp_path / "runs" / name).mkdir()
+        files.write_json(tmp_path / "runs" / name / "config.json", {"run_id": f"{name}-0", "recipe": name})
+    assert versus_peers.main([str(tmp_path / "runs"), "--root", str(tmp_path)]) == 0
+    text = (tmp_path / versus_peers.TABLE).read_text(encoding="utf-8")
+    assert (
+        "Runs without a record: 1, whose costs are not known and belong to the account; no ratio counts them." in text
+    )
+    assert (tmp_path / versus_peers.RESULTS / f"{CONTEST.peer}-0" / records.UNFINISHED_NAME).is_file()
+    assert versus_peers.main(["--check", "--root", str(tmp_path)]) == 0
 
 
 def test_every_contender_is_a_recipe_that_a_sweep_runs():

@@ -6,30 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+from scripted_energy import Clock, scripted_meter
 from test_verify import Config, finish
 
-from smallmodels import calibration, cli, energy, records, verification
+from smallmodels import calibration, cli, environment, records, verification
 from smallmodels.energy.machine import SharedMachine
 from smallmodels.errors import InputError
 from smallmodels.runs import Run
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def make(folder: Path, *, duration_s: float = 120.0, label: str = "modelled") -> records.RunRecord:
     """A run of so many seconds at 60 W: 2 Wh in two minutes."""
     clock = Clock()
-    backend = energy.FakeBackend({"cpu": 60.0}, label=label, clock=clock)
 
     def work() -> None:
         clock.now += duration_s
 
-    meter = energy.Meter(backend, journal=folder / "journal.jsonl", clock=clock, tick_s=3600)
+    meter = scripted_meter(folder, clock, power_w=60.0, label=label)
     with pytest.MonkeyPatch.context() as patch, Run(folder, meter=meter) as run:
         patch.setattr(SharedMachine, "is_contended", lambda _: False)  # other tests run beside this one
         run.begin("toy", Config())
@@ -79,7 +72,7 @@ def test_later_run_on_the_machine_says_what_it_would_draw_and_measures_nothing_b
     assert "By 1 reading of a meter at the wall socket, this machine draws 1.50 times what software sees" in page
     assert "3.00 Wh for this run: an estimate, not a measurement" in page
     verification.verify(tmp_path / "later")
-    assert make(tmp_path / "other", label="counter").wall_factor is None  # another environment
+    assert make(tmp_path / "other", label="counter").wall_factor is None  # another way of obtaining joules
 
 
 def test_short_run_keeps_its_reading_and_tells_nothing_of_others(tmp_path, monkeypatch, capsys):
@@ -88,7 +81,7 @@ def test_short_run_keeps_its_reading_and_tells_nothing_of_others(tmp_path, monke
     assert cli.main(["energy", str(tmp_path / "run"), "--wall-wh", "1"]) == 0
     assert "nothing of later runs here, because the run took less than 60 s" in capsys.readouterr().out
     assert verification.verify(tmp_path / "run").wall.energy_j == 3600.0
-    assert calibration.factor_of(record.environment.fingerprint) is None
+    assert calibration.factor_of(record.environment) is None
 
 
 @pytest.mark.parametrize(
@@ -120,16 +113,42 @@ def test_altered_run_takes_no_reading(folder, capsys):
     assert "metrics.jsonl" in capsys.readouterr().err
 
 
+def test_factor_of_a_machine_outlives_new_packages_and_another_number_of_threads(folder):
+    assert cli.main(["energy", str(folder), "--wall-wh", "3"]) == 0
+    own = records.read_record(folder).environment
+    versions = {**own.versions, "python": "3.99.0", "torch": "99.0"}
+    for later in (
+        {"versions": versions, "fingerprint": "another"},
+        {"num_threads": own.num_threads + 1, "vector_instructions": "AVX2"},
+        {"operating_system": "another kernel", "gpu_driver": "another", "power_policy": "powersave"},
+        {"memory_mb": round(own.memory_mb / 1000) * 1000},
+    ):
+        found = calibration.factor_of(dataclasses.replace(own, **later))
+        assert found == records.WallFactor(factor=1.5, num_readings=1)
+    for other in (
+        {"processor": "another"},
+        {"num_cores": own.num_cores + 1},
+        {"memory_mb": 2 * own.memory_mb + 2000},
+        {"gpu": "another"},
+        {"virtual_machine": not own.virtual_machine},
+        {"energy_labels": {"cpu": "counter"}},
+        {"tracking_mode": "process"},
+        {"versions": {**own.versions, "codecarbon": "99.0"}},  # whose models may be others
+    ):
+        assert calibration.factor_of(dataclasses.replace(own, **other)) is None
+
+
 def test_damaged_readings_of_a_machine_count_for_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SMALLMODELS_CACHE", str(tmp_path))
-    assert calibration.factor_of("a") is None
+    own = environment.environment(energy_labels={}, tracking_mode="machine")
+    assert calibration.factor_of(own) is None
     for run_id, wall_j in (("one", 300.0), ("two", 100.0)):
-        calibration.keep("a", run_id, wall_j=wall_j, seen_j=100.0)
-    assert calibration.factor_of("a") == records.WallFactor(factor=2.0, num_readings=2)
+        calibration.keep(own, run_id, wall_j=wall_j, seen_j=100.0)
+    assert calibration.factor_of(own) == records.WallFactor(factor=2.0, num_readings=2)
     (path,) = tmp_path.rglob("*.json")
     for content in ("", "[]", json.dumps({"readings": {"one": {"wall_j": "x", "seen_j": 1}}})):
         path.write_text(content)
-        assert calibration.factor_of("a") is None
+        assert calibration.factor_of(own) is None
 
 
 def test_reading_needs_a_complete_run(tmp_path):

@@ -45,7 +45,7 @@ class Config:
     teacher_seed: int = 0
     """Of the teacher's fine-tuning."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True, train_embeddings=False)
-    train: TrainConfig = TrainConfig(learning_rate=1.2e-3, num_epochs=3, batch_size=64, train_embeddings=False)
+    train: TrainConfig = TrainConfig(learning_rate=1.5e-3, num_epochs=3, batch_size=128, train_embeddings=False)
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, "temperature", "> 0", self.temperature)

@@ -6,7 +6,7 @@ Shapes: N texts, C classes, F features.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,10 @@ from smallmodels.baselines.terms import (
     side_by_side,
     write,
 )
-from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
+
+if TYPE_CHECKING:
+    from smallmodels.data.splits import Split
 
 # Chosen on rows held out of Banking77's train split: words alone reach 0.89 there, with characters 0.915; a smaller
 # tolerance takes twice the time for the same accuracy.
@@ -42,7 +44,7 @@ class MajorityClassifier:
     """Shape (num_classes,), sums to 1."""
 
     @classmethod
-    def fit(cls, split: Split, *, num_classes: int) -> Self:
+    def fit(cls, split: "Split", *, num_classes: int) -> Self:
         """Count the labels of a split.
 
         Raises:
@@ -101,7 +103,7 @@ class TfidfClassifier:
     """Shape (num_classes,); minus infinity for a class that train lacks."""
 
     @classmethod
-    def fit(cls, split: Split, *, num_classes: int) -> Self:
+    def fit(cls, split: "Split", *, num_classes: int) -> Self:
         """Fit on the texts and labels of a split; takes seconds for ten thousand short texts.
 
         Raises:
@@ -167,7 +169,7 @@ class TfidfClassifier:
         return contents_of([self.words, self.characters], {"weights": self.weights, "bias": self.bias})
 
 
-def _labels_of(split: Split, num_classes: int) -> npt.NDArray[np.int64]:
+def _labels_of(split: "Split", num_classes: int) -> npt.NDArray[np.int64]:
     if split.labels is None or not len(split):
         raise InputError(f"{split.name} should have labelled examples, found none: choose a split with labels")
     labels = split.class_labels

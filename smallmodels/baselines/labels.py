@@ -6,7 +6,7 @@ Shapes: N texts, C labels, F features.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,10 @@ from smallmodels.baselines.terms import (
     read_terms,
     write,
 )
-from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
+
+if TYPE_CHECKING:
+    from smallmodels.data.splits import Split
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class TfidfLabels:
     """Shape (num_labels,); minus infinity for a label that no text of train has, infinity for one that all have."""
 
     @classmethod
-    def fit(cls, split: Split, *, num_classes: int) -> Self:
+    def fit(cls, split: "Split", *, num_classes: int) -> Self:
         """Fit on the texts and labels (N, C) of a split.
 
         Raises:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from smallmodels.baselines.terms import Floats, Terms, contents_of, num_bytes, read_arrays, read_terms, write
-from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
+
+if TYPE_CHECKING:
+    from smallmodels.data.splits import Split
 
 _KIND = "long_characters"
 
@@ -20,7 +22,7 @@ class TfidfScorer:
     terms: Terms
 
     @classmethod
-    def fit(cls, split: Split, *, num_classes: int) -> Self:
+    def fit(cls, split: "Split", *, num_classes: int) -> Self:
         """Count how rare each term is in both texts of all pairs; scores are not read.
 
         Args:
@@ -34,7 +36,7 @@ class TfidfScorer:
             raise InputError(f"{split.name} should have pairs of texts with scores, found others: choose other data")
         return cls(Terms.fit(_KIND, [*split.texts, *split.seconds], rarest=1))
 
-    def predict(self, split: Split) -> Floats:
+    def predict(self, split: "Split") -> Floats:
         """A cosine for each pair, shape (num_pairs,), in [0, 1]."""
         assert split.seconds is not None
         first, second = self.terms.rows(list(split.texts)), self.terms.rows(list(split.seconds))

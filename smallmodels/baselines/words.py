@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from smallmodels import files
 from smallmodels.arrays import Ragged
 from smallmodels.baselines.terms import num_bytes, write
-from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError
+
+if TYPE_CHECKING:
+    from smallmodels.data.splits import Split
 
 _TAGS = "tags.json"
 
@@ -28,7 +30,7 @@ class WordTagger:
     """The most frequent tag."""
 
     @classmethod
-    def fit(cls, split: Split, *, num_classes: int) -> Self:
+    def fit(cls, split: "Split", *, num_classes: int) -> Self:
         """Count the tags of each word.
 
         Raises:
@@ -44,7 +46,7 @@ class WordTagger:
         best = {word: min(found, key=lambda tag: (-found[tag], tag)) for word, found in counts.items()}
         return cls({word: tag for word, tag in best.items() if tag != usual}, usual)
 
-    def predict(self, split: Split) -> npt.NDArray[np.int64]:
+    def predict(self, split: "Split") -> npt.NDArray[np.int64]:
         """A tag for each word, shape (num_words,), text after text."""
         words = [word for text in split.texts for word in text.lower().split(" ")]
         return np.asarray([self.tags.get(word, self.usual) for word in words], dtype=np.int64)

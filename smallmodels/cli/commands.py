@@ -221,7 +221,8 @@ def _eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--num-fewshot", metavar="N", type=_count, help="solved items in front of each (default: what the task says)"
     )
-    parser.add_argument("--batch-size", metavar="N", type=_positive, default=8, help="requests at once (default: 8)")
+    batch_help = "requests at once, of which lm-eval has all logits in memory (default: 8)"
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=8, help=batch_help)
     options = parser.parse(arguments)
     from smallmodels import external
 

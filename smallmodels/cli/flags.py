@@ -16,7 +16,8 @@ from smallmodels.limits import Limits
 
 SHORT_FLAGS = {"lr": "learning-rate", "epochs": "num-epochs", "layers": "num-layers"}
 """Short names of flags, for every recipe that has the long one."""
-
+_EARLIER_FLAGS = {"search-budget-wh": "budget-wh"}
+"""Names that flags had before: still understood."""
 
 SWEPT_OPTIONS = frozenset({"accept_license", "idle_seconds", "inference_protocol"})
 """Options of a run that a sweep may have as an axis, beside the settings of its recipes."""
@@ -128,7 +129,7 @@ def _split_into_flags(
     """Each flag with the words that belong to it, its name written out."""
     by_flag = {leaf.flag: leaf for leaf in found}
     negated = {f"no-{leaf.flag}": leaf for leaf in found if leaf.kind is bool}
-    short = {name: flag for name, flag in SHORT_FLAGS.items() if flag in by_flag}
+    short = {name: flag for name, flag in (SHORT_FLAGS | _EARLIER_FLAGS).items() if flag in by_flag}
     groups: list[tuple[configs.Leaf, list[str]]] = []
     for word in written_out(arguments):
         if word.startswith("-") and not _is_number(word):

@@ -53,13 +53,14 @@ def prepare_libraries() -> None:
     Threads that wait for work give their core away after some ten microseconds. By default GNU's OpenMP keeps them busy
     for milliseconds, which another busy program turns into a step that takes six times as long; on an idle machine
     both are equally fast. oneDNN keeps the machine code that it makes for each shape of a product, of which texts of
-    many lengths need more than the usual 1,024; made anew, it takes longer than the product (benchmarks/README.md).
+    many lengths need more than the usual 1,024; made anew, it takes longer than the product, and kept, 0.6 to 0.8 MB
+    in bf16 (benchmarks/README.md).
     """
     if "torch" in sys.modules:
         return
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "10000"
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
 
 
 def _print_help() -> None:

@@ -7,11 +7,12 @@ from smallmodels.cli.run import run_command
 from smallmodels.errors import InputError
 
 RECIPE = "shrink_text_classifier"
-_OWN = ("--budget-wh=", "--max-drop=")
+_OWN = "--max-drop="
 _USAGE = """usage: smallmodels shrink --teacher T --dataset D --budget-wh X [--max-drop POINTS] [flags]
 
-Tries students of a teacher, and keeps the cheapest to use that loses no more than it may. Other flags are those of
-`smallmodels run shrink_text_classifier`, where --budget-wh is --search-budget-wh, and --max-drop 1.0 is --margin 0.01.
+Tries students of a teacher, and keeps the cheapest to use that loses no more than it may. A search that has spent its
+budget, which the teacher's fine-tuning counts towards, keeps the best so far; with --resume RUN and a larger budget it
+goes on. Other flags are those of `smallmodels run shrink_text_classifier`, where --max-drop 1.0 is --margin 0.01.
 """
 
 
@@ -32,7 +33,7 @@ def shrink_command(arguments: Sequence[str]) -> int:
 
 
 def _as_of_the_recipe(words: Sequence[str]) -> list[str]:
-    """The flags that the recipe knows by another name; there, a budget in Wh would end a training."""
+    """The flags, with --max-drop as the recipe knows it."""
     found: list[str] = []
     for before, word in zip(("", *words), words, strict=False):
         if word == "--max-drop":
@@ -40,7 +41,7 @@ def _as_of_the_recipe(words: Sequence[str]) -> list[str]:
         elif before == "--max-drop":
             found.append(_share(word))
         else:
-            found.append("--search-budget-wh" if word == "--budget-wh" else word)
+            found.append(word)
     return found
 
 

@@ -34,7 +34,12 @@ _POLL_S = 0.5
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(kw_only=True)
+_OF_TEACHER = ("teacher", "dataset", "max_train", "max_length", "split")
+"""How the names of settings begin that a teacher depends on. One too few makes a cell wait for another's teacher for
+nothing, one too many lets two make the same one; neither is wrong."""
+
+
+@dataclass(kw_only=True, eq=False)
 class Job:
     """A cell on its way to a record."""
 
@@ -70,6 +75,14 @@ class Job:
     def options(self) -> dict[str, Any]:
         """Values of the axes that are options of the run."""
         return {axis: value for axis, value in self.cell.values.items() if axis in SWEPT_OPTIONS}
+
+    @property
+    def teacher(self) -> str | None:
+        """Equal for cells that share a teacher in the cache, as far as their settings tell; None for one without."""
+        settings_of = self.config if isinstance(self.config, Mapping) else {}
+        if settings_of.get("teacher") is None:
+            return None
+        return files.sha256_json({name: settings_of[name] for name in settings_of if name.startswith(_OF_TEACHER)})
 
     def look(self) -> None:
         """See which runs of the cell there are.
@@ -192,17 +205,16 @@ def _jobs(found: Mapping[str, Sweep], only: Sequence[str], file: Path, out: Path
     if unknown := [name for name in only if name not in found]:
         hint = configs.suggestion(unknown[0], found) or f": it has {', '.join(filter(None, found)) or 'one alone'}"
         raise InputError(f"{file} has no sweep {unknown[0]!r}{hint}")
+    chosen = {name: sweep for name, sweep in found.items() if not only or name in only}
     return [
         Job(
             name=name or file.stem,
-            sweep=sweep,
+            sweep=chosen[name],
             cell=cell,
             recipe=_recipe_file(cell.recipe, file),
             folder=out / name,
         )
-        for name, sweep in found.items()
-        if not only or name in only
-        for cell in sweep.cells()
+        for name, cell in sweeps.in_turn(chosen)
     ]
 
 
@@ -334,17 +346,42 @@ class _Runner:
             time.sleep(_POLL_S)
 
     def _run_on_workers(self, send: workers.Send) -> None:
-        """Give all jobs that are not done to workers at once, and wait for them."""
-        jobs = [job for job in self._jobs if job.record is None]
-        for job in jobs:
+        """Give all jobs that are not done to workers, and wait for them.
+
+        Of those that share a teacher one goes first, because the others would wait for it on machines of their own,
+        and pay for that.
+        """
+        left = [job for job in self._jobs if job.record is None]
+        for job in left:
             _declare(job)
-        print(f"Sending {len(jobs)} of {len(self._jobs)} cells", flush=True)
-        self._sent = send([(job.command(), job.folder / job.cell.folder_name) for job in jobs])
-        began = time.monotonic()
-        for job, sent in zip(jobs, self._sent, strict=True):
-            code = sent.wait()
-            job.look()
-            job.state = _state(job, code, time.monotonic() - began, is_stopped=self._stop.asked())
+        working: list[_Working] = []
+        while working or (left and not self._stop.asked()):
+            now = [] if self._stop.asked() else _that_can_go(left, [each.job for each in working], self._jobs)
+            if now:
+                left = [job for job in left if job not in now]
+                after = f"; {len(left)} follow when their teachers are there" if left else ""
+                print(f"Sending {len(now)} of {len(self._jobs)} cells{after}", flush=True)
+                working += self._give(now, send)
+            ended = [each for each in working if each.sent.has_ended()]
+            for each in ended:
+                self._end(each)
+            working = [each for each in working if each not in ended]
+            if working and not ended:
+                time.sleep(_POLL_S)
+
+    def _give(self, jobs: Sequence[Job], send: workers.Send) -> list["_Working"]:
+        sent = send([(job.command(), job.folder / job.cell.folder_name) for job in jobs])
+        self._sent = [*self._sent, *sent]
+        if self._stop.asked():  # before there was anybody to tell
+            for each in sent:
+                each.stop()
+        return [_Working(job, each, time.monotonic()) for job, each in zip(jobs, sent, strict=True)]
+
+    def _end(self, each: "_Working") -> None:
+        code = each.sent.wait()
+        each.job.look()
+        took_s = time.monotonic() - each.began
+        each.job.state = _state(each.job, code, took_s, is_stopped=self._stop.asked())
 
     def _run_one(self, job: Job, place: str) -> None:
         _declare(job)
@@ -371,6 +408,33 @@ class _Runner:
             self._child.send_signal(number)
         for sent in self._sent:
             sent.stop()
+
+
+@dataclass(frozen=True, eq=False)
+class _Working:
+    """A job that a worker has."""
+
+    job: Job
+    sent: workers.Sent
+    began: float
+
+
+def _that_can_go(left: Sequence[Job], working: Sequence[Job], jobs: Sequence[Job]) -> list[Job]:
+    """Those of the jobs that are left that need nobody: their teacher is there, or nobody makes it and they will.
+
+    Args:
+        left: Not given to a worker yet.
+        working: Given to one.
+        jobs: All; what those with a record needed is there.
+    """
+    there = {job.teacher for job in jobs if job.record is not None}
+    in_making = {job.teacher for job in working}
+    found = []
+    for job in left:
+        if job.teacher is None or job.teacher in there or job.teacher not in in_making:
+            found.append(job)
+            in_making.add(job.teacher)
+    return found
 
 
 def _declare(job: Job) -> None:
@@ -478,17 +542,11 @@ def _forecast_lines(jobs: Sequence[Job]) -> list[str]:
 def _unfinished_lines(jobs: Sequence[Job]) -> list[str]:
     """What was paid for runs that left no record."""
     from smallmodels.cli import gathering
-    from smallmodels.report import formats
+    from smallmodels.report import words
 
     own = dict.fromkeys(job.folder for job in jobs)
     found = [run for folder in own if folder.is_dir() for run in gathering.unfinished_runs(folder)]
-    if not found:
-        return []
-    cpu_s = [run.cpu_s for run in found if run.cpu_s is not None]
-    joules = [run.energy_j for run in found if run.energy_j is not None]
-    costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
-    known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
-    return [f"Runs without a record: {len(found)}, {known} to the account, as `smallmodels report` counts them."]
+    return [f"{words.unfinished(found)}, as `smallmodels report` counts them."] if found else []
 
 
 def _shared_lines(jobs: Sequence[Job]) -> list[str]:

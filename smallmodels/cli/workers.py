@@ -33,6 +33,9 @@ LOGS_NAME = "workers"
 class Sent(Protocol):
     """A cell that was given to a worker."""
 
+    def has_ended(self) -> bool:
+        """Whether `wait` returns at once."""
+
     def wait(self) -> int:
         """Wait for its end, and give its exit code."""
 
@@ -93,8 +96,11 @@ class _Submitted:
     def __init__(self, job: Any) -> None:
         self._job = job
 
+    def has_ended(self) -> bool:
+        return bool(self._job.done())
+
     def wait(self) -> int:
-        while not self._job.done():
+        while not self.has_ended():
             time.sleep(_POLL_S)
         error = self._job.exception()
         if error is None:

@@ -25,7 +25,7 @@ from smallmodels.data.sentences import (
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits, cuts_alike
 from smallmodels.data.text_classification import load_text_classification
 from smallmodels.data.text_pairs import load_text_pairs
-from smallmodels.data.texts import cut_into_rows, load_texts
+from smallmodels.data.texts import cut_into_rows, load_texts, tested_in_part
 from smallmodels.data.token_classification import load_token_classification
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "prompt_ids",
     "same_tokens",
     "sentences_of",
+    "tested_in_part",
     "tokenize_apart",
     "with_originals_rows",
 ]

@@ -80,6 +80,11 @@ class Tokens:
         """Tokens per text, special tokens included."""
         return arrays.differences(self.offsets)
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text; 0 where there is none."""
+        return int(self.lengths.max(initial=0))
+
     def take(self, indices: npt.NDArray[np.int64]) -> "Tokens":
         """The tokens of these texts, in this order."""
         ids, offsets = arrays.take_rows(self.ids, self.offsets, indices)

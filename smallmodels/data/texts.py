@@ -50,6 +50,7 @@ def load_texts(
     drop_overlap: bool = False,
     drop_bad_texts: bool = False,
     max_train: int | None = None,
+    max_validation: int | None = None,
     max_test: int | None = None,
     context: Context = NO_CONTEXT,
 ) -> Splits:
@@ -69,16 +70,18 @@ def load_texts(
         drop_bad_texts: Whether rows in which a column is empty, null or a megabyte long are dropped and counted; they
             are refused otherwise.
         max_train: At most so many texts of train; None is all.
-        max_test: At most so many texts of validation and of test.
+        max_validation: At most so many texts of validation; as many as of test if None.
+        max_test: At most so many texts of test; None is all.
         context: Of the phase, in whose folder data sets are unpacked and the identity of the data is noted.
 
-    Returns: Splits without labels, whose `notes` say what was dropped, drawn, and how many texts stand in two splits.
+    Returns: Splits without labels, whose `notes` say what was dropped, drawn, how many texts stand in two splits, and
+        how many a split had before a limit left some out.
 
     Raises: InputError in one sentence for whatever cannot be trained on.
     """
     if not text_columns:
         raise InputError("text_columns must name one column or more, got none")
-    require_limits(1, max_train=max_train, max_test=max_test)
+    require_limits(1, max_train=max_train, max_validation=max_validation, max_test=max_test)
     fetched = sources.fetch_dataset(dataset, config=config)
     notes: dict[str, Any] = {"text_columns": list(text_columns)}
     if completion_column is not None:
@@ -97,12 +100,26 @@ def load_texts(
             said = f"{VALIDATION_FRACTION:.0%} of {chosen['train']} stand in, split_seed {split_seed}"
             notes[f"{role}_split"] = said
     splits["train"] = note_overlap(splits, drop_overlap, notes)
-    limits = {"train": max_train, "validation": max_test, "test": max_test}
+    limits = {"train": max_train, "validation": max_validation or max_test, "test": max_test}
+    whole = {role: len(split) for role, split in splits.items()}
     splits = {role: _limit(split, limits[role], split_seed) for role, split in splits.items()}
+    if left_out := {role: count for role, count in whole.items() if count > len(splits[role])}:
+        notes["num_before_limit"] = left_out
     done = finish(splits, [], fetched, notes)
     identity.require_same(base_name(dataset), str(done.source.fingerprint), [], context)
     memory.give_back()
     return done
+
+
+def tested_in_part(splits: Splits) -> list[str]:
+    """What the limits of a record have to say of a test split of which a part is tested; nothing where all of it is."""
+    whole = splits.notes.get("num_before_limit", {}).get("test")
+    if whole is None:
+        return []
+    return [
+        f"Tested on {len(splits.test):,} of the {whole:,} texts of the test split, drawn by a seed: --max-test None "
+        "takes all of them."
+    ]
 
 
 def _texts_of(

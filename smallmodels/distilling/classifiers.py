@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from smallmodels import evaluation, models, sources, students, teachers, training
+from smallmodels import models, sources, students, teachers, training
 from smallmodels.data import Batch, Split, Splits
-from smallmodels.distilling.controls import LABEL_ONLY, LABEL_ONLY_FULL_COST, Training, say_tuned, train_controls
-from smallmodels.distilling.outcome import Distilled, say_change
+from smallmodels.distilling.controls import Training, train_with_controls
+from smallmodels.distilling.outcome import Distilled, compare_classifiers, say_change, teacher_on_validation
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, Model, TextModel
@@ -20,6 +20,8 @@ from smallmodels.students import Student
 from smallmodels.tasks import Task
 from smallmodels.training import TrainConfig
 
+NUM_LAYERS = 3
+"""That a student keeps where nothing else is said."""
 STATIC_DIMENSIONS = 256
 STATIC_TEMPERATURE, STATIC_SOFT_WEIGHT = 1.0, 0.5
 STATIC_TRAIN = TrainConfig(learning_rate=1e-2, num_epochs=10, batch_size=64, weight_decay=0.0, dropout=True)
@@ -81,8 +83,10 @@ class Config:
 class LayersConfig(Config):
     """And for students that are made of the teacher's layers."""
 
-    num_layers: int = 3
-    """Layers of the teacher that the student keeps."""
+    num_layers: int | None = None
+    """Layers of the teacher that the student keeps, evenly spaced; 3 unless --kept-layers names them."""
+    kept_layers: tuple[int, ...] = ()
+    """Numbers of the layers that it keeps instead, the first one being 0, such as 0 2 5."""
     hidden_size: int | None = None
     """Width of the student: the dimensions and heads of the teacher that do most are kept; without it, all are."""
     intermediate_size: int | None = None
@@ -91,8 +95,7 @@ class LayersConfig(Config):
     """Keep only the tokens that the training texts need; half of a MiniLM is its token table."""
     objective: Literal["soft_targets", "hidden_states", "attention_relations"] = "soft_targets"
     """What the student learns of the teacher: its answers, or beside them what its layers make of each token, or how
-    tokens relate to each other in its last one; both of these have it run along, and are for labels of whole texts or
-    pairs alone, not for those of words, as distill_token_classifier has them."""
+    tokens relate to each other in its last one; both of these have it run along."""
     layer_weight: float = 1.0
     """Weight of the hidden states or relations beside the rest of the loss; ≥ 0."""
     num_relation_heads: int = 12
@@ -102,7 +105,14 @@ class LayersConfig(Config):
         super().__post_init__()
         for name in ("num_layers", "hidden_size", "intermediate_size"):
             require((value := getattr(self, name)) is None or value > 0, name, "> 0", value)
+        if self.kept_layers and self.num_layers is not None:
+            raise InputError("layers to keep are named by --kept-layers or spaced by --num-layers: give one of both")
         require(self.layer_weight >= 0, "layer_weight", ">= 0", self.layer_weight)
+
+    @property
+    def layers(self) -> int | tuple[int, ...]:
+        """To keep, as `students.keep_layers` takes them."""
+        return self.kept_layers or self.num_layers or NUM_LAYERS
 
 
 @dataclass(frozen=True)
@@ -267,66 +277,45 @@ def distil_classifier(
 
     # 2. Teacher: fine-tuned once, and its logits stored once
     teacher, signals = teach(run, config, lesson)
+    reached = teacher_on_validation(run, teacher, lesson.validate)
 
     # 3. Student, and the same student without a teacher at equal cost
     untrained = maker.make(teacher, splits.train, compute, "")
     splits = in_tokens_of(untrained, teacher, replace(splits, train=splits.train.with_signals(signals)))
-    validate = validation_of(task, splits, compute)
     loss_fn = maker.objective(soft_loss, untrained, teacher, compute)
-    how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
-    student = run.phase("train", training.fit, untrained.copy(), splits.train, loss_fn, config.train, **how)
-    paid_for = {LABEL_ONLY: ["cache", "train"]}
-    if is_tuned:  # what its fine-tuning cost is not known
-        say_tuned(run)
-    elif config.full_cost_control:
-        paid_for[LABEL_ONLY_FULL_COST] = ["teacher", "cache", "train"]
-    controls = train_controls(
+    tuning = () if is_tuned else ("teacher",)
+    student, controls = train_with_controls(
         run,
-        paid_for,
-        student=student,
-        of_student=Training(untrained, splits.train, loss_fn, config.train),
-        of_control=Training(small_base, splits.train, hard_loss, config.train),
+        Training(untrained, splits.train, loss_fn, config.train),
+        Training(small_base, splits.train, hard_loss, config.train),
+        tuning=tuning,
+        full_cost=config.full_cost_control,
         probe="probe_live" if loss_fn is not soft_loss else None,  # no phase has steps without the teacher yet
-        **how,
+        seed=config.seed,
+        validate=validation_of(task, splits, compute),
+        compute=compute,
     )
 
     # 4. The test split is read here, once
-    tuning, of_control = () if is_tuned else ("teacher",), tuple(f"base_{phase}" for phase in maker.phases)
-    used = maker.as_used(student)
+    of_control = tuple(f"base_{phase}" for phase in maker.phases)
     contenders = {
         "teacher": Contender(teacher, built_by=tuning),
-        "student": Contender(used, built_by=(*maker.phases, "cache", "train"), teacher_phases=tuning),
+        "student": Contender(maker.as_used(student), built_by=(*maker.phases, "cache", "train"), teacher_phases=tuning),
         "untrained_student": Contender(maker.as_used(untrained), built_by=maker.phases, teacher_phases=tuning),
         **{role: Contender(maker.as_used(m), built_by=(*of_control, role)) for role, m in controls.items()},
         **{role: Contender(model, built_by=(role,)) for role, model in baselines.items()},
     }
-    result = run.phase("evaluate", task.evaluate, contenders, splits, compute=compute)
-    student.notes.update(result.notes.get("student", {}))
-    if splits.test.seconds is not None:
-        student.notes["reads_pairs"] = True
-    costs = run.phase(
-        "inference",
-        evaluation.measure_inference,
+    return compare_classifiers(
+        run,
+        task,
+        splits,
         contenders,
-        splits.test,
+        student,
+        title=f"{noun} for {splits.source.name}, distilled from {fetched.source.name}",
+        margin=config.margin,
+        reached=reached,
         compute=compute,
     )
-    about = {
-        "title": f"{noun} for {splits.source.name}, distilled from {fetched.source.name}",
-        "task": task.tag,
-        "metric": task.metric,
-        "margin": config.margin,
-        "results": result.results,
-        "inference": costs.inference,
-        "predictions": result.predictions,
-        "curve": training.curve(student),
-        "examples": evaluation.example_predictions(result, splits),
-        "model": models.describe(student, compute),
-        "languages": splits.languages,
-        "limits": [f"Tested on {splits.source.name} only; texts of another kind or language were not tried."],
-        "label_names": splits.label_names,
-    }
-    return Distilled(used, result, about, compute)
 
 
 def distil_layers(
@@ -335,14 +324,8 @@ def distil_layers(
     """`distil_classifier` with a student that is made of the teacher's layers.
 
     Args: As there; noun without the number of layers.
-    Raises: As there; InputError if the objective is not for the task.
     """
-    if config.objective != "soft_targets" and task.is_of_words:
-        raise InputError(
-            f"the objective {config.objective} is for labels of whole texts, and here each word has one: choose "
-            "soft_targets"
-        )
-    noun = f"{config.num_layers}-layer {noun}"
+    noun = f"{len(config.kept_layers) or config.layers}-layer {noun}"
     return distil_classifier(run, config, task, splits, layers_maker(run, config), teacher_name=teacher_name, noun=noun)
 
 
@@ -397,9 +380,9 @@ def _of_layers(
     run: Run, config: LayersConfig, is_narrow: bool, model: TextModel, train: Split, compute: Compute, prefix: str
 ) -> Student:
     """The student that the config asks for, of the weights of a model."""
-    student = students.keep_layers(model, config.num_layers)
+    student = students.keep_layers(model, config.layers)
     if is_narrow:
-        texts = list(train.whole_texts[: students.NUM_TEXTS])
+        texts = train.whole_texts
         importance = run.phase(f"{prefix}importance", students.measure_importance, student, texts, compute=compute)
         student = students.narrow(
             student, importance, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size

@@ -32,6 +32,82 @@ class Training:
     config: TrainConfig
 
 
+def train_control(
+    run: Run, role: str, phases: Sequence[str], learning: Training, first_guess: Callable[[], int], **options: Any
+) -> dict[str, TextModel]:
+    """Train a model for as many steps as cost what phases of the student did, in the measure of `Run.cost_ratio`.
+
+    How dear its steps will be is not known before it takes them: in `benchmarks/results/cpu_small` a step of a student
+    cost up to a fifth more than one of its control minutes later (`banking77/20261128T162938Z-s1`), by the machine's
+    drift more than by the loss, and start and validations do not grow with the steps, so neither the student's own
+    steps nor a probe of some tell within 3 % how many there may be. So their number is a first guess that is fitted on
+    the way to what the control's own steps have cost (`training.Pace`), with the schedule of its learning rate, and
+    each number is a choice of the run, so that a run that was killed goes on with the same bits.
+
+    Args:
+        run: Has the phases behind it.
+        role: Of the control, and the name of its phase.
+        phases: That it may cost as much as.
+        learning: What its training is, but for its steps.
+        first_guess: How many these may be.
+        options: Of `fit`.
+
+    Returns: By role; nothing where the budget was spent.
+    """
+    if not run.affords(role):
+        return {}
+    name = f"{role}_steps"
+    planned = replace(learning.config, max_steps=run.choose(name, first_guess))
+    pace = training.Pace(partial(run.share_of_cost, phases), run.choose, name)
+    control = run.control(
+        role, training.fit, learning.model.copy(), learning.train, learning.loss_fn, planned, pace=pace, **options
+    )
+    return {} if control is None else {role: control}
+
+
+def train_with_controls(
+    run: Run,
+    of_student: Training,
+    of_control: Training,
+    *,
+    tuning: Sequence[str],
+    full_cost: bool,
+    probe: str | None,
+    **options: Any,
+) -> tuple[TextModel, dict[str, TextModel]]:
+    """Train a student as the phase `train`, and the same student on labels alone at equal cost.
+
+    Args:
+        run: Has the phase `cache` behind it.
+        of_student: What the student's training is.
+        of_control: What that of the controls is, but for its steps.
+        tuning: Phases that fine-tuned the teacher; none where others did, and what that cost is not known.
+        full_cost: Whether to train a control that may cost as much as these phases too.
+        probe: As in `train_controls`.
+        options: Likewise.
+
+    Returns: The student, and its controls by role.
+    """
+    student = run.phase(
+        "train",
+        training.fit,
+        of_student.model.copy(),
+        of_student.train,
+        of_student.loss_fn,
+        of_student.config,
+        **options,
+    )
+    paid_for = {LABEL_ONLY: ["cache", "train"]}
+    if not tuning:
+        say_tuned(run)
+    elif full_cost:
+        paid_for[LABEL_ONLY_FULL_COST] = [*tuning, "cache", "train"]
+    controls = train_controls(
+        run, paid_for, student=student, of_student=of_student, of_control=of_control, probe=probe, **options
+    )
+    return student, controls
+
+
 def train_controls(
     run: Run,
     paid_for: Mapping[str, Sequence[str]],
@@ -42,7 +118,7 @@ def train_controls(
     probe: str | None,
     **options: Any,
 ) -> dict[str, TextModel]:
-    """Train a model on labels alone for as many steps as cost what phases of the student did.
+    """Train a model on labels alone for as many steps as cost what phases of the student did; see `train_control`.
 
     Args:
         run: Has the phase `train` behind it.
@@ -51,7 +127,8 @@ def train_controls(
         of_student: What its training was.
         of_control: What that of the control is, but for its steps.
         probe: Phase that tries the student's steps, where a step of the control does other work than one of the
-            student: the costs of both are measured then. None where both cost the same but for the targets.
+            student: the costs of both are measured then, for the first guess. None where both do the same work but for
+            the targets.
         options: Of `fit`: `seed`, `compute`, and `validate` where validation chooses.
 
     Returns: By role; without those whose budget was spent.
@@ -67,16 +144,9 @@ def train_controls(
             ratio *= run.cost_ratio([probe], to=[_PROBE_OF_CONTROL])
         return training.steps_at_cost(student, ratio=ratio)
 
-    controls = {}
+    controls: dict[str, TextModel] = {}
     for role, phases in paid_for.items():
-        if run.affords(role):
-            steps = run.choose(f"{role}_steps", partial(steps_at_cost_of, phases))
-            as_long = replace(of_control.config, max_steps=steps)
-            control = run.control(
-                role, training.fit, of_control.model.copy(), of_control.train, of_control.loss_fn, as_long, **options
-            )
-            if control is not None:
-                controls[role] = control
+        controls |= train_control(run, role, phases, of_control, partial(steps_at_cost_of, phases), **options)
     return controls
 
 

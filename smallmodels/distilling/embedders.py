@@ -1,7 +1,7 @@
 """Distil a model of sentence embeddings: the steps that its recipes share, from a teacher to a finished student."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,27 +11,38 @@ from torch import Tensor
 from smallmodels import data, evaluation, losses, models, sources, teachers, training
 from smallmodels.data import Batch, Split
 from smallmodels.distilling.controls import LABEL_ONLY, Training, say_tuned, train_controls
-from smallmodels.distilling.outcome import Distilled, say_change
-from smallmodels.evaluation import Contender, Evaluation
+from smallmodels.distilling.judges import Judge
+from smallmodels.distilling.outcome import Distilled, say_change, teacher_on_validation
+from smallmodels.errors import require
+from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, Model, TextModel
 from smallmodels.runs import Run
 from smallmodels.training import LossFn, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
-    """How embedders are compared."""
+class EmbedderConfig:
+    """What recipes of embedders ask for: teacher, student and training."""
 
-    metric: str
-    """Key of a result's metrics by which training chooses and reports rank."""
-    validate: Callable[..., float]
-    """Of a model and `compute`: the metric on validation."""
-    evaluate: Callable[..., Evaluation]
-    """Of contenders, with `compute` and `context`: results on test."""
-    uses: Split
-    """What one use is measured with: texts to embed, or pairs to compare."""
-    baselines: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    """By role, what makes a baseline; each is a phase of its own."""
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Sentence-embedding model: hub id or local folder."""
+    num_layers: int = 3
+    """Layers of the teacher that the student keeps."""
+    max_length: int = 64
+    """Tokens after which a text is cut."""
+    pair_weight: float = 10.0
+    """Weight of the similarities between the texts of a batch, beside the distance to the teacher's embeddings; ≥ 0."""
+    margin: float
+    """How much of the metric the student may lose against the teacher and still do its job."""
+    seed: int = 0
+    """Of the student's training."""
+    train: TrainConfig
+
+    def __post_init__(self) -> None:
+        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        require(self.max_length > 2, "max_length", "> 2", self.max_length)
+        require(self.pair_weight >= 0, "pair_weight", ">= 0", self.pair_weight)
+        require(self.margin >= 0, "margin", ">= 0", self.margin)
 
 
 def load_embedding_teacher(run: Run, name: str, *, num_texts: int, max_length: int) -> tuple[TextModel, str]:
@@ -85,11 +96,12 @@ def distil_embedder(
         others: Further models to compare, by role.
     """
     say_change(run, teacher, untrained)
-    how: dict[str, Any] = {
-        "seed": seed,
-        "validate": lambda model: {judge.metric: judge.validate(model, compute=compute)},
-        "compute": compute,
-    }
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {judge.metric: judge.validate(model, compute=compute)}
+
+    how: dict[str, Any] = {"seed": seed, "validate": validate, "compute": compute}
+    reached = teacher_on_validation(run, teacher, validate)
     student = run.phase("train", training.fit, untrained.copy(), train, loss_fn, config, **how)
     controls: dict[str, TextModel] = {}
     if scored is not None:
@@ -133,6 +145,7 @@ def distil_embedder(
         "inference": costs.inference,
         "predictions": result.predictions,
         "curve": training.curve(student),
+        "teacher_on_validation": reached,
         "model": models.describe(student, compute),
     }
     return Distilled(student, result, about, compute)

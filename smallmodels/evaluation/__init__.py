@@ -17,7 +17,7 @@ from smallmodels.evaluation.contenders import (
     with_metrics_of,
 )
 from smallmodels.evaluation.groups import by_group, language_costs, num_words, with_group_rows
-from smallmodels.evaluation.inference import InferenceCosts, measure_inference
+from smallmodels.evaluation.inference import InferenceCosts, measure_inference, measure_uses
 from smallmodels.evaluation.labels import evaluate_multilabel_classifiers, micro_f1, sigmoid
 from smallmodels.evaluation.retrieval import (
     Hit,
@@ -81,6 +81,7 @@ __all__ = [
     "macro_f1",
     "mean_reciprocal_rank",
     "measure_inference",
+    "measure_uses",
     "micro_f1",
     "num_words",
     "pair_similarities",

@@ -3,8 +3,9 @@
 For each distinct shape of model: ten windows of five seconds or more with typical texts in the number format of the
 run, one text at a time and in the batch that gave the most texts per second; three windows of a second or more with the
 shortest tenth of the texts, with the longest, and with typical ones in the other number formats of this machine; and
-the time that a new process takes until its first answer. Windows of all models and kinds follow each other in turn,
-every other time in reverse, after a warm-up.
+the time that a new process takes until its first answer. Of a model whose use has parts that are told apart, such as
+reading and writing, each part has ten windows too, in that batch. Windows of all models and kinds follow each other in
+turn, every other time in reverse, after a warm-up.
 
 A measurement is kept in the cache, so that runs with models of the same shape on the same machine find it.
 
@@ -12,7 +13,7 @@ Source: the rules of Zeus and ML.ENERGY on windows (steady state, counters that 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from smallmodels import entries, models, records, trials
 from smallmodels.data.splits import Split
 from smallmodels.errors import RunInterruptedError
 from smallmodels.evaluation import kept_costs, start_up, windows
+from smallmodels.evaluation.shapes import shape_key
 from smallmodels.evaluation.windows import Use, Windows
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import Context
@@ -57,12 +59,41 @@ class Asked:
         return min(_SHORT_S, self.window_s)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model as it is measured."""
+
+    model: Any
+    """A model or a baseline."""
+    uses: Callable[[Compute, Context], Sequence[Use]]
+    """Its use on a device in a number format, and after it parts of that use that are measured in windows of their
+    own."""
+    key: Mapping[str, Any]
+    """Equal for models whose uses cost the same, as JSON values."""
+    num_tokens: Callable[[Split], float | None]
+    """That a use reads, on average over examples; None of what has no tokens."""
+    tokens: Callable[[Sequence[Windows]], records.TokenCosts | None] = lambda _: None
+    """What a token costs, by the windows of the use and of its parts in the best batch."""
+
+    @classmethod
+    def of(cls, model: Any) -> "Subject":
+        """One that answers texts."""
+
+        def num_tokens(split: Split) -> float | None:
+            if not isinstance(model, TextModel):
+                return None
+            tokenised = split.tokenize(model.tokenizer, max_length=model.max_length)
+            return float(tokenised.require_tokens().lengths.mean())
+
+        return cls(model, lambda *how: [windows.use_of(model, *how)], shape_key(model), num_tokens)
+
+
 @dataclass
 class _Series:
     """Windows of one model on texts of one kind, in one number format, so many at once."""
 
     role: str
-    model: Any
+    subject: Subject
     texts: records.TextsKind
     split: Split
     compute: Compute
@@ -70,10 +101,12 @@ class _Series:
     num_windows: int
     window_s: float
     context: Context
+    part: int = 0
+    """Of the use: 0 is the whole of it."""
     found: Windows = field(default_factory=Windows)
 
     def __post_init__(self) -> None:
-        self.use = windows.use_of(self.model, self.compute, self.context)
+        self.use = self.subject.uses(self.compute, self.context)[self.part]
         self.parts = _full_parts(self.split, self.batch_size)
 
     def take(self, number: int) -> None:
@@ -83,15 +116,11 @@ class _Series:
 
     def variant(self) -> records.InferenceVariant:
         """What the windows say."""
-        tokens = None
-        if isinstance(self.model, TextModel):
-            tokenised = self.split.tokenize(self.model.tokenizer, max_length=self.model.max_length)
-            tokens = float(tokenised.require_tokens().lengths.mean())
         return records.InferenceVariant(
             texts=self.texts,
             mean_characters=float(np.mean([len(text) for text in self.split.whole_texts])),
-            mean_tokens=tokens,
-            number_format=windows.number_format_of(self.model, self.compute),
+            mean_tokens=self.subject.num_tokens(self.split),
+            number_format=windows.number_format_of(self.subject.model, self.compute),
             batch_size=self.batch_size,
             **windows.percentiles(self.found.calls_s),
             **self.found.rates,
@@ -101,12 +130,12 @@ class _Series:
 
 
 def measure(
-    models_of: Mapping[str, Any], split: Split, asked: Asked, compute: Compute, context: Context, cache: Path | None
+    subjects: Mapping[str, Subject], split: Split, asked: Asked, compute: Compute, context: Context, cache: Path | None
 ) -> dict[str, records.Inference]:
     """The cost of a use of each model by role: from the cache where it is known, else measured and kept there.
 
     Args:
-        models_of: One of each shape.
+        subjects: By role, one of each shape.
         split: Texts as they come.
         asked: How much is measured.
         compute: Device and number format of the run.
@@ -117,11 +146,11 @@ def measure(
     """
     texts = _kinds_of_texts(split, asked.max_examples)
     kept = kept_costs.KeptCosts(_measured_how(texts, split, asked), compute, context, cache)
-    found = kept.read(models_of)
-    missing = {role: model for role, model in models_of.items() if role not in found}
+    found = kept.read({role: subject.key for role, subject in subjects.items()})
+    missing = {role: subject for role, subject in subjects.items() if role not in found}
     shares = {role: entries.Share(context) for role in missing}
     for role, inference in _measured(missing, texts, asked, compute, context, shares).items():
-        kept.keep(missing[role], inference, shares[role])
+        kept.keep(missing[role].key, inference, shares[role])
         found[role] = inference
     return found
 
@@ -155,7 +184,7 @@ def _full_parts(split: Split, size: int) -> list[Split]:
 
 
 def _measured(
-    models_of: Mapping[str, Any],
+    subjects: Mapping[str, Subject],
     texts: Mapping[records.TextsKind, Split],
     asked: Asked,
     compute: Compute,
@@ -163,19 +192,18 @@ def _measured(
     shares: Mapping[str, entries.Share],
 ) -> dict[str, records.Inference]:
     """What a use of each model costs, of models that the cache does not know."""
-    others = _other_formats(compute) if any(isinstance(m, TextModel) for m in models_of.values()) else []
+    others = _other_formats(compute) if any(isinstance(s.model, TextModel) for s in subjects.values()) else []
     series: dict[str, list[_Series]] = {}
     starts_s: dict[str, float | None] = {}
-    for role, model in models_of.items():
+    for role, subject in subjects.items():
         with shares[role].paying():
-            best = _best_batch(windows.use_of(model, compute, context), texts["typical"], asked, compute, context)
-            series[role] = _series_of(role, model, texts, best, asked, (compute, *others), context)
-            if isinstance(model, TextModel):
-                starts_s[role] = start_up.start_up_s(model, texts["typical"], asked.num_starts, compute, context)
+            best = _best_batch(subject.uses(compute, context)[0], texts["typical"], asked, compute, context)
+            series[role] = _series_of(role, subject, texts, best, asked, (compute, *others), context)
+            starts_s[role] = start_up.start_up_s(subject.model, texts["typical"], asked.num_starts, compute, context)
             for each in series[role]:
                 _warm_up(each.use, each.parts, compute)
     _take_in_turn([each for found in series.values() for each in found], context, shares)
-    return {role: _inference(model, compute, series[role], starts_s.get(role)) for role, model in models_of.items()}
+    return {role: _inference(subject, compute, series[role], starts_s[role]) for role, subject in subjects.items()}
 
 
 def _other_formats(compute: Compute) -> list[Compute]:
@@ -200,7 +228,7 @@ def _best_batch(use: Use, split: Split, asked: Asked, compute: Compute, context:
 
 def _series_of(
     role: str,
-    model: Any,
+    subject: Subject,
     texts: Mapping[records.TextsKind, Split],
     best: int,
     asked: Asked,
@@ -213,10 +241,13 @@ def _series_of(
         for kind, split in texts.items():
             long = kind == "typical"
             num_windows, window_s = (_NUM_WINDOWS, asked.window_s) if long else (_NUM_SHORT, asked.short_s)
-            found.append(_Series(role, model, kind, split, own, size, num_windows, window_s, context))
-        for other in computes[1:] if isinstance(model, TextModel) else ():
+            found.append(_Series(role, subject, kind, split, own, size, num_windows, window_s, context))
+        for other in computes[1:] if isinstance(subject.model, TextModel) else ():
             split = texts["typical"]
-            found.append(_Series(role, model, "typical", split, other, size, _NUM_SHORT, asked.short_s, context))
+            found.append(_Series(role, subject, "typical", split, other, size, _NUM_SHORT, asked.short_s, context))
+    for part in range(1, len(subject.uses(own, context))):
+        how = (own, best, _NUM_WINDOWS, asked.window_s, context, part)
+        found.append(_Series(role, subject, "typical", texts["typical"], *how))
     return found
 
 
@@ -240,19 +271,23 @@ def _take_in_turn(series: Sequence[_Series], context: Context, shares: Mapping[s
         context.progress(number + 1, num_rounds)
 
 
-def _inference(model: Any, compute: Compute, series: Sequence[_Series], start_s: float | None) -> records.Inference:
+def _inference(
+    subject: Subject, compute: Compute, series: Sequence[_Series], start_s: float | None
+) -> records.Inference:
     """The line of a record: latency of one typical text, and what a use costs in the best batch."""
-    typical = [each for each in series if each.texts == "typical" and each.compute is compute]
+    whole, parts = [each for each in series if not each.part], [each for each in series if each.part]
+    typical = [each for each in whole if each.texts == "typical" and each.compute is compute]
     one, best = typical[0], typical[-1]
     return records.Inference(
         role=one.role,
-        **windows.sizes_of(model),
+        **windows.sizes_of(subject.model),
         **windows.percentiles(one.found.calls_s),
         batch_size=best.batch_size,
         **best.found.rates,
         windows=best.found.windows,
-        number_format=windows.number_format_of(model, compute),
+        number_format=windows.number_format_of(subject.model, compute),
         protocol="full",
         start_up_s=start_s,
-        variants=[each.variant() for each in series],
+        variants=[each.variant() for each in whole],
+        tokens=subject.tokens([best.found, *(part.found for part in parts)]),
     )

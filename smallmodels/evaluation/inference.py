@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from smallmodels import energy, files, models, records, trials
 from smallmodels.data.splits import Split
 from smallmodels.evaluation import full_protocol, windows
 from smallmodels.evaluation.contenders import Contenders, as_contender
-from smallmodels.evaluation.shapes import shape_of
-from smallmodels.evaluation.windows import Taken, Use, Windows
+from smallmodels.evaluation.shapes import measured_as, shape_of
+from smallmodels.evaluation.windows import Use, Windows
 from smallmodels.models import Compute
 from smallmodels.phases import NO_CONTEXT, Context
 
 _LEAST_LATENCIES, _MOST_LATENCIES, _WARM_UP = 8, 400, 3
 """Single uses, of which the first are not counted."""
+_SLOW_S, _FEWEST_LATENCIES = 2.0, 5
+"""Single uses that took so long are enough, though they are so few."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class InferenceCosts:
     def load(cls, folder: Path) -> "InferenceCosts":
         """Read what `save` wrote."""
         return cls([records.from_json(records.Inference, i) for i in files.read_json(folder / "inference.json")])
+
+    @classmethod
+    def of_roles(cls, like: Mapping[str, str], lines: Mapping[str, records.Inference]) -> "InferenceCosts":
+        """The line of each role: its own, or that of the role it was measured as.
+
+        Args:
+            like: The measured role of each role.
+            lines: Of measured roles.
+        """
+        return cls([dataclasses.replace(lines[first], role=role, measured_as=first) for role, first in like.items()])
 
 
 def measure_inference(
@@ -74,77 +86,106 @@ def measure_inference(
     Raises: RunInterruptedError if the run was asked to stop between two windows of `full`.
     """
     compute, protocol = compute or models.choose_compute(), protocol or context.inference_protocol
-    shapes = {role: shape_of(as_contender(value).model) for role, value in contenders.items()}
-    measured_as = {role: next(r for r in shapes if shapes[r] == shape) for role, shape in shapes.items()}
-    models_of = {role: as_contender(contenders[role]).model for role in dict.fromkeys(measured_as.values())}
+    like = measured_as({role: shape_of(as_contender(value).model) for role, value in contenders.items()})
+    models_of = {role: as_contender(contenders[role]).model for role in dict.fromkeys(like.values())}
     if protocol == "full":
         seconds = full_protocol.WINDOW_S if window_s is None else window_s
         asked = full_protocol.Asked(max_examples, tuple(batch_sizes), seconds, num_starts)
-        lines = full_protocol.measure(models_of, split, asked, compute, context, cache)
-    else:
-        few, seconds = windows.spread(split, max_examples), energy.MIN_WINDOW_S if window_s is None else window_s
-        lines = _measure_indicatively(models_of, few, batch_size, protocol, seconds, compute, context)
-    return InferenceCosts(
-        [dataclasses.replace(lines[like], role=role, measured_as=like) for role, like in measured_as.items()]
-    )
+        subjects = {role: full_protocol.Subject.of(model) for role, model in models_of.items()}
+        return InferenceCosts.of_roles(like, full_protocol.measure(subjects, split, asked, compute, context, cache))
+    uses = {role: [windows.use_of(model, compute, context)] for role, model in models_of.items()}
+    how: dict[str, Any] = {"batch_size": batch_size, "protocol": protocol, "compute": compute}
+    measured = measure_uses(uses, windows.spread(split, max_examples), window_s=window_s, context=context, **how)
+    lines = {role: measured[role].line(role, model, **how) for role, model in models_of.items()}
+    return InferenceCosts.of_roles(like, lines)
 
 
-def _measure_indicatively(
-    models_of: dict[str, Any],
-    split: Split,
-    batch_size: int,
-    protocol: records.InferenceProtocol,
-    wanted_s: float,
-    compute: Compute,
-    context: Context,
-) -> dict[str, records.Inference]:
-    """Three windows of each model, or one in smoke; in a trial a short one, and what the others would take."""
-    trial = trials.current()
-    window_s = windows.tried_s(wanted_s)
-    uses = {role: windows.use_of(model, compute, context) for role, model in models_of.items()}
-    latencies = {role: _latencies(use, split, compute, seconds=window_s / 2) for role, use in uses.items()}
-    found, taken = {role: Windows() for role in uses}, dict[str, Taken]()
-    num_wanted = 1 if protocol == "smoke" else 3
-    num_rounds = num_wanted if trial is None else 1
-    parts = windows.cut(split, batch_size)
-    for number in range(num_rounds):  # in turn, so that a machine that slows down slows all of them
-        for role, use in uses.items():
-            taken[role] = windows.take_or_try(use, parts, number, wanted_s, num_wanted, compute, context)
-            found[role].add(taken[role])
-        context.progress(number + 1, num_rounds)
-    if trial is not None:
-        for role in uses:
-            trial.leave_out(_latencies_left_out(latencies[role], taken[role], wanted_s, window_s))
-    return {
-        role: records.Inference(
+@dataclass(frozen=True)
+class Measured:
+    """What a use of a model takes, measured again and again."""
+
+    singles_s: list[float]
+    """Wall seconds of uses of one example."""
+    series: list[Windows]
+    """Of the use, and after it of each of its parts that was measured in windows of its own."""
+
+    def line(
+        self,
+        role: str,
+        model: Any,
+        *,
+        batch_size: int,
+        protocol: records.InferenceProtocol,
+        compute: Compute,
+        tokens: records.TokenCosts | None = None,
+    ) -> records.Inference:
+        """The line of a record."""
+        return records.Inference(
             role=role,
             **windows.sizes_of(model),
-            **windows.percentiles(latencies[role]),
+            **windows.percentiles(self.singles_s),
             batch_size=batch_size,
-            **found[role].rates,
-            windows=found[role].windows,
+            **self.series[0].rates,
+            windows=self.series[0].windows,
             number_format=windows.number_format_of(model, compute),
             protocol=protocol,
+            tokens=tokens,
         )
-        for role, model in models_of.items()
-    }
+
+
+def measure_uses(
+    uses: Mapping[str, Sequence[Use]],
+    split: Split,
+    *,
+    batch_size: int,
+    protocol: records.InferenceProtocol,
+    window_s: float | None,
+    compute: Compute,
+    context: Context,
+) -> dict[str, Measured]:
+    """Single uses of each model, which warm it up, and then windows of all uses in turn: see `measure_inference`.
+
+    Args:
+        uses: By role, the use of its model, and parts of that use that are measured in windows of their own.
+        split: Typical inputs, used again and again.
+        batch_size: Examples of a call in the windows.
+        protocol: `indicative` takes three windows of each, `smoke` one.
+        window_s: Shortest window, in seconds; None is the shortest one that gives joules.
+        compute: Knows how to wait for the device.
+        context: Of the run.
+    """
+    wanted_s = energy.MIN_WINDOW_S if window_s is None else window_s
+    tried_s, trial = windows.tried_s(wanted_s), trials.current()
+    singles_s = {role: _latencies(use, split, compute, seconds=tried_s / 2) for role, (use, *_) in uses.items()}
+    all_uses = [use for of_role in uses.values() for use in of_role]
+    parts = windows.cut(split, batch_size)
+    found = iter(
+        windows.in_turn(all_uses, parts, wanted_s=wanted_s, protocol=protocol, compute=compute, context=context)
+    )
+    measured = {role: Measured(singles_s[role], [next(found) for _ in of_role]) for role, of_role in uses.items()}
+    if trial is not None:
+        for each in measured.values():
+            trial.leave_out(_latencies_left_out(each.singles_s, each.series[0].windows[0], wanted_s, tried_s))
+    return measured
 
 
 def _latencies(use: Use, split: Split, compute: Compute, *, seconds: float) -> list[float]:
     """Wall seconds of single uses, after a warm-up of three."""
     latencies: list[float] = []
     singles = windows.cut(split, 1)
-    deadline, i = time.perf_counter() + seconds, 0
-    while i < _LEAST_LATENCIES or (time.perf_counter() < deadline and i < _MOST_LATENCIES):
+    while len(latencies) < _LEAST_LATENCIES or (sum(latencies) < seconds and len(latencies) < _MOST_LATENCIES):
+        if len(latencies) >= _FEWEST_LATENCIES and sum(latencies) >= _SLOW_S:
+            break
         begin = time.perf_counter()
-        use(singles[i % len(singles)])
+        use(singles[len(latencies) % len(singles)])
         compute.synchronize()
         latencies.append(time.perf_counter() - begin)
-        i += 1
     return latencies[_WARM_UP:]
 
 
-def _latencies_left_out(latencies: list[float], tried: Taken, wanted_s: float, window_s: float) -> trials.Cost:
+def _latencies_left_out(
+    latencies: list[float], tried: records.InferenceWindow, wanted_s: float, window_s: float
+) -> trials.Cost:
     """What single uses would take beyond those of a trial.
 
     Args:
@@ -154,8 +195,6 @@ def _latencies_left_out(latencies: list[float], tried: Taken, wanted_s: float, w
         window_s: Shortest window of the trial.
     """
     single_s = float(np.mean(latencies))
-    wanted, done = (
-        max(_LEAST_LATENCIES * single_s, min(length_s / 2, _MOST_LATENCIES * single_s))
-        for length_s in (wanted_s, window_s)
-    )
-    return trials.Cost(wanted - done, (wanted - done) * tried.window.cpu_s / tried.window.duration_s)
+    least_s = min(_LEAST_LATENCIES * single_s, max(_FEWEST_LATENCIES * single_s, _SLOW_S))
+    wanted, done = (max(least_s, min(length_s / 2, _MOST_LATENCIES * single_s)) for length_s in (wanted_s, window_s))
+    return trials.Cost(wanted - done, (wanted - done) * tried.cpu_s / tried.duration_s)

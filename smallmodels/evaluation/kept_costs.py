@@ -9,11 +9,10 @@ from typing import Any
 from smallmodels import __version__, entries, files, records, trials
 from smallmodels.data.splits import Split
 from smallmodels.errors import DamagedError, InputError, RunInterruptedError
-from smallmodels.evaluation.shapes import shape_key
 from smallmodels.models import Compute
 from smallmodels.phases import Context
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Of what is kept and how it is measured; raise it when a fix moves the numbers."""
 
 
@@ -50,15 +49,17 @@ class KeptCosts:
             **how,
         }
 
-    def read(self, models_of: Mapping[str, Any]) -> dict[str, records.Inference]:
+    def read(self, keys: Mapping[str, Mapping[str, Any]]) -> dict[str, records.Inference]:
         """What earlier runs measured, by role: nothing for a model that none did, or of which what was kept is damaged.
 
         Args:
-            models_of: By role.
+            keys: By role: equal for models whose uses cost the same.
         """
         if not self._fingerprint:
             return {}
-        contents = {role: content for role, model in models_of.items() if (content := self._read_content(model))}
+        contents = {
+            role: content for role, key in keys.items() if (content := self._read_content({**self._key, **key}))
+        }
         owed = [entries.Bill(content["parts"], self._context).settle() for content in contents.values()]
         if any(owed):
             self._context.event(
@@ -74,11 +75,11 @@ class KeptCosts:
         found, run_id = records.from_json(records.Inference, content["inference"]), content["run_id"]
         return dataclasses.replace(found, measured_in=None if run_id == self._context.run_id else run_id)
 
-    def keep(self, model: Any, inference: records.Inference, share: entries.Share) -> None:
+    def keep(self, key: Mapping[str, Any], inference: records.Inference, share: entries.Share) -> None:
         """Write a measurement for other runs, unless something else used the machine meanwhile.
 
         Args:
-            model: Of that shape.
+            key: Of the model, as for `read`.
             inference: What it says.
             share: What it cost.
         """
@@ -90,9 +91,9 @@ class KeptCosts:
             return
         bill = entries.Bill([], self._context)
         bill.charge(share)
-        key = self._key_of(model)
+        whole_key = {**self._key, **key}
         content = {
-            "key": key,
+            "key": whole_key,
             "run_id": self._context.run_id,
             "inference": records.to_json(inference),
             "parts": bill.to_json(),
@@ -101,7 +102,7 @@ class KeptCosts:
         if trial is not None:
             trial.cache_bytes += len(files.json_bytes(content))
             return
-        folder = entries.address(key, self._cache)
+        folder = entries.address(whole_key, self._cache)
         try:
             with entries.writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -109,12 +110,8 @@ class KeptCosts:
         except (InputError, RunInterruptedError) as error:  # the run has its numbers and needs no cache
             self._context.event("cache", f"no other run can take over the cost of a use, because {error}")
 
-    def _key_of(self, model: Any) -> dict[str, Any]:
-        return {**self._key, **shape_key(model)}
-
-    def _read_content(self, model: Any) -> dict[str, Any] | None:
+    def _read_content(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """What an entry holds; None if there is none, or it is not what was written."""
-        key = self._key_of(model)
         path = entries.address(key, self._cache) / entries.ENTRY
         if not path.exists():
             return None

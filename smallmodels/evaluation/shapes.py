@@ -25,6 +25,15 @@ def shape_of(model: Any) -> Any:
     return type(model.model).__name__, model.max_length, tuple(parameters)
 
 
+def measured_as(shapes: Mapping[str, Any]) -> dict[str, str]:
+    """For each role, the first one of its shape, whose measurement is that of all.
+
+    Args:
+        shapes: By role; equal for models whose uses cost the same.
+    """
+    return {role: next(first for first in shapes if shapes[first] == shape) for role, shape in shapes.items()}
+
+
 def shape_key(model: Any) -> Mapping[str, Any]:
     """The same as JSON values, to be compared with models of other runs; more exact, and of baselines too.
 

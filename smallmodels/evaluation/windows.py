@@ -144,6 +144,37 @@ def take_or_try(
     return taken
 
 
+def in_turn(
+    uses: Sequence[Use],
+    parts: Sequence[Split],
+    *,
+    wanted_s: float,
+    protocol: records.InferenceProtocol,
+    compute: Compute,
+    context: Context,
+) -> list[Windows]:
+    """Three windows of each use, or one in smoke, in turn: so a machine that slows down slows all of them.
+
+    In a trial there is a short one of each, which notes what the others would take.
+
+    Args:
+        uses: What is measured.
+        parts: Texts of each call, used again and again.
+        wanted_s: Shortest window.
+        protocol: `smoke` or `indicative`.
+        compute: Knows how to wait for the device.
+        context: Its energy reading is taken at the edges of each window.
+    """
+    num_wanted = 1 if protocol == "smoke" else 3
+    num_rounds = num_wanted if trials.current() is None else 1
+    found = [Windows() for _ in uses]
+    for number in range(num_rounds):
+        for use, of_use in zip(uses, found, strict=True):
+            of_use.add(take_or_try(use, parts, number, wanted_s, num_wanted, compute, context))
+        context.progress(number + 1, num_rounds)
+    return found
+
+
 def tried_s(wanted_s: float) -> float:
     """Shortest window in seconds: what is wanted, or in a trial a short one."""
     return wanted_s if trials.current() is None else min(wanted_s, TRIED_WINDOW_S)

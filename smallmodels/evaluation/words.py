@@ -18,6 +18,8 @@ from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 
 _OUTSIDE = "O"
+_COUNTS = ("num_right", "num_found", "num_expected")
+"""Columns of predictions: spans of a text."""
 
 
 def evaluate_token_classifiers(
@@ -39,7 +41,8 @@ def evaluate_token_classifiers(
 
     Returns: Results whose agreement is the share of words that get the teacher's tag. `strict_f1` counts spans alone
         whose tags keep the rules of BIO or BIOES. A word that a model does not see, because its text is cut, is outside
-        of all spans.
+        of all spans. Beside the words of its spans, the predictions hold how many of each text are right, found and
+        expected: what F1 is made of, and what words without a place do not tell.
     """
     compute = compute or models.choose_compute()
     labels = _tags_of(split)
@@ -54,6 +57,8 @@ def evaluate_token_classifiers(
         results.append(_result(role, as_contender(value), split, found[role], tag_names, teacher))
         predictions[f"{role}/prediction"] = _shown(split, found[role], tag_names)
         predictions[f"{role}/score"] = _share_right(labels, found[role])
+        counts = metrics.span_counts(found[role], labels.values, labels.offsets, tag_names)
+        predictions |= {f"{role}/{name}": column.tolist() for name, column in zip(_COUNTS, counts.T, strict=True)}
     return Evaluation(results, predictions)
 
 

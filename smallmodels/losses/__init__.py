@@ -29,8 +29,10 @@ from smallmodels.losses.classes import (
 from smallmodels.losses.contrast import supervised_contrastive
 from smallmodels.losses.embeddings import (
     cosine_score_error,
+    distance_and_pairs,
     embedding_cosine,
     embedding_mse,
+    nested_distances_and_pairs,
     pairwise_similarity,
     unit_length,
 )
@@ -61,12 +63,14 @@ __all__ = [
     "by_chunks",
     "cosine_score_error",
     "cross_entropy",
+    "distance_and_pairs",
     "embedding_cosine",
     "embedding_mse",
     "hidden_states_mse",
     "jensen_shannon_divergence",
     "kl_divergence",
     "mean_by_text",
+    "nested_distances_and_pairs",
     "next_token_cross_entropy",
     "next_tokens",
     "pairwise_similarity",

@@ -1,5 +1,7 @@
 """Losses on embeddings: how far the student's are from the teacher's, or two of its own from a score."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader knows
 from torch import Tensor
 
@@ -106,6 +108,65 @@ def pairwise_similarity(student_embeddings: Tensor, teacher_embeddings: Tensor) 
         # The diagonal is 1 - 1: taking it out removes its rounding, not its value.
         squares = difference.square().fill_diagonal_(0.0)
         return squares.sum(dim=-1) / max(num_targets - 1, 1)
+
+
+def distance_and_pairs(student_embeddings: Tensor, teacher_embeddings: Tensor, *, pair_weight: float) -> Tensor:
+    """Squared distance to the teacher's embedding, and how far similarities to the other targets are from its own.
+
+    Args:
+        student_embeddings: Shape (num_targets, num_dimensions).
+        teacher_embeddings: Same shape; receives no gradient.
+        pair_weight: Of `pairwise_similarity` beside the distance, which is `embedding_mse` summed over dimensions.
+
+    Returns:
+        Shape (num_targets,), ≥ 0; zero where the embeddings are equal.
+
+    Raises:
+        InputError: A ValueError; shapes differ.
+
+    Source:
+        Reimers and Gurevych 2020, arXiv:2004.09813 (distance); Park et al. 2019, arXiv:1904.05068 (pairs).
+    """
+    distance = embedding_mse(student_embeddings, teacher_embeddings) * student_embeddings.shape[1]
+    return distance + pair_weight * pairwise_similarity(student_embeddings, teacher_embeddings)
+
+
+def nested_distances_and_pairs(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    *,
+    prefixes: Sequence[int] = (),
+    mse_weight: float = 1.0,
+    cosine_weight: float = 0.0,
+    pair_weight: float = 0.0,
+) -> Tensor:
+    """How far directions are from the teacher's, for whole embeddings and for those that were cut off, on average.
+
+    Args:
+        student_embeddings: Shape (num_targets, num_dimensions).
+        teacher_embeddings: Same shape; receives no gradient.
+        prefixes: Numbers of first dimensions that count as much as all; those that there are not more of are left out.
+        mse_weight: Of the squared distance between both, cut off and then scaled to length 1, summed over dimensions.
+        cosine_weight: Of one minus the cosine between them.
+        pair_weight: Of `pairwise_similarity`, whose teacher is not cut off.
+
+    Returns:
+        Shape (num_targets,), ≥ 0; zero where the directions are equal and nothing is cut off.
+
+    Raises:
+        InputError: A ValueError; shapes differ.
+
+    Source:
+        Kusupati et al. 2022, arXiv:2205.13147, section 3 (prefixes).
+    """
+    width = student_embeddings.shape[1]
+    found = []
+    for m in (width, *(prefix for prefix in prefixes if prefix < width)):
+        student, target = unit_length(student_embeddings[:, :m]), unit_length(teacher_embeddings[:, :m])
+        squared = student.shape[1] * embedding_mse(student, target)
+        distance = mse_weight * squared + cosine_weight * embedding_cosine(student, target)
+        found.append(distance + pair_weight * pairwise_similarity(student_embeddings[:, :m], teacher_embeddings))
+    return sum(found[1:], found[0]) / len(found)
 
 
 def unit_length(embeddings: Tensor) -> Tensor:

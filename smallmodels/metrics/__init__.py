@@ -31,7 +31,6 @@ from smallmodels.metrics.comparing import (
     spearman_items,
     spread,
     unpaired_items,
-    value_of,
     verdict,
 )
 from smallmodels.metrics.groups import GroupComparison, compare_groups, per_group
@@ -40,6 +39,7 @@ from smallmodels.metrics.intervals import (
     paired_difference,
     ratio_with_interval,
     student_t_interval,
+    unpaired_difference,
 )
 from smallmodels.metrics.multilabel import (
     average_precision,
@@ -51,7 +51,7 @@ from smallmodels.metrics.multilabel import (
 from smallmodels.metrics.repayment import PaybackEstimate, payback, payback_over_runs
 from smallmodels.metrics.retrieval import reciprocal_ranks
 from smallmodels.metrics.scores import mean_spearman, pearson, spearman
-from smallmodels.metrics.spans import Scheme, SpanScores, scheme_of, span_scores, spans_of
+from smallmodels.metrics.spans import Scheme, SpanScores, scheme_of, span_counts, span_scores, spans_of
 
 __all__ = [
     "Difference",
@@ -95,13 +95,14 @@ __all__ = [
     "risk_coverage",
     "scheme_of",
     "seed_difference",
+    "span_counts",
     "span_scores",
     "spans_of",
     "spearman",
     "spearman_items",
     "spread",
     "student_t_interval",
+    "unpaired_difference",
     "unpaired_items",
-    "value_of",
     "verdict",
 ]

@@ -7,8 +7,10 @@ them.
 Shapes: R runs of a model, one for each seed; N test items; K sums; S bootstrap samples.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,10 +28,11 @@ from smallmodels.metrics.intervals import (
     student_t_interval,
     welch_half_width,
 )
-from smallmodels.metrics.scores import spearman_of
+from smallmodels.metrics.scores import spearman_over
 from smallmodels.records import Metric
 
 Verdict = Literal["better", "indistinguishable", "worse"]
+Over = Callable[[Sequence[Floats], Sequence[float]], Statistic]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +60,35 @@ class Items:
 
     rows: Sequence[Floats]
     """Of each run, shape (N, K): what is known of each item."""
-    statistic: Callable[[npt.NDArray[Any], Floats], Floats]
-    """Of how often each item is in each sample, shape (S, N), and the rows of a run, to values, shape (S,)."""
+    over: Over
+    """Of the rows of runs and their weights, what gives the mean of their metrics, shape (S,), in samples that have an
+    item so often, shape (S, N)."""
     is_mean: bool
     """Whether it is the mean over items of the first column."""
     _drawn: dict[tuple[int, int], Floats] = field(init=False, default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def distinct(self) -> tuple[Sequence[Floats], Sequence[float]]:
+        """Different rows and how many runs have them: runs that share a model do the same."""
+        keys = [rows.tobytes() for rows in self.rows]
+        found, counts = dict(zip(keys, self.rows, strict=True)), Counter(keys)  # both in the order of first sight
+        return [*found.values()], [*counts.values()]
+
+    @functools.cached_property
+    def value(self) -> float:
+        """The metric on all items, averaged over the runs."""
+        return float(self.over(*self.distinct)(np.ones((1, len(self.rows[0]))))[0])
+
+    @functools.cached_property
+    def mean_N(self) -> Floats:
+        """Of each item, the first column averaged over the runs."""
+        runs, weights = self.distinct
+        return np.asarray(np.average([rows[:, 0] for rows in runs], axis=0, weights=weights))
+
+    @functools.cached_property
+    def is_share(self) -> bool:
+        """Whether every value of the first column lies in [0, 1]."""
+        return all(rows[:, 0].min() >= 0 and rows[:, 0].max() <= 1 for rows in self.distinct[0])
 
     def draws(self, n_bootstrap: int, seed: int) -> Floats:
         """The metric on bootstrap samples of the items, shape (S,), averaged over the runs; worked out once.
@@ -70,12 +97,8 @@ class Items:
         """
         key = (n_bootstrap, seed)
         if key not in self._drawn:
-            ones = np.ones(len(self.rows[0]), dtype=np.int64)
-            runs = _distinct(self.rows)
-            drawn = [
-                np.mean([self.statistic(sample, rows) for rows in runs], axis=0)
-                for sample in resamples(ones, n_bootstrap, seed)
-            ]
+            mean_of = self.over(*self.distinct)
+            drawn = [mean_of(sample) for sample in _samples(len(self.rows[0]), n_bootstrap, seed)]
             self._drawn[key] = np.concatenate(drawn)
         return self._drawn[key]
 
@@ -115,7 +138,7 @@ def mean_items(values: Sequence[npt.ArrayLike]) -> Items:
         values: Of each run, shape (N,).
     """
     rows = [np.stack([finite("values", v), np.ones(len(np.asarray(v)))], axis=1) for v in values]
-    return Items(rows=rows, statistic=_of_sums(_ratio), is_mean=True)
+    return Items(rows=rows, over=_of_sums(_ratio), is_mean=True)
 
 
 def ratio_items(numerators: Sequence[npt.ArrayLike], denominators: Sequence[npt.ArrayLike]) -> Items:
@@ -127,19 +150,18 @@ def ratio_items(numerators: Sequence[npt.ArrayLike], denominators: Sequence[npt.
     """
     pairs = zip(numerators, denominators, strict=True)
     rows = [np.stack([finite("numerators", a), finite("denominators", b)], axis=1) for a, b in pairs]
-    return Items(rows=rows, statistic=_of_sums(_ratio), is_mean=False)
+    return Items(rows=rows, over=_of_sums(_ratio), is_mean=False)
 
 
-def spearman_items(predictions: Sequence[npt.ArrayLike], targets: Sequence[npt.ArrayLike]) -> Items:
+def spearman_items(predictions: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> Items:
     """Items of Spearman's correlation, which each sample ranks anew.
 
     Args:
         predictions: Of each run, shape (N,).
-        targets: Likewise.
+        targets: Shape (N,).
     """
-    pairs = zip(predictions, targets, strict=True)
-    rows = [np.stack(finite_pair("predictions", a, "targets", b), axis=1) for a, b in pairs]
-    return Items(rows=rows, statistic=lambda counts, row: spearman_of(counts, *row.T), is_mean=False)
+    rows = [np.stack(finite_pair("predictions", each, "targets", targets), axis=1) for each in predictions]
+    return Items(rows=rows, over=_spearman_over, is_mean=False)
 
 
 def macro_f1_items(predictions: Sequence[Sequence[Any]], labels: Sequence[Any]) -> Items:
@@ -157,20 +179,42 @@ def macro_f1_items(predictions: Sequence[Sequence[Any]], labels: Sequence[Any]) 
     def statistic(sums: npt.NDArray[Any]) -> Floats:
         return macro_f1_of(sums[:, : len(classes)], sums[:, len(classes) :])
 
-    return Items(rows=rows, statistic=_of_sums(statistic), is_mean=False)
+    return Items(rows=rows, over=_of_sums(statistic), is_mean=False)
 
 
-def _of_sums(statistic: Statistic) -> Callable[[npt.NDArray[Any], Floats], Floats]:
-    return lambda counts, rows: statistic(counts @ rows)
+_MAX_KEPT = 20_000_000
+"""Counts of the last bootstrap samples that are kept, 160 MB, so that all models of a report are drawn from them."""
+
+
+def _samples(num_items: int, n_bootstrap: int, seed: int) -> Iterable[Floats]:
+    """How often each item is in each sample, in blocks of shape (num_samples, num_items)."""
+    if num_items * n_bootstrap <= _MAX_KEPT:
+        return _kept_samples(num_items, n_bootstrap, seed)
+    return resamples(np.ones(num_items, dtype=np.int64), n_bootstrap, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_samples(num_items: int, n_bootstrap: int, seed: int) -> Sequence[Floats]:
+    # As floats, which is what they are multiplied as, and by columns, which is how they are ranked.
+    blocks = resamples(np.ones(num_items, dtype=np.int64), n_bootstrap, seed)
+    return [np.asarray(block, dtype=np.float64, order="F") for block in blocks]
+
+
+def _of_sums(statistic: Statistic) -> Over:
+    def over(runs: Sequence[Floats], weights: Sequence[float]) -> Statistic:
+        return lambda counts: np.asarray(
+            np.average([statistic(counts @ rows) for rows in runs], axis=0, weights=weights)
+        )
+
+    return over
+
+
+def _spearman_over(runs: Sequence[Floats], weights: Sequence[float]) -> Statistic:
+    return spearman_over([rows[:, 0] for rows in runs], runs[0][:, 1], weights=weights)
 
 
 def _ratio(sums: npt.NDArray[Any]) -> Floats:
     return np.asarray(sums[:, 0] / np.maximum(sums[:, 1], 1e-300))
-
-
-def value_of(items: Items) -> float:
-    """The metric on all items, averaged over the runs."""
-    return float(np.mean([items.statistic(np.ones((1, len(rows)), dtype=np.int64), rows)[0] for rows in items.rows]))
 
 
 def paired_bootstrap(ours: Items, theirs: Items, *, n_bootstrap: int = 2000, seed: int = 0) -> Metric:
@@ -200,25 +244,15 @@ def paired_bootstrap(ours: Items, theirs: Items, *, n_bootstrap: int = 2000, see
             f"ours and theirs should be of the same test items, got {num_items} and {len(theirs.rows[0])}: "
             "compare two models on the same items"
         )
-    value = value_of(ours) - value_of(theirs)
+    value = ours.value - theirs.value
     if num_items == 1:
         return Metric(value=value, low=None, high=None, n=1)
     if ours.is_mean and theirs.is_mean:
-        drawn = _means_drawn(
-            _mean_over_runs(ours) - _mean_over_runs(theirs), _is_share(ours, theirs), n_bootstrap, seed
-        )
+        drawn = _means_drawn(ours.mean_N - theirs.mean_N, ours.is_share and theirs.is_share, n_bootstrap, seed)
     else:
         drawn = ours.draws(n_bootstrap, seed) - theirs.draws(n_bootstrap, seed)
     low, high = percentiles(drawn)
     return Metric(value=value, low=min(low, value), high=max(high, value), n=num_items)
-
-
-def _mean_over_runs(items: Items) -> Floats:
-    return np.asarray(np.mean([rows[:, 0] for rows in items.rows], axis=0))
-
-
-def _is_share(*sides: Items) -> bool:
-    return all(rows[:, 0].min() >= 0 and rows[:, 0].max() <= 1 for side in sides for rows in side.rows)
 
 
 def _means_drawn(difference_N: Floats, is_share: bool, n_bootstrap: int, seed: int) -> Floats:
@@ -228,11 +262,6 @@ def _means_drawn(difference_N: Floats, is_share: bool, n_bootstrap: int, seed: i
         distinct, weights = np.append(distinct, [1.0, -1.0, 0.0]), np.append(weights, [0.5, 0.5, 1.0])
     sums = [sample @ distinct for sample in resamples(weights, n_bootstrap, seed)]
     return np.asarray(np.concatenate(sums) / weights.sum())
-
-
-def _distinct(rows: Sequence[Floats]) -> Sequence[Floats]:
-    """One of runs that all did the same, which is what a model is that they share."""
-    return rows[:1] if all(np.array_equal(rows[0], others) for others in rows[1:]) else rows
 
 
 def seed_difference(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Metric:

@@ -14,8 +14,9 @@ from smallmodels.records import Metric
 _Z = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
-_MAX_CELLS = 4_000_000
-"""Numbers drawn at once while resampling; bounds memory to 32 MB."""
+_MAX_CELLS = 250_000
+"""Numbers drawn at once while resampling: 2 MB, which a core keeps in its cache. 16 times as many take 3 times as long
+to be ranked."""
 
 Statistic = Callable[[npt.NDArray[Any]], Floats]
 
@@ -33,11 +34,25 @@ def of_sums(rows: npt.ArrayLike, counts: npt.ArrayLike, statistic: Statistic, *,
     Returns: `low` and `high` are None for a single item.
     """
     rows_NK, counts_N = np.asarray(rows, dtype=np.float64), np.asarray(counts)
-    n, value = int(counts_N.sum()), float(statistic(counts_N[None, :] @ rows_NK)[0])
+    return over_samples(counts_N, lambda samples: statistic(samples @ rows_NK), n_bootstrap=n_bootstrap, seed=seed)
+
+
+def over_samples(counts_N: npt.NDArray[Any], statistic: Statistic, *, n_bootstrap: int, seed: int) -> Metric:
+    """A statistic of items, with the percentile bootstrap over them.
+
+    Args:
+        counts_N: How many items are like each distinct one.
+        statistic: Takes how often samples have each distinct item, shape (num_samples, num_distinct), gives shape
+            (num_samples,).
+        n_bootstrap: Resamples behind the interval.
+        seed: Of the resampling.
+
+    Returns: `low` and `high` are None for a single item.
+    """
+    n, value = int(counts_N.sum()), float(statistic(counts_N[None, :])[0])
     if n == 1:
         return Metric(value=value, low=None, high=None, n=1)
-    drawn = [statistic(sample @ rows_NK) for sample in resamples(counts_N, n_bootstrap, seed)]
-    low, high = percentiles(np.concatenate(drawn))
+    low, high = percentiles(np.concatenate([statistic(drawn) for drawn in resamples(counts_N, n_bootstrap, seed)]))
     return Metric(value=value, low=low, high=high, n=n)
 
 
@@ -146,6 +161,25 @@ def paired_difference(ours: Values, theirs: Values, *, n_bootstrap: int = 2000, 
         return Metric(value=value, low=None, high=None, n=1)
     low, high = _bootstrap_mean(difference_N, n_bootstrap, seed)
     return Metric(value=value, low=low, high=high, n=n)
+
+
+def unpaired_difference(ours: Values, theirs: Values) -> Metric:
+    """Mean of ours minus mean of theirs, of repeats such as windows that are not paired, with Welch's interval.
+
+    Args:
+        ours: Shape (num_repeats,).
+        theirs: Shape (num_other_repeats,).
+
+    Returns: The difference, with `n` of all repeats; `low` and `high` are None where a side has a single one.
+
+    Raises: InputError if a side has no values or one that is not finite.
+    """
+    ours_N, theirs_N = finite("ours", ours), finite("theirs", theirs)
+    value, n = float(ours_N.mean() - theirs_N.mean()), len(ours_N) + len(theirs_N)
+    half = welch_half_width(ours_N, theirs_N)
+    if half is None:
+        return Metric(value=value, low=None, high=None, n=n)
+    return Metric(value=value, low=value - half, high=value + half, n=n)
 
 
 def welch_half_width(a: Floats, b: Floats) -> float | None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smallmodels.metrics.checks import Floats, Ints, finite_pair
-from smallmodels.metrics.intervals import of_sums, percentiles, resamples
+from smallmodels.metrics.intervals import of_sums, over_samples
 from smallmodels.records import Metric
 
 
@@ -43,14 +43,8 @@ def spearman(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, n_bootstrap:
     Raises: InputError if the shapes differ, there are no items, or a score is not finite.
     """
     x, y = finite_pair("predictions", predictions, "targets", targets)
-    ranks = _ranks_of(x), _ranks_of(y)
     ones = np.ones(len(x), dtype=np.int64)
-    value = float(_weighted(ones[None, :], *ranks)[0])
-    if len(x) == 1:
-        return Metric(value=value, low=None, high=None, n=1)
-    drawn = [_weighted(counts, *ranks) for counts in resamples(ones, n_bootstrap, seed)]
-    low, high = percentiles(np.concatenate(drawn))
-    return Metric(value=value, low=low, high=high, n=len(x))
+    return over_samples(ones, spearman_over([x], y), n_bootstrap=n_bootstrap, seed=seed)
 
 
 def mean_spearman(
@@ -67,17 +61,9 @@ def mean_spearman(
     Raises: InputError if the shapes differ, there are no items, or a score is not finite.
     """
     pairs = [finite_pair("predictions", each, "targets", targets) for each in predictions]
-    ranks = [(_ranks_of(x), _ranks_of(y)) for x, y in pairs]
     ones = np.ones(len(pairs[0][1]), dtype=np.int64)
-
-    def mean_of(counts: Ints) -> Floats:
-        return np.asarray(np.mean([_weighted(counts, *each) for each in ranks], axis=0))
-
-    value = float(mean_of(ones[None, :])[0])
-    if len(ones) == 1:
-        return Metric(value=value, low=None, high=None, n=1)
-    low, high = percentiles(np.concatenate([mean_of(counts) for counts in resamples(ones, n_bootstrap, seed)]))
-    return Metric(value=value, low=low, high=high, n=len(ones))
+    over = spearman_over([x for x, _ in pairs], pairs[0][1])
+    return over_samples(ones, over, n_bootstrap=n_bootstrap, seed=seed)
 
 
 def _pearson_of(sums: Floats) -> Floats:
@@ -89,29 +75,59 @@ def _pearson_of(sums: Floats) -> Floats:
     return np.where(is_constant, 0.0, np.clip((xy - x * y / n) / spread, -1, 1))
 
 
-def _ranks_of(values: Floats) -> Callable[[Ints], Floats]:
-    """Mean ranks of the items, minus their mean, for samples of shape (num_samples, num_items) that count them."""
-    order = np.argsort(values, kind="stable")
-    begins = np.flatnonzero(np.append(True, np.diff(values[order]) != 0))
-    group = np.empty(len(values), dtype=np.int64)
-    group[order] = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(values))))
+class _Ranks:
+    """Ranks of items in bootstrap samples, minus their mean; equal values share the mean of theirs.
 
-    def ranks(counts: Ints) -> Floats:
-        sizes = np.add.reduceat(counts[:, order], begins, axis=1)
-        middle = np.cumsum(sizes, axis=1) - (sizes - 1) / 2  # of the ranks that the items of a group share
-        return np.asarray(middle[:, group] - (len(values) + 1) / 2)
+    Args:
+        values_N: Of the items.
+    """
 
-    return ranks
+    def __init__(self, values_N: Floats) -> None:
+        self._order = np.argsort(values_N, kind="stable")
+        ordered = values_N[self._order]
+        self._last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # of the items that share a value
+        self._group = np.empty(len(values_N), dtype=np.int64)
+        self._group[self._order] = np.repeat(np.arange(len(self._last)), np.diff(self._last, prepend=-1))
+
+    def __call__(self, counts: Floats) -> Floats:
+        """Shape (N, S) like the counts, which say how often each of S samples has an item."""
+        drawn = np.cumsum(counts[self._order], axis=0)
+        middle = drawn[self._last]
+        middle[1:] += drawn[self._last[:-1]]
+        middle -= len(counts)
+        middle /= 2
+        return np.asarray(middle[self._group])
 
 
-def spearman_of(counts: Ints, predictions: Floats, targets: Floats) -> Floats:
-    """Spearman's correlation of each sample, shape (num_samples,), given how often it has each item."""
-    return _weighted(counts, _ranks_of(predictions), _ranks_of(targets))
+def spearman_over(
+    predictions: Sequence[Floats], targets: Floats, *, weights: Sequence[float] | None = None
+) -> Callable[[Ints], Floats]:
+    """What gives the mean of some models' Spearman correlations in S samples, shape (S,).
+
+    Args:
+        predictions: Of each model, shape (N,).
+        targets: Shape (N,).
+        weights: Of each model in the mean.
+
+    Returns: A function of how often each sample has each item, shape (S, N).
+    """
+    of_models, of_targets = [_Ranks(values) for values in predictions], _Ranks(targets)
+
+    def mean_of(samples: Ints) -> Floats:
+        counts = np.ascontiguousarray(samples.T, dtype=np.float64)  # rows are copied whole where ranks sort them
+        y = of_targets(counts)
+        weighted = counts * y
+        yy, n, zero = _sums(weighted, y), counts.sum(axis=0), np.zeros(counts.shape[1])
+        found = []
+        for ranks in of_models:
+            x = ranks(counts)
+            xy = _sums(weighted, x)
+            found.append(_pearson_of(np.stack([n, zero, zero, _sums(counts * x, x), yy, xy], axis=1)))
+        return np.asarray(np.average(found, axis=0, weights=weights))
+
+    return mean_of
 
 
-def _weighted(counts: Ints, x_ranks: Callable[[Ints], Floats], y_ranks: Callable[[Ints], Floats]) -> Floats:
-    """Spearman's correlation of each sample."""
-    x, y = x_ranks(counts), y_ranks(counts)
-    xx, yy, xy = ((counts * a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
-    zero = np.zeros(len(counts))
-    return _pearson_of(np.stack([counts.sum(axis=1), zero, zero, xx, yy, xy], axis=1))
+def _sums(one: Floats, two: Floats) -> Floats:
+    """Of products over items."""
+    return np.asarray(np.einsum("ns,ns->s", one, two))

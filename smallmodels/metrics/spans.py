@@ -96,6 +96,42 @@ def span_scores(
 
     Source: Ramshaw and Marcus 1995, arXiv:cmp-lg/9505040; equal to seqeval 1.2.2 on the same tags.
     """
+    counts_NT3, types = _counts(predictions, labels, offsets, label_names, scheme)
+    distinct, counts = np.unique(counts_NT3.reshape(len(counts_NT3), -1), axis=0, return_counts=True)
+
+    def measure(statistic: Statistic) -> Metric:
+        """A statistic of (…, num_types, 3): right, predicted and labelled spans."""
+        shape = (-1, *counts_NT3.shape[1:])
+        return of_sums(distinct, counts, lambda s: statistic(s.reshape(shape)), n_bootstrap=n_bootstrap, seed=seed)
+
+    return SpanScores(
+        precision=measure(lambda sums: ratios(sums[..., 0].sum(-1), sums[..., 1].sum(-1))),
+        recall=measure(lambda sums: ratios(sums[..., 0].sum(-1), sums[..., 2].sum(-1))),
+        f1=measure(lambda sums: ratios(2 * sums[..., 0].sum(-1), sums[..., 1:].sum((-1, -2)))),
+        macro_f1=measure(lambda sums: macro_f1_of(sums[..., 0], sums[..., 1:].sum(-1))),
+        per_type=table_of(types, *counts_NT3.sum(axis=0).T),
+    )
+
+
+def span_counts(
+    predictions: Indices, labels: Indices, offsets: Indices, label_names: Sequence[str], *, scheme: Scheme | None = None
+) -> Ints:
+    """Right, predicted and labelled spans of each sentence, as `span_scores` counts them.
+
+    Args: As there.
+
+    Returns: Shape (num_sentences, 3).
+
+    Raises: As there.
+    """
+    counts_NT3, _ = _counts(predictions, labels, offsets, label_names, scheme)
+    return np.asarray(counts_NT3.sum(axis=1))
+
+
+def _counts(
+    predictions: Indices, labels: Indices, offsets: Indices, label_names: Sequence[str], scheme: Scheme | None
+) -> tuple[Ints, list[str]]:
+    """Right, predicted and labelled spans, shape (N, T, 3), and the types."""
     predictions_W, labels_W = index_pair("predictions", predictions, "labels", labels)
     require_named(len(label_names), predictions=predictions_W, labels=labels_W)
     offsets_N1 = np.asarray(offsets, dtype=np.int64)
@@ -114,20 +150,7 @@ def span_scores(
     for which, (kinds, first, _) in enumerate(([part[is_right] for part in found], found, wanted)):
         sentences = np.searchsorted(offsets_N1, first, side="right") - 1
         np.add.at(counts_NT3[..., which], (sentences, kinds), 1)
-    distinct, counts = np.unique(counts_NT3.reshape(len(counts_NT3), -1), axis=0, return_counts=True)
-
-    def measure(statistic: Statistic) -> Metric:
-        """A statistic of (…, num_types, 3): right, predicted and labelled spans."""
-        shape = (-1, *counts_NT3.shape[1:])
-        return of_sums(distinct, counts, lambda s: statistic(s.reshape(shape)), n_bootstrap=n_bootstrap, seed=seed)
-
-    return SpanScores(
-        precision=measure(lambda sums: ratios(sums[..., 0].sum(-1), sums[..., 1].sum(-1))),
-        recall=measure(lambda sums: ratios(sums[..., 0].sum(-1), sums[..., 2].sum(-1))),
-        f1=measure(lambda sums: ratios(2 * sums[..., 0].sum(-1), sums[..., 1:].sum((-1, -2)))),
-        macro_f1=measure(lambda sums: macro_f1_of(sums[..., 0], sums[..., 1:].sum(-1))),
-        per_type=table_of(tags.types, *counts_NT3.sum(axis=0).T),
-    )
+    return counts_NT3, tags.types
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,18 @@ from smallmodels.models.facts import (
     vocabulary_size,
 )
 from smallmodels.models.first_token import compute_every_token
-from smallmodels.models.forward import forward_all, forward_targets, forward_texts, forward_words, passes_in_part
+from smallmodels.models.forward import (
+    forward_all,
+    forward_targets,
+    forward_texts,
+    forward_words,
+    passes_in_part,
+    read_all,
+)
 from smallmodels.models.fresh import byte_level_bpe, new_language_model, new_language_model_of, new_tokenizer
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import (
+    Dense,
     Embedder,
     Model,
     Problem,
@@ -41,6 +49,7 @@ from smallmodels.models.loading import (
     load_embedder,
     load_language_model,
     load_token_classifier,
+    projection_of,
     require_own_tokens,
     seeded,
 )
@@ -52,11 +61,13 @@ from smallmodels.models.static import (
     is_static,
     plain_tokenizer,
     to_numpy,
+    with_backend,
 )
 
 __all__ = [
     "Adapter",
     "Compute",
+    "Dense",
     "Embedder",
     "Family",
     "LanguageModel",
@@ -102,6 +113,8 @@ __all__ = [
     "passes_in_part",
     "pick_device",
     "plain_tokenizer",
+    "projection_of",
+    "read_all",
     "require_four_bit",
     "require_layout",
     "require_own_tokens",
@@ -112,4 +125,5 @@ __all__ = [
     "vocabulary_size",
     "watch_heads",
     "watch_states",
+    "with_backend",
 ]

@@ -41,6 +41,13 @@ def forward_all(
     return _filled(result, [indices for indices, _ in rows])
 
 
+def read_all(
+    model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
+) -> None:
+    """`forward_all` for what hooks inside a model of any kind see: what it gives at its end is left out."""
+    _passes(model, tokens, compute, context)
+
+
 def forward_words(
     model: TextModel, tokens: Tokens, *, compute: Compute | None = None, context: Context = NO_CONTEXT
 ) -> Ragged:

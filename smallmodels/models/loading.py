@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, normalizers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -32,16 +33,38 @@ from smallmodels import files, sources, static
 from smallmodels.data.splits import Tokens, tokenizer_sha256
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models.language_model import LanguageModel, require_known_output
-from smallmodels.models.static import from_numpy, is_static, to_numpy
+from smallmodels.models.static import backend_of, from_numpy, is_static, to_numpy, with_backend
 
 _NOTES_NAME = "smallmodels.json"
 
 Problem: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
 
-Pooling: TypeAlias = Literal["mean", "cls"]
+Pooling: TypeAlias = Literal["mean", "cls", "max"]
+
+Activation: TypeAlias = Literal["identity", "tanh"]
 
 Model: TypeAlias = nn.Module
 """What `loss_fn` is given: call it with `model(**batch.inputs)`."""
+
+
+class Dense(nn.Linear):
+    """A linear layer behind the pooling of an embedder, with or without Tanh on what it gives."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, activation: Activation = "identity"
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.activation = activation
+
+    def forward(self, vectors_ND: Tensor) -> Tensor:
+        """Vectors of the other width."""
+        values = super().forward(vectors_ND)
+        return values.tanh() if self.activation == "tanh" else values
+
+
+def projection_of(layers: Sequence[Dense]) -> Dense | nn.Sequential | None:
+    """Dense layers, the first one first, as an `Embedder` takes them."""
+    return nn.Sequential(*layers) if len(layers) > 1 else next(iter(layers), None)
 
 
 class Embedder(nn.Module):
@@ -49,14 +72,18 @@ class Embedder(nn.Module):
 
     Args:
         transformer: Gives a vector for each token.
-        projection: From its width to that of the embeddings.
-        pooling: `mean` of the vectors of all tokens, or that of the first one, `cls`.
+        projection: From its width to that of the embeddings; see `projection_of`.
+        pooling: `mean` of the vectors of all tokens, that of the first one, `cls`, or the greatest value that any of
+            them has in each dimension, `max`.
 
-    Source: Reimers and Gurevych 2019, arXiv:1908.10084.
+    Source: Reimers and Gurevych 2019, arXiv:1908.10084, section 3.
     """
 
     def __init__(
-        self, transformer: PreTrainedModel, projection: nn.Linear | None = None, pooling: Pooling = "mean"
+        self,
+        transformer: PreTrainedModel,
+        projection: Dense | nn.Sequential | None = None,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -68,15 +95,25 @@ class Embedder(nn.Module):
         """The transformer's config."""
         return self.transformer.config
 
+    @property
+    def dense_layers(self) -> list[Dense]:
+        """Of the projection, the first one first."""
+        return [] if self.projection is None else [m for m in self.projection.modules() if isinstance(m, Dense)]
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings of shape (N, D), float32, from ids and mask of shape (N, L)."""
         states_NLD = self.transformer(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
-        mask_NL1 = attention_mask.unsqueeze(-1).to(states_NLD.dtype)
-        pooled_ND = states_NLD[:, 0]
-        if self.pooling == "mean":
-            pooled_ND = (states_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1e-9)
+        pooled_ND = self._pool(states_NLD, attention_mask.unsqueeze(-1))
         vectors_ND = pooled_ND if self.projection is None else self.projection(pooled_ND).float()
         return nn.functional.normalize(vectors_ND, dim=-1)
+
+    def _pool(self, states_NLD: Tensor, mask_NL1: Tensor) -> Tensor:
+        if self.pooling == "cls":
+            return states_NLD[:, 0]
+        if self.pooling == "max":
+            return states_NLD.masked_fill(mask_NL1 == 0, torch.finfo(states_NLD.dtype).min).amax(1)
+        weights_NL1 = mask_NL1.to(states_NLD.dtype)
+        return (states_NLD * weights_NL1).sum(1) / weights_NL1.sum(1).clamp(min=1e-9)
 
 
 @dataclass
@@ -118,7 +155,7 @@ class TextModel:
         model, tokenizer = _from_folder(auto, folder, may_lack=_MAY_LACK.get(about["kind"], ()))
         wrapped: nn.Module = wrapper(model) if wrapper else model
         if isinstance(wrapped, Embedder):
-            wrapped.projection = _read_projection(folder, folder.name)
+            wrapped.projection = projection_of(_read_dense_layers(folder, folder.name))
             wrapped.pooling = _read_pooling(folder, folder.name)
         return cls(wrapped.eval(), tokenizer, about["notes"], about["max_length"])
 
@@ -166,18 +203,23 @@ def _tensor_bytes(tensor: Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
-_DENSE = "2_Dense"
-_IDENTITY = "torch.nn.modules.linear.Identity"
-_POOLING_KEYS: dict[Pooling, str] = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+_ACTIVATIONS: dict[Activation, str] = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",
+}
+_POOLING_KEYS: dict[Pooling, str] = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+}
 _READABLE = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Modules of sentence-transformers that an `Embedder` has."""
+"""Modules of sentence-transformers that an `Embedder` has, in this order."""
 
 
 def _write_sentence_transformers_files(folder: Path, embedder: Embedder, max_length: int) -> None:
     """What `SentenceTransformer(folder)` reads beside the transformer: a list of modules and their settings."""
-    projection = embedder.projection
-    dense = [] if projection is None else ["Dense"]
-    kinds = ["Transformer", "Pooling", *dense, "Normalize"]
+    dense = embedder.dense_layers
+    kinds = ["Transformer", "Pooling", *("Dense" for _ in dense), "Normalize"]
     paths = ["", *(f"{place}_{kind}" for place, kind in enumerate(kinds) if place)]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -191,12 +233,12 @@ def _write_sentence_transformers_files(folder: Path, embedder: Embedder, max_len
     pooling |= {key: embedder.pooling == name for name, key in _POOLING_KEYS.items()}
     files.write_json(folder / "1_Pooling" / "config.json", pooling)
     files.write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-    if projection is not None:
-        settings: dict[str, Any] = {"in_features": projection.in_features, "out_features": projection.out_features}
-        settings |= {"bias": projection.bias is not None, "activation_function": _IDENTITY}
-        files.write_json(folder / _DENSE / "config.json", settings)
-        weights = {f"linear.{name}": tensor.contiguous() for name, tensor in projection.state_dict().items()}
-        save_file(weights, folder / _DENSE / "model.safetensors", metadata={"format": "pt"})
+    for path, layer in zip(paths[2:], dense, strict=False):  # Normalize is the last, and has no files
+        settings: dict[str, Any] = {"in_features": layer.in_features, "out_features": layer.out_features}
+        settings |= {"bias": layer.bias is not None, "activation_function": _ACTIVATIONS[layer.activation]}
+        files.write_json(folder / path / "config.json", settings)
+        weights = {f"linear.{name}": tensor.contiguous() for name, tensor in layer.state_dict().items()}
+        save_file(weights, folder / path / "model.safetensors", metadata={"format": "pt"})
 
 
 def _require_no_prompt(folder: Path, name: str) -> None:
@@ -213,11 +255,11 @@ def _require_no_prompt(folder: Path, name: str) -> None:
         )
 
 
-def _read_projection(folder: Path, name: str) -> nn.Linear | None:
-    """The dense layer of a model of sentence-transformers, or None.
+def _read_dense_layers(folder: Path, name: str) -> list[Dense]:
+    """The dense layers of a model of sentence-transformers, the first one first.
 
     Raises:
-        InputError: It has a module that an `Embedder` cannot have, or an activation.
+        InputError: It has a module that an `Embedder` cannot have, or one at another place.
         DamagedError: Weights are missing or do not fit their settings.
     """
     path = folder / "modules.json"
@@ -225,17 +267,30 @@ def _read_projection(folder: Path, name: str) -> nn.Linear | None:
     kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
     if odd := [kind for kind in kinds if kind not in _READABLE]:
         raise InputError(f"{name} should embed by {', '.join(_READABLE)}, found {odd[0]}: choose another model")
-    dense = [module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
-    if not dense:
-        return None
-    settings = files.read_json(folder / dense[0] / "config.json")
-    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")  # their default
-    if len(dense) > 1 or settings.get("use_residual") or not activation.endswith(".Identity"):
-        found = f"{len(dense)} of them" if len(dense) > 1 else f"one with {activation}"
-        raise InputError(f"{name} should have one linear dense layer at most, found {found}: choose another model")
+    if kinds != sorted(kinds, key=_READABLE.index):
+        raise InputError(
+            f"{name} should embed by {', '.join(_READABLE)} in this order, found {', '.join(kinds)}: choose another "
+            "model"
+        )
+    paths = [module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+    return [_read_dense_layer(folder / path, name) for path in paths]
+
+
+def _read_dense_layer(folder: Path, name: str) -> Dense:
+    settings = files.read_json(folder / "config.json")
+    activation = settings.get("activation_function", _ACTIVATIONS["tanh"])  # their default
+    known = next((kind for kind, path in _ACTIVATIONS.items() if path == activation), None)
+    is_of_texts = settings.get("module_input_name", "sentence_embedding") == "sentence_embedding"
+    if known is None or not is_of_texts or settings.get("use_residual"):
+        found = activation if known is None else "a residual" if is_of_texts else "vectors of tokens"
+        raise InputError(
+            f"{name} should have dense layers behind the pooling that are linear or end with Tanh, found one with "
+            f"{found}: choose another model"
+        )
     try:
-        weights = load_file(folder / dense[0] / "model.safetensors")
-        layer = nn.Linear(settings["in_features"], settings["out_features"], bias=bool(settings.get("bias", True)))
+        weights = load_file(folder / "model.safetensors")
+        sizes = settings["in_features"], settings["out_features"]
+        layer = Dense(*sizes, bias=bool(settings.get("bias", True)), activation=known)
         layer.load_state_dict({key.removeprefix("linear."): tensor.float() for key, tensor in weights.items()})
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -378,11 +433,28 @@ def load_embedder(
     fetched = sources.fetch_model(model, role=role) if isinstance(model, str) else model
     name = fetched.source.name
     _require_no_prompt(fetched.folder, name)
-    parts = _read_projection(fetched.folder, name), _read_pooling(fetched.folder, name)
+    parts = projection_of(_read_dense_layers(fetched.folder, name)), _read_pooling(fetched.folder, name)
     transformer, tokenizer = _from_folder(AutoModel, fetched.folder, may_lack=_UNUSED, may_have=_OTHER_HEADS)
+    tokenizer = _in_lower_case_where_asked(tokenizer, fetched.folder)
     notes = {"base_model": name}
     embedder = Embedder(transformer, *parts).eval()
     return TextModel(embedder, tokenizer, notes, _usable_length(transformer, max_length)), fetched
+
+
+def _in_lower_case_where_asked(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer; where sentence-transformers is told so and it keeps capitals, one that makes them small first.
+
+    Raises: InputError if it is none of the tokenizers library.
+    """
+    settings = [files.read_json(path) for path in folder.glob("sentence_*_config.json")]
+    if not any(found.get("do_lower_case") for found in settings):
+        return tokenizer
+    backend = Tokenizer.from_str(backend_of(tokenizer).to_str())
+    before = backend.normalizer
+    if before is not None and before.normalize_str("A") == before.normalize_str("a"):
+        return tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if before is None else [before])])
+    return with_backend(tokenizer, backend)
 
 
 def load_language_model(
@@ -440,8 +512,8 @@ def embedding_width(fetched: sources.ModelFiles) -> int:
 
     Raises: InputError if its config does not say.
     """
-    if (projection := _read_projection(fetched.folder, fetched.source.name)) is not None:
-        return projection.out_features
+    if dense := _read_dense_layers(fetched.folder, fetched.source.name):
+        return dense[-1].out_features
     config = AutoConfig.from_pretrained(fetched.folder, trust_remote_code=False, local_files_only=True)
     width = getattr(config, "hidden_size", None)
     if not isinstance(width, int):
@@ -461,7 +533,8 @@ def _read_pooling(folder: Path, name: str) -> Pooling:
     ]
     if not found:
         raise InputError(
-            f"{name} should average its token vectors or take the first, but pools otherwise: choose another model"
+            f"{name} should average its token vectors, or take the first or the greatest values, but pools otherwise: "
+            "choose another model"
         )
     return found[0]
 

@@ -116,6 +116,22 @@ def plain_tokenizer(backend: Tokenizer) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)))
 
 
+def with_backend(like: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """A tokenizer that does what this backend does, and names its special tokens as another one does.
+
+    It is of the general class, which keeps all that is in its file: those of single families make some of it anew, such
+    as whether capitals stay.
+    """
+    names = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    named = {name: str(token) for name in names if (token := getattr(like, name, None)) is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_input_names=list(like.model_input_names),
+        **named,
+    )
+
+
 def backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The tokenizer of the tokenizers library that does the work.
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from smallmodels import files
 from smallmodels.errors import InputError
 from smallmodels.records import Inference, RunRecord
-from smallmodels.report import figures, formats, inference, learning, several, single, words
-from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
+from smallmodels.report import figures, formats, inference, learning, several, single, tokens, words
+from smallmodels.report.evidence import NO_EVIDENCE, Evidence
 from smallmodels.report.page import Page, to_html, to_markdown, writer
 from smallmodels.report.systems import build_cost
 from smallmodels.report.words import summary
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_EVIDENCE",
     "Evidence",
-    "Unfinished",
     "page_of",
     "run_page",
     "summary",
@@ -38,7 +37,8 @@ _CSV_HEAD = (
     "run_id recipe seed role split metric value low high n parameters size_bytes latency_p50_s latency_p95_s "
     "batch_size throughput_per_s energy_j_per_1000 cpu_s_per_1000 inference_label protocol build_energy_j build_cpu_s "
     "build_energy_j_with_teacher build_cpu_s_with_teacher run_energy_j run_cpu_s run_energy_label contended smoke "
-    "fingerprint sweep_id margin num_threads paid_build_energy_j paid_build_cpu_s number_format max_length"
+    "fingerprint sweep_id margin num_threads paid_build_energy_j paid_build_cpu_s number_format max_length "
+    "energy_j_per_read_token energy_j_per_written_token cpu_s_per_read_token cpu_s_per_written_token"
 )
 
 
@@ -95,7 +95,8 @@ def _csv(records: Sequence[RunRecord]) -> str:
                 row += [record.energy_j, record.cpu_s, record.energy_label, record.contended, record.smoke]
                 row += [record.environment.fingerprint, record.sweep_id, record.margin, record.environment.num_threads]
                 row += [build_cost(record, result.role, unit, teacher=False, caches=False) for unit in ("J", "CPU-s")]
-                rows.append([*row, use.number_format if use else None, record.config.get("max_length")])
+                row += [use.number_format if use else None, record.config.get("max_length")]
+                rows.append([*row, *_token_values(use)])
     return _csv_text(_CSV_HEAD.split(), rows)
 
 
@@ -116,10 +117,18 @@ def _use_values(use: Inference | None) -> list[float | str | None]:
     ]  # fmt: skip
 
 
+def _token_values(use: Inference | None) -> list[float | None]:
+    told = use.tokens if use else None
+    if told is None:
+        return [None] * 4
+    costs = (told.energy_j_per_read, told.energy_j_per_written, told.cpu_s_per_read, told.cpu_s_per_written)
+    return [cost.value if cost else None for cost in costs]
+
+
 def further_sentences(record: RunRecord, uses_per_day: float | None = None) -> list[str]:
-    """What one run says beyond its summary: whether to distil, what it took to come near the teacher, days to repay."""
+    """What one run says beyond its summary: whether to distil, the way to the teacher, tokens' costs, days to repay."""
     (group,) = several.analysed([record])
-    said = [group.advice, learning.run_sentence(record, group.unit)]
+    said = [group.advice, learning.run_sentence(record, group.unit), tokens.sentence(record)]
     if uses_per_day and record.payback is not None and record.payback.uses is not None and not record.smoke:
         days = single.days_words(record.payback.uses / uses_per_day)
         said.append(f"At {uses_per_day:,.15g} uses a day, building the student is repaid after {days}.")

@@ -1,8 +1,9 @@
-"""Should you distil at all? One sentence from the numbers of a report."""
+"""Should you distil at all, and what to ship? One sentence from the numbers of a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smallmodels.records import goodness
 from smallmodels.report import formats, words
 from smallmodels.report.comparing import Comparisons, control_pairs, signed, signed_interval
 from smallmodels.report.paying import Counted
@@ -13,8 +14,14 @@ _NETWORKS = frozenset({"teacher", "untuned_teacher", "student", "untrained_stude
 """Roles that are a network; every other one is a trivial baseline."""
 
 
+_CONTROL_NAMES = dict(zip(CONTROLS, ("student on labels alone", "student on labels alone at full cost"), strict=True))
+"""What they are called in a sentence."""
+
 UNDECIDED = "Whether to distil is not decided"
 """How the sentence begins where no margin was declared."""
+
+NO_STUDENT = "No student here replaces another model"
+"""How it begins where there is nothing to distil from."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,38 @@ class _Case:
         """Whether ours is not worse than theirs by more than the margin: shown from enough seeds, else by value."""
         from smallmodels import metrics
 
-        found = self.comparisons.difference(ours, theirs)
-        if found is None:
+        value = self.comparisons.value(ours, theirs)
+        if value is None or value < -self.margin:
             return False
-        if self.comparisons.why_no_verdict(found):
-            return found.value >= -self.margin
-        return metrics.is_within(found, margin=self.margin)
+        found = self.comparisons.difference(ours, theirs)
+        assert found is not None, "both have the metric"
+        return bool(self.comparisons.why_no_verdict(found)) or metrics.is_within(found, margin=self.margin)
+
+    def is_worse(self, ours: System, theirs: System) -> bool:
+        """Whether ours is worse than theirs by more than the margin: shown from enough seeds, else by value."""
+        value = self.comparisons.value(ours, theirs)
+        if value is None or value >= -self.margin:
+            return False
+        if self.comparisons.why_no_verdict(self.comparisons.difference(ours, theirs)):
+            return True
+        return self.comparisons.is_shown_better(theirs, ours, margin=self.margin)
+
+    def cheapest(self, systems: Sequence[System], *, below: float) -> System | None:
+        """The cheapest to use within the margin of what is replaced, if no other of them beats it by more than that.
+
+        Without the second condition, a teacher no better than chance would be replaced by the majority class although
+        something simple has learned more.
+
+        Args:
+            systems: To choose from; one whose use was not measured can only beat another.
+            below: What a use has to cost less than, as a share of what is replaced.
+        """
+        shares = {id(s): share for s in systems if (share := self.share(s)) is not None and share < below}
+        by_cost = sorted((s for s in systems if id(s) in shares), key=lambda s: shares[id(s)])
+        return next((s for s in by_cost if self.is_within(s, self.reference) and not self._is_beaten(s, systems)), None)
+
+    def _is_beaten(self, ours: System, systems: Sequence[System]) -> bool:
+        return any(self.is_worse(ours, s) and self.is_within(s, self.reference) for s in systems if s is not ours)
 
     def share(self, system: System) -> float | None:
         """Cost of a use over that of what is replaced."""
@@ -53,6 +86,10 @@ class _Case:
         what = "energy" if self.unit == "J" else "processor time"
         return f" at {formats.number(100 * share, 2)}\u00a0% of the {what} of a use"
 
+    def the(self, system: System) -> str:
+        """Its name in a sentence."""
+        return _the(system, self.comparisons)
+
     @property
     def margin_words(self) -> str:
         """`the margin (1.0 points)`."""
@@ -60,25 +97,27 @@ class _Case:
 
 
 def sentence(comparisons: Comparisons, counted: Sequence[Counted], unit: Unit) -> str:
-    """Whether to distil, of one student of a group; empty where there is no student or nothing that it replaces.
+    """Whether to distil, of one student of a group, and which model to ship; empty where there is nothing to choose.
 
     It is the best one, or the cheapest to use of those that are good enough too and cost less than that beyond chance.
+    Without a student that replaces something, it is said which of the models to ship.
 
     Args:
         comparisons: Of the group.
         counted: Its paybacks.
         unit: Of the cost that is ranked.
     """
-    found = [s for s in comparisons.systems if s.role == "student" and s.quality() is not None]
-    students = [s for s in found if not any(r.smoke for r in s.records)]
+    known = [s for s in comparisons.systems if s.quality() is not None and not any(r.smoke for r in s.records)]
+    students = [s for s in known if s.role == "student"]
     pairs = [(s, other) for s in students if (other := replaced_by(s, comparisons.systems)) is not None]
     if not pairs:
-        return ""
+        return _of_all(comparisons, known, unit)
     student, reference = max(pairs, key=lambda pair: _goodness(comparisons, *pair))
     if comparisons.margin is None:
         return (
             f"{UNDECIDED}: no margin was declared before the runs, so nothing says which loss of "
-            f"{formats.metric_name(comparisons.metric)} would be small enough."
+            f"{formats.metric_name(comparisons.metric)} would be small enough. Until one is, use "
+            f"{_the(reference, comparisons)}."
         )
     case = _Case(student, reference, comparisons, unit, comparisons.margin)
     others = [_Case(*pair, comparisons, unit, comparisons.margin, instead_of=student) for pair in pairs]
@@ -102,8 +141,8 @@ def _is_cheaper(case: _Case) -> bool:
 
 
 def _goodness(comparisons: Comparisons, student: System, reference: System) -> float:
-    found = comparisons.difference(student, reference)
-    return found.value if found is not None else float("-inf")
+    value = comparisons.value(student, reference)
+    return value if value is not None else float("-inf")
 
 
 def _hedge(student: System) -> str:
@@ -120,7 +159,7 @@ def _lower_after(before: str, said: str) -> str:
 def _advice(case: _Case, counted: Sequence[Counted]) -> str:
     if (plain := _cheapest_baseline(case)) is not None:
         return (
-            f"Do not distil: {_the(plain, case)} is within {case.margin_words} of {_the(case.reference, case)}"
+            f"Do not distil: {case.the(plain)} is within {case.margin_words} of {case.the(case.reference)}"
             f"{case.share_words(plain)}: ship that."
         )
     if not case.is_within(case.student, case.reference):
@@ -133,19 +172,22 @@ def _advice(case: _Case, counted: Sequence[Counted]) -> str:
             "ship that."
         )
     good = (
-        f"{_the(case.student, case)} is within {case.margin_words} of {_the(case.reference, case)}"
+        f"{case.the(case.student)} is within {case.margin_words} of {case.the(case.reference)}"
         f"{case.share_words(case.student)}"
     )
     if case.instead_of is not None:
-        good += f", and cheaper to use than the best, {_the(case.instead_of, case)}"
+        good += f", and cheaper to use than the best, {case.the(case.instead_of)}"
     mine = [each for each in counted if each.system is case.student]
     if not mine:
-        return f"Distil for size or speed: {good}; when it pays for itself was not measured."
+        return f"Distil for size or speed: {good}; when it pays for itself was not measured: ship that."
     estimate = mine[0].estimate
     if estimate.uses is None:
         why = formats.clean(estimate.reason, 400).removeprefix("Never: ").rstrip(". ")
-        return f"Distil for size or speed only: {good}, but it never pays for itself, because {why}."
-    return f"Distil: {good}, and it has paid for itself after {words.rounded_large(estimate.uses)} uses."
+        return (
+            f"Distil for size or speed only: {good}, but it never pays for itself, because {why}: ship that where size "
+            f"or speed counts, else {case.the(case.reference)}."
+        )
+    return f"Distil: {good}, and it has paid for itself after {words.rounded_large(estimate.uses)} uses: ship that."
 
 
 def _not_close(case: _Case) -> str:
@@ -162,26 +204,59 @@ def _not_close(case: _Case) -> str:
     )
     if is_worse:
         return (
-            f"Do not distil like this: {_the(case.student, case)} misses {case.margin_words} against "
-            f"{_the(case.reference, case)} ({shown}): use that, or train another student."
+            f"Do not distil like this: {case.the(case.student)} misses {case.margin_words} against "
+            f"{case.the(case.reference)} ({shown}): {_until_then(case)}, or train another student."
         )
     return (
-        f"Do not distil on this evidence: that {_the(case.student, case)} is within {case.margin_words} of "
-        f"{_the(case.reference, case)} is not shown ({shown}): more seeds or test items would tell."
+        f"Do not distil on this evidence: that {case.the(case.student)} is within {case.margin_words} of "
+        f"{case.the(case.reference)} is not shown ({shown}): more seeds or test items would tell; until then, "
+        f"{_until_then(case)}."
     )
+
+
+def _until_then(case: _Case) -> str:
+    """What to use while the student is not good enough: the cheapest model that is, else what it would replace."""
+    others = [s for s in case.comparisons.systems if s is not case.reference]
+    cheaper = [s for s in others if (share := case.share(s)) is not None and share < 1]
+    chosen = case.cheapest(cheaper, below=1)
+    if chosen is None:
+        return f"use {case.the(case.reference)}"
+    return f"use {case.the(chosen)}, which is within it{case.share_words(chosen)}"
+
+
+def _of_all(comparisons: Comparisons, known: Sequence[System], unit: Unit) -> str:
+    """Which of models to ship that replace none: the cheapest to use that is within the margin of the best."""
+    if len(known) < 2:
+        return ""
+    best = max(known, key=lambda s: goodness(comparisons.metric, _value(s)))
+    seeds = min(s.seeds() for s in known)
+    basis = f"{seeds} seed{'s' * (seeds > 1)}"
+    hint = "" if seeds >= MIN_SEEDS else f" It rests on {basis}, so it is a hint and no verdict."
+    if comparisons.margin is not None:
+        case = _Case(best, best, comparisons, unit, comparisons.margin)
+        shares = {id(s): share for s in known if (share := case.share(s)) is not None and share < 1}
+        enough = [s for s in known if id(s) in shares and case.is_within(s, best)]
+        if enough:
+            chosen = min(enough, key=lambda s: shares[id(s)])
+            return (
+                f"{NO_STUDENT}: {case.the(chosen)} is within {case.margin_words} of the best, {case.the(best)},"
+                f"{case.share_words(chosen)}: ship that.{hint}"
+            )
+    name = formats.metric_name(comparisons.metric)
+    return f"{NO_STUDENT}: of those compared, {_the(best, comparisons)} has the best {name}: ship that.{hint}"
+
+
+def _value(system: System) -> float:
+    found = system.quality()
+    assert found is not None, "only models with the metric are compared"
+    return found.value
 
 
 def _cheapest_baseline(case: _Case) -> System | None:
     """The trivial baseline that is good enough and cheapest in use, where it is cheaper than the student."""
-    found = [
-        s
-        for s in case.comparisons.systems
-        if s.role not in _NETWORKS and _shares_runs(s, case.student) and case.is_within(s, case.reference)
-    ]
-    costs = {id(s): share for s in found if (share := case.share(s)) is not None}
+    beside = [s for s in case.comparisons.systems if s.role not in _NETWORKS and _shares_runs(s, case.student)]
     mine = case.share(case.student)
-    cheaper = [s for s in found if id(s) in costs and (mine is None or costs[id(s)] < mine)]
-    return min(cheaper, key=lambda s: costs[id(s)], default=None)
+    return case.cheapest(beside, below=float("inf") if mine is None else mine)
 
 
 def _control_within(case: _Case) -> System | None:
@@ -199,8 +274,10 @@ def _shares_runs(one: System, two: System) -> bool:
     return bool({r.run_id for r in one.records} & {r.run_id for r in two.records})
 
 
-def _the(system: System, case: _Case) -> str:
+def _the(system: System, comparisons: Comparisons) -> str:
     """`the student`, `TF-IDF`, `the student (temperature 2)`."""
-    name = system.label if len([s for s in case.comparisons.systems if s.role == system.role]) > 1 else ""
+    name = system.label if len([s for s in comparisons.systems if s.role == system.role]) > 1 else ""
     name = name or words.role_name(system.role)
+    if system.role in CONTROLS:
+        name = name.replace(words.role_name(system.role), _CONTROL_NAMES[system.role], 1)
     return name if name[:2].isupper() else f"the {name[:1].lower()}{name[1:]}"

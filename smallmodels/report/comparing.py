@@ -1,6 +1,7 @@
 """Systems against each other: the difference of each pair, over seeds and the same test items, and its verdict."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,6 @@ class Comparisons:
         self._answers = {
             r.run_id: items.read(path, r) for r in group if (path := evidence.predictions.get(r.run_id)) is not None
         }
-        self._values: dict[int, dict[str, float] | None] = {}
         self._items: dict[int, Items | None] = {}
         self._found: dict[tuple[int, int], Difference | None] = {}
 
@@ -82,16 +82,23 @@ class Comparisons:
             over_items = metrics.unpaired_items(*known) if len(known) == 2 else None
         return metrics.difference(metrics.seed_difference(one, two), over_items, is_paired=is_paired)
 
+    def value(self, ours: System, theirs: System) -> float | None:
+        """That of the difference, without drawing items for an interval; None where one lacks the metric."""
+        one, two = self._means.get(id(ours)), self._means.get(id(theirs))
+        return one - two if one is not None and two is not None else None
+
+    @functools.cached_property
+    def _means(self) -> dict[int, float]:
+        """Over seeds, by system."""
+        return {id(s): sum(good.values()) / len(good) for s in self.systems if (good := self._good(s))}
+
     @property
     def _sign(self) -> int:
         return -1 if self.metric in records.LOWER_IS_BETTER else 1
 
     def _good(self, system: System) -> dict[str, float] | None:
-        if id(system) not in self._values:
-            values = system.values()
-            good = None if values is None else {seed: self._sign * value for seed, value in values.items()}
-            self._values[id(system)] = good
-        return self._values[id(system)]
+        values = system.values
+        return None if values is None else {seed: self._sign * value for seed, value in values.items()}
 
     def _items_of(self, system: System) -> "Items | None":
         if id(system) not in self._items:
@@ -133,12 +140,18 @@ class Comparisons:
 
     def is_clearly_better(self, ours: System, theirs: System) -> bool:
         """Whether ours is better by more than the margin, from enough seeds."""
+        return self.is_shown_better(ours, theirs, margin=self.margin or 0.0)
+
+    def is_shown_better(self, ours: System, theirs: System, *, margin: float) -> bool:
+        """Whether ours is better by more than a margin, from enough seeds."""
         from smallmodels import metrics
 
-        found = self.difference(ours, theirs)
-        if found is None or self.why_no_verdict(found):
+        value = self.value(ours, theirs)
+        if value is None or value <= margin:  # which spares the drawing
             return False
-        return metrics.verdict(found, margin=self.margin or 0.0) == "better"
+        found = self.difference(ours, theirs)
+        assert found is not None, "both have the metric"
+        return not self.why_no_verdict(found) and metrics.verdict(found, margin=margin) == "better"
 
 
 def _reversed(found: "Difference") -> "Difference":
@@ -252,7 +265,7 @@ def _against_table(comparisons: Comparisons) -> Table | None:
 
 def _matrix(comparisons: Comparisons) -> Table | None:
     """The verdict of every pair; of the students alone where there are more systems than can be read."""
-    known = [s for s in comparisons.systems if s.values() is not None and s.seeds() >= MIN_SEEDS]
+    known = [s for s in comparisons.systems if s.values is not None and s.seeds() >= MIN_SEEDS]
     systems = known if len(known) <= _MAX_MATRIX else [s for s in known if s.role == "student"]
     if len(systems) < (3 if systems is known else 2):
         return None

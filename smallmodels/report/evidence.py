@@ -5,20 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smallmodels.records import RunRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unfinished:
-    """A run without a record: it failed, was stopped, or is still going. Its journal says what it has cost so far."""
-
-    run_id: str
-    recipe: str
-    sweep_id: str | None
-    energy_j: float | None
-    """None where it was not measured, or the journal is gone or damaged."""
-    cpu_s: float | None
-    """None where the journal is gone or damaged."""
+from smallmodels.records import RunRecord, Unfinished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +15,9 @@ class Evidence:
     predictions: Mapping[str, Path] = field(default_factory=dict)
     """`predictions.parquet` by the id of its run."""
     unfinished: Sequence[Unfinished] = ()
+    teachers: Mapping[str, float] = field(default_factory=dict)
+    """By the id of a run that trained its teacher and whose record does not say so itself, as older ones do not: the
+    best validation of that training, as `RunRecord.teacher_on_validation`."""
     beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By the id of a run, cells of its sweep that were on its machine while it ran."""
     uses_per_day: float | None = None

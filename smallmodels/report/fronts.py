@@ -21,14 +21,18 @@ _MANY = 100
 """Of more models, each is compared with those on the front alone: every one that is not on it loses to one there."""
 
 
-def verdicts(points: Sequence[Point], *, better: Better | None = None, one_seed: bool = False) -> list[str]:
+def verdicts(
+    points: Sequence[Point], *, better: Better | None = None, one_seed: bool = False, all_ranked: bool = True
+) -> list[str]:
     """What each point's place means; points whose quality is not told apart are called indistinguishable.
 
     Args:
         points: With intervals where they are known.
         better: From pairs of models; without it, intervals that do not overlap are what is better.
         one_seed: Whether a single run is behind every point, which then names no winner.
+        all_ranked: Whether these are all models that are shown; of one that is not ranked nothing is said.
     """
+    nothing = "nothing is cheaper" if all_ranked else "no ranked model is cheaper"
 
     def from_intervals(one: int, two: int) -> bool:
         return clearly_better(points[one], points[two])
@@ -36,11 +40,17 @@ def verdicts(points: Sequence[Point], *, better: Better | None = None, one_seed:
     is_better = better or from_intervals
     fronts = pareto_front(points)
     asked = [i for i in range(len(points)) if fronts[i] or len(points) <= _MANY]
-    return [_verdict(i, points, asked, fronts[i], is_better, one_seed) for i in range(len(points))]
+    return [_verdict(i, points, asked, fronts[i], is_better, one_seed, nothing) for i in range(len(points))]
 
 
 def _verdict(
-    place: int, points: Sequence[Point], asked: Sequence[int], on_front: bool, better: Better, one_seed: bool
+    place: int,
+    points: Sequence[Point],
+    asked: Sequence[int],
+    on_front: bool,
+    better: Better,
+    one_seed: bool,
+    nothing: str,
 ) -> str:
     point, places = points[place], range(len(points))
     if on_front:
@@ -48,7 +58,7 @@ def _verdict(
         if alike:
             rival = points[max(alike, key=lambda i: points[i].y)]
             return f"on the front, but indistinguishable from {rival.label}, which {_cost_words(rival, point)}"
-        return "on the front" if any(p.x < point.x for p in points) else "on the front: nothing is cheaper"
+        return "on the front" if any(p.x < point.x for p in points) else f"on the front: {nothing}"
     rivals = sorted((i for i in asked if _beats(points[i], point)), key=lambda i: points[i].x)
     first = next((i for i in rivals if better(i, place)), rivals[0])
     rival = points[first]

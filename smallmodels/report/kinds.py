@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smallmodels.records import RunRecord, dotted
 from smallmodels.report import words
@@ -42,7 +43,12 @@ def _varying(runs: Sequence[RunRecord]) -> list[str]:
     """Settings, but for the seed, that are not the same in all runs of a recipe."""
     flats = [dotted(r.config) for r in runs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
-    return [key for key in keys if len({json.dumps(flat.get(key), default=str) for flat in flats}) > 1]
+    return [key for key in keys if any(_is_other(flat.get(key), flats[0].get(key)) for flat in flats)]
+
+
+def _is_other(one: Any, two: Any) -> bool:
+    """Whether they are written differently in JSON, as 1, 1.0 and true are."""
+    return type(one) is not type(two) or one != two
 
 
 def _setting_words(record: RunRecord, keys: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smallmodels.records import Payback, RunRecord, whole_sum
+from smallmodels.records import Payback, RunRecord, Unfinished, whole_sum
 from smallmodels.report import formats, pictures, single, words
 from smallmodels.report.comparing import Comparisons
-from smallmodels.report.evidence import Evidence, Unfinished
+from smallmodels.report.evidence import Evidence
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.pictures.payback import Way
@@ -44,12 +44,12 @@ class Counted:
 def paybacks(comparisons: Comparisons, group: Sequence[RunRecord], evidence: Evidence) -> list[Counted]:
     """For each student of a group: one run with and without what caches owe, and every run that was made."""
     found = []
+    bills = {unit: whole_bill(group, evidence.unfinished, unit) for unit in ("J", "CPU-s")}
     for system in comparisons.systems:
         known = _recorded(system)
         if not known:
             continue
-        unit = known[0].unit
-        bill, what = whole_bill(group, evidence.unfinished, unit)
+        bill, what = bills[known[0].unit]
         own = [p.build_without_shared for p in known]
         found.append(_counted(comparisons, system, known, [p.build for p in known], "one run, caches included"))
         if own != [p.build for p in known]:

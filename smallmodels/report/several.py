@@ -5,12 +5,13 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smallmodels import __version__
-from smallmodels.records import RunRecord
+from smallmodels.records import RunRecord, Unfinished
 from smallmodels.report import (
     advice,
     comparing,
@@ -25,7 +26,7 @@ from smallmodels.report import (
     words,
 )
 from smallmodels.report.comparing import Comparisons
-from smallmodels.report.evidence import NO_EVIDENCE, Evidence, Unfinished
+from smallmodels.report.evidence import NO_EVIDENCE, Evidence
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Bullets, Page, Panel, Picture, Row, Section, Table, Text, cut_note
@@ -62,15 +63,15 @@ class Group:
         """The cost that is ranked."""
         return words.ranking_unit(self.records[0])
 
-    @property
+    @functools.cached_property
     def advice(self) -> str:
-        """Whether to distil at all; empty where the runs have no student or nothing that it would replace."""
+        """Whether to distil at all, and which model to ship; empty where there is nothing to choose."""
         return advice.sentence(self.comparisons, self.counted, self.unit)
 
 
 def analysed(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> list[Group]:
     """The groups of runs that may be compared, in the order in which they came."""
-    found = groups_of(records)
+    found = groups_of(learning.with_teachers(records, evidence))
     labels, unfinished = _labels(found), _assigned(found, evidence.unfinished)
     groups = []
     for i, (runs, others) in enumerate(zip(found, unfinished, strict=True)):
@@ -131,11 +132,11 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
     found, (group,) = single.page(record), analysed([record], evidence)
     sections = list(found.sections)
     for i, each in enumerate(sections):
-        table = learning.run_table(record, group.unit) if each.title == single.CURVE_TITLE else None
+        more = learning.run_block(group.records[0], group.unit) if each.title == single.CURVE_TITLE else None
         if each.title == single.PAYBACK_TITLE and group.counted and (evidence.uses_per_day or evidence.unfinished):
-            table = paying.table_of(group.counted, group.evidence)
-        if table is not None:
-            sections[i] = dataclasses.replace(each, blocks=[*each.blocks, table])
+            more = paying.table_of(group.counted, group.evidence)
+        if more is not None:
+            sections[i] = dataclasses.replace(each, blocks=[*each.blocks, more])
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
     sections += _account_sections([record], evidence)
@@ -169,15 +170,18 @@ def _summary(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
 
 def _answer(groups: Sequence[Group]) -> str:
     """Which model to ship, or in how many groups a student is one to ship; empty where nothing is known of it."""
-    advised = [said for group in groups if (said := group.advice)]
-    if len(groups) == 1 or not advised:
-        return "".join(advised)
+    said_of_all = [said for group in groups if (said := group.advice)]
+    if len(groups) == 1:
+        return "".join(said_of_all)
+    advised = [said for said in said_of_all if not said.startswith(advice.NO_STUDENT)]
+    if not advised:
+        return "The first section says which model to ship now in each group, and why." if said_of_all else ""
     against = sum("o not distil" in said for said in advised)
     undecided = sum(said.startswith(advice.UNDECIDED) for said in advised)
     rest = f", and in {undecided} that is not decided" if undecided else ""
     return (
         f"Of {len(advised)} groups with a student, distilling is advised in {len(advised) - against - undecided} and "
-        f"advised against in {against}{rest}: the first section says which model to ship in each, and why."
+        f"advised against in {against}{rest}: the first section says which model to ship now in each, and why."
     )
 
 
@@ -265,13 +269,14 @@ def _first_names(names: Sequence[str]) -> str:
 def _unfinished_section(unfinished: Sequence[Unfinished]) -> Section:
     """Runs that left no record and cost something all the same."""
     rows: list[Row] = [
-        [run.run_id, run.recipe, number(run.cpu_s), formats.energy(run.energy_j)] for run in unfinished[:MAX_ROWS]
+        [run.run_id, run.recipe, number(run.cpu_s), formats.energy(run.energy_j), run.energy_label or MISSING]
+        for run in unfinished[:MAX_ROWS]
     ]
     table = Table(
         caption="Runs without a record",
-        head=["Run", "recipe", "CPU-s", "energy"],
+        head=["Run", "recipe", "CPU-s", "energy", "joules are"],
         rows=rows,
-        text_columns=(1,),
+        text_columns=(1, 4),
         note=cut_note(len(unfinished), MAX_ROWS),
     )
     lead = "They failed, were stopped, or have not ended. What their journals say they cost is part of the whole bill."
@@ -328,6 +333,7 @@ def _placed(group: Group, unit: Unit, *, use: bool) -> tuple[list[Point], list[s
             **single.goodness_of(system.records[0].metric, quality.value, low, high),
         )
     ranked = [i for i in points if not verdict[i]]
+    all_ranked = len(ranked) == len(systems)
     if len(ranked) < 2:
         for i in ranked:
             verdict[i] = "not comparable: nothing beside it"
@@ -337,8 +343,8 @@ def _placed(group: Group, unit: Unit, *, use: bool) -> tuple[list[Point], list[s
     def better(one: int, two: int) -> bool:
         return group.comparisons.is_clearly_better(systems[ranked[one]], systems[ranked[two]])
 
-    places = zip(ranked, fronts.pareto_front(chosen), fronts.verdicts(chosen, better=better), strict=True)
-    for i, on_front, said in places:
+    told = fronts.verdicts(chosen, better=better, all_ranked=all_ranked)
+    for i, on_front, said in zip(ranked, fronts.pareto_front(chosen), told, strict=True):
         points[i], verdict[i] = dataclasses.replace(points[i], on_front=on_front), said
     return list(points.values()), verdict
 
@@ -406,7 +412,7 @@ def _systems_table(
     head = ["Model", formats.metric_name(record.metric), "SD", "95\u00a0% interval", "seeds"]
     note = (
         "SD, interval (Student-t) and n are over seeds. Where all seeds give one value, the interval is over test "
-        f"items instead, marked with {_OVER_ITEMS}. {cut_note(len(systems), len(rows))}"
+        f"items instead, marked with {_OVER_ITEMS}. {_left_out_note(systems)}{cut_note(len(systems), len(rows))}"
     )
     return Table(
         caption="Mean over seeds",
@@ -418,6 +424,15 @@ def _systems_table(
 
 
 _OVER_ITEMS = "†"
+
+
+def _left_out_note(systems: Sequence[System]) -> str:
+    """Whose costs are those of fewer runs than their quality."""
+    if not any(len(s.costed) < len(s.records) for s in systems):
+        return ""
+    return (
+        f"Runs that shared their machine are left out of the costs of models that have {MIN_SEEDS} seeds without them. "
+    )
 
 
 def _quality_cells(metric: str, system: System, quality: "Spread | None") -> list[str]:

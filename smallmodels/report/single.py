@@ -7,7 +7,7 @@ from typing import Any
 
 from smallmodels import records
 from smallmodels.records import CurvePoint, Inference, Payback, Result, RunRecord, statement_sha256
-from smallmodels.report import details, figures, formats, fronts, inference, words
+from smallmodels.report import details, figures, formats, fronts, inference, tokens, words
 from smallmodels.report.figures import Point
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import Block, Fact, Page, Panel, Picture, Row, Section, Table, Text, cut_note
@@ -240,7 +240,8 @@ def _placed(
         return list(points), {p.role: why or "not comparable: nothing beside it" for p in points}
     on_front = fronts.pareto_front(points)
     placed = [dataclasses.replace(p, on_front=front) for p, front in zip(points, on_front, strict=True)]
-    said = fronts.verdicts(points, one_seed=True)
+    all_ranked = len(points) == len(words.test_results(record))
+    said = fronts.verdicts(points, one_seed=True, all_ranked=all_ranked)
     return placed, {p.role: verdict for p, verdict in zip(points, said, strict=True)}
 
 
@@ -337,7 +338,9 @@ def _use_section(record: RunRecord, unit: Unit) -> Section | None:
         note=note,
     )
     panels = _cost_panels(record, unit, points, use_points(record, "J"), "use", "per 1,000 uses")
-    return Section("What using it costs", [Text(_FRONT_NOTE), Picture(panels, table)])
+    of_tokens = tokens.table_of(record)
+    more = [] if of_tokens is None else [of_tokens]
+    return Section("What using it costs", [Text(_FRONT_NOTE), Picture(panels, table), *more])
 
 
 def _cost_names(record: RunRecord, unit: Unit) -> list[str]:
@@ -422,7 +425,7 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
         return None
     joules = [p.energy_j for p in points if p.energy_j is not None]
     has_joules = record.energy_j is not None and len(joules) == len(points)
-    name = formats.metric_name(record.metric)
+    name = formats.metric_name(record.curve_metric)
     best = max(range(len(points)), key=lambda i: points[i].value)
     panels = []
     if unit != "J" or not has_joules:
@@ -435,7 +438,7 @@ def _curve_section(record: RunRecord, unit: Unit) -> Section | None:
             f"{p.step:,}",
             number(p.cpu_s),
             number(p.energy_j),
-            formats.quality(record.metric, records.goodness(record.metric, p.value)),
+            formats.quality(record.curve_metric, records.goodness(record.curve_metric, p.value)),
         ]
         for p in (points[i] for i in shown)
     ]
@@ -456,11 +459,11 @@ def _curve_panel(
 ) -> Panel:
     """Validation against one cost of training, the best point marked."""
     ys = [p.value for p in points]
-    shown_ys = [records.goodness(record.metric, y) for y in ys]
-    axis, metric = words.cost_name(record, unit), formats.metric_name(record.metric)
+    shown_ys = [records.goodness(record.curve_metric, y) for y in ys]
+    axis, metric = words.cost_name(record, unit), formats.metric_name(record.curve_metric)
     alt = (
-        f"Validation {metric} starts at {formats.quality(record.metric, shown_ys[0])} after {number(xs[0])} {axis} and "
-        f"is best, {formats.quality(record.metric, shown_ys[best])}, after {number(xs[best])} {axis}."
+        f"Validation {metric} starts at {formats.quality(record.curve_metric, shown_ys[0])} after {number(xs[0])} "
+        f"{axis} and is best, {formats.quality(record.curve_metric, shown_ys[best])}, after {number(xs[best])} {axis}."
     )
     series = figures.Series(
         label="",
@@ -469,7 +472,7 @@ def _curve_panel(
         says=alt,
         marked=best,
         values_say=[
-            f"{metric} {formats.quality(record.metric, y)} after {number(x)} {axis}{', the best' * (i == best)}"
+            f"{metric} {formats.quality(record.curve_metric, y)} after {number(x)} {axis}{', the best' * (i == best)}"
             for i, (x, y) in enumerate(zip(xs, shown_ys, strict=True))
         ],
     )
@@ -477,8 +480,8 @@ def _curve_panel(
         [series],
         x_label=f"{axis} of training",
         y_label=f"validation {metric}",
-        percent=formats.is_share(record.metric),
-        lower_is_better=record.metric in records.LOWER_IS_BETTER,
+        percent=formats.is_share(record.curve_metric),
+        lower_is_better=record.curve_metric in records.LOWER_IS_BETTER,
     )
     return Panel(name=name, heading=f"Validation {metric} against {axis}", alt=alt, figure=figure)
 

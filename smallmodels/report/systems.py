@@ -5,6 +5,7 @@ it a system is one role of one recipe with one config, and its runs differ in th
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -45,13 +46,20 @@ class System:
     role: str
     records: Sequence[RunRecord]
 
-    def values(self) -> dict[str, float] | None:
+    @functools.cached_property
+    def costed(self) -> list[RunRecord]:
+        """The runs whose costs count: those that had the machine for themselves, where these have seeds enough."""
+        alone = [r for r in self.records if not r.contended]
+        return alone if len({seed_of(r) for r in alone}) >= MIN_SEEDS else [*self.records]
+
+    @functools.cached_property
+    def values(self) -> Mapping[str, float] | None:
         """The metric for each seed, repeats of a seed averaged; None where a run lacks it or it is not finite."""
-        return self._by_seed(lambda r: words.metric_value(r.result(self.role), r.metric))
+        return _by_seed(self.records, lambda r: words.metric_value(r.result(self.role), r.metric))
 
     def quality(self) -> "Spread | None":
         """The metric over seeds; None where a run lacks it."""
-        return _spread(self.values())
+        return _spread(self.values)
 
     def quality_of_items(self) -> Metric | None:
         """The metric with its interval over test items alone, averaged over the runs; None where a run has none."""
@@ -66,7 +74,14 @@ class System:
 
     def use(self, unit: Unit) -> "Spread | None":
         """Cost of 1,000 uses; where all runs have one measurement, its interval is over the windows of that."""
-        found = _spread(self._by_seed(lambda r: words.use_cost(r.inference_of(self.role), unit)))
+        return self._uses[unit]
+
+    @functools.cached_property
+    def _uses(self) -> Mapping[Unit, "Spread | None"]:
+        return {unit: self._use(unit) for unit in ("J", "CPU-s")}
+
+    def _use(self, unit: Unit) -> "Spread | None":
+        found = _spread(_by_seed(self.costed, lambda r: words.use_cost(r.inference_of(self.role), unit)))
         over_windows = _spread_over_windows(self._one_measurement(), unit)
         if found is None or over_windows is None or over_windows.low is None or over_windows.high is None:
             return found
@@ -75,7 +90,7 @@ class System:
 
     def _one_measurement(self) -> Inference | None:
         """What all runs have from the same run; None where each has its own, or there is one run."""
-        uses = [(r.run_id, use) for r in self.records if (use := r.inference_of(self.role)) is not None]
+        uses = [(r.run_id, use) for r in self.costed if (use := r.inference_of(self.role)) is not None]
         origins = {use.measured_in or run_id for run_id, use in uses}
         return uses[0][1] if len(uses) > 1 and len(origins) == 1 else None
 
@@ -87,16 +102,7 @@ class System:
             teacher: Whether the making of its teacher is counted.
             caches: Whether what earlier runs paid for caches is counted.
         """
-        return _spread(self._by_seed(lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
-
-    def _by_seed(self, value: Callable[[RunRecord], float | None]) -> dict[str, float] | None:
-        found: dict[str, list[float]] = {}
-        for record in self.records:
-            each = value(record)
-            if each is None or not math.isfinite(each):
-                return None
-            found.setdefault(seed_of(record), []).append(each)
-        return {seed: sum(each) / len(each) for seed, each in found.items()}
+        return _spread(_by_seed(self.costed, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
 
     def seeds(self) -> int:
         """How many different seeds the runs have."""
@@ -104,7 +110,7 @@ class System:
 
     def use_labels(self) -> set[str]:
         """How the joules of a use were obtained."""
-        return {i.label for r in self.records for i in [r.inference_of(self.role)] if i is not None}
+        return {i.label for r in self.costed for i in [r.inference_of(self.role)] if i is not None}
 
     def not_comparable(self, *, use: bool) -> str:
         """Why it cannot be ranked, or an empty string.
@@ -112,19 +118,19 @@ class System:
         Args:
             use: Whether the cost is that of a use, which only the full protocol measures well enough to rank.
         """
-        if why := next((w for w in map(single.not_comparable, self.records) if w), ""):
+        if why := next((w for w in map(single.not_comparable, self.costed) if w), ""):
             return why
-        if self.values() is None:
+        if self.values is None:
             return "not comparable: quality missing"
         if self.seeds() < MIN_SEEDS:
             return f"not comparable: {self.seeds()} seed{'s' * (self.seeds() > 1)}, {MIN_SEEDS} needed"
-        protocols = {i.protocol for r in self.records for i in [r.inference_of(self.role)] if i is not None}
+        protocols = {i.protocol for r in self.costed for i in [r.inference_of(self.role)] if i is not None}
         return "not comparable: indicative protocol" if use and protocols != {"full"} else ""
 
 
 def seeds_won(student: System, control: System) -> tuple[int, int]:
     """In how many seeds a student beats its control, and how many both have."""
-    metric, ours, theirs = student.records[0].metric, student.values() or {}, control.values() or {}
+    metric, ours, theirs = student.records[0].metric, student.values or {}, control.values or {}
     both = [(goodness(metric, ours[seed]), goodness(metric, theirs[seed])) for seed in ours if seed in theirs]
     return sum(mine > other for mine, other in both), len(both)
 
@@ -138,6 +144,17 @@ def did_not_help(student: System, control: System) -> str:
         f"{student.label}: distillation did not help here; it beats the same student on labels alone at equal cost in "
         f"{won} of {seeds} seeds."
     )
+
+
+def _by_seed(runs: Sequence[RunRecord], value: Callable[[RunRecord], float | None]) -> dict[str, float] | None:
+    """A value for each seed, repeats of a seed averaged; None where a run lacks it or it is not finite."""
+    found: dict[str, list[float]] = {}
+    for record in runs:
+        each = value(record)
+        if each is None or not math.isfinite(each):
+            return None
+        found.setdefault(seed_of(record), []).append(each)
+    return {seed: sum(each) / len(each) for seed, each in found.items()}
 
 
 def _spread(values: Mapping[str, float] | None) -> "Spread | None":

@@ -15,6 +15,7 @@ from smallmodels.records import (
     Result,
     RunRecord,
     Source,
+    Unfinished,
 )
 from smallmodels.report import formats, idling
 
@@ -435,3 +436,14 @@ def _answer_line(answer: Any) -> str:
         answer, score = answer
     line = formats.clean(answer, 200)
     return f"{line} ({formats.number(score)})" if formats.is_number(score) else line
+
+
+def unfinished(found: Sequence[Unfinished]) -> str:
+    """How many runs left no record, and what is known to have been paid for them; empty where there are none."""
+    if not found:
+        return ""
+    cpu_s = [run.cpu_s for run in found if run.cpu_s is not None]
+    joules = [run.energy_j for run in found if run.energy_j is not None]
+    costs = [formats.cpu_seconds(sum(cpu_s))] * bool(cpu_s) + [formats.energy(sum(joules))] * bool(joules)
+    known = f"with {' and '.join(costs)} that belong" if costs else "whose costs are not known and belong"
+    return f"Runs without a record: {len(found)}, {known} to the account"

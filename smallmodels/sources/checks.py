@@ -11,7 +11,7 @@ from smallmodels.sources.weight_files import check_safetensors, foreign_format
 
 _MODEL_FILES = re.compile(
     r"(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|modules"
-    r"|sentence_bert_config|config_sentence_transformers)\.json"
+    r"|sentence_[a-z-]+_config|config_sentence_transformers)\.json"
     r"|vocab\.txt|merges\.txt|spiece\.model|sentencepiece\.bpe\.model|tokenizer\.model"
     r"|\d+_[A-Za-z]+/config\.json"
 )

@@ -8,7 +8,7 @@ little beside frozen weights, and comes last: what has adapters is not cut.
 
 from smallmodels.models import add_lora
 from smallmodels.students.encoder import with_encoder_of
-from smallmodels.students.importance import NUM_TEXTS, Importance, measure_importance
+from smallmodels.students.importance import Importance, measure_importance
 from smallmodels.students.language import smaller_language_model
 from smallmodels.students.layers import keep_layers, share_layers
 from smallmodels.students.narrowing import fresh, narrow
@@ -20,7 +20,6 @@ from smallmodels.students.student import Student
 from smallmodels.students.vocabulary import trim_vocabulary
 
 __all__ = [
-    "NUM_TEXTS",
     "Importance",
     "Size",
     "Student",

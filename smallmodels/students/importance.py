@@ -80,7 +80,7 @@ def measure_importance(
     tokens = tokenize([texts[i] for i in places], student.tokenizer, max_length=student.max_length)
     copied = student.copy()
     sums = _Sums(copied.model)
-    models.forward_all(copied, tokens, compute=compute, context=context)
+    models.read_all(copied, tokens, compute=compute, context=context)
     return sums.importance()
 
 

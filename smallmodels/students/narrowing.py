@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smallmodels import models
 from smallmodels.errors import InputError, require
-from smallmodels.models import Family, TextModel
+from smallmodels.models import Dense, Embedder, Family, TextModel
 from smallmodels.students.importance import Amounts, Importance, pooled_name
 from smallmodels.students.layers import tie
 from smallmodels.students.student import Student
@@ -53,6 +53,7 @@ def narrow(
     small = _empty(student, family, {**sizes, "num_layers": config.num_hidden_layers})
     chosen = _choose(importance, groups, student, sizes)
     _fill(small, student, _cuts(student, family, chosen))
+    _fill_projection(small, student, chosen.hidden)
     tie(small.model, groups)
     notes = {**student.notes, **_sizes_of(small), **{f"teacher_{k}": v for k, v in _sizes_of(student).items()}}
     return dataclasses.replace(small, notes=notes)
@@ -137,9 +138,22 @@ def _empty(student: Student, family: Family, sizes: Mapping[str, int], *, seed: 
     config.num_hidden_layers = sizes["num_layers"]
     with models.seeded(seed):
         made = type(old)(config)
-    made = made.to(next(old.parameters()))  # its device and number format
-    network = made if student.model is old else type(student.model)(made)
+        network = made if student.model is old else _wrapped_as(student.model, made)
+    network = network.to(next(old.parameters()))  # its device and number format
     return TextModel(network.eval(), student.tokenizer, dict(student.notes), student.max_length)
+
+
+def _wrapped_as(model: nn.Module, transformer: Any) -> nn.Module:
+    """A transformer with what is around that of a model: pooling, and new dense layers that end as wide."""
+    if not isinstance(model, Embedder):
+        wrapped: nn.Module = type(model)(transformer)
+        return wrapped
+    layers: list[Dense] = []
+    width = int(transformer.config.hidden_size)
+    for old in model.dense_layers:
+        layers.append(Dense(width, old.out_features, bias=old.bias is not None, activation=old.activation))
+        width = old.out_features
+    return Embedder(transformer, models.projection_of(layers), model.pooling)
 
 
 # What is cut
@@ -238,6 +252,18 @@ def _in_blocks(into: Any, out: Any, places: Places) -> Places:
     """Rows of a part that gives one or several blocks of what another part takes: the same of each block."""
     starts = np.arange(0, into.out_features, out.in_features)
     return np.asarray((starts[:, None] + places).reshape(-1))
+
+
+@torch.no_grad()
+def _fill_projection(small: Student, student: Student, hidden: Places) -> None:
+    """Dense layers behind the pooling, of whose first one the dimensions that are left come in."""
+    if not isinstance(small.model, Embedder) or not isinstance(student.model, Embedder):
+        return
+    for number, (new, old) in enumerate(zip(small.model.dense_layers, student.model.dense_layers, strict=True)):
+        weights = old.state_dict()
+        if number == 0:
+            weights["weight"] = weights["weight"][:, torch.from_numpy(hidden).to(old.weight.device)]
+        new.load_state_dict(weights)
 
 
 @torch.no_grad()

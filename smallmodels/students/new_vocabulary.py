@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import normalizers, processors
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from smallmodels import models
 from smallmodels.errors import InputError
@@ -77,14 +77,7 @@ def _made_of(texts: Iterable[str], like: PreTrainedTokenizerBase, vocabulary_siz
         pair=[*begin, "$A", *end, "$B:1", *(f"{token}:1" for token in end)],
         special_tokens=[(token, ids[token]) for token in {*begin, *end}],
     )
-    names = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-    named = {name: str(token) for name in names if (token := getattr(like, name, None)) is not None}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        clean_up_tokenization_spaces=False,
-        model_input_names=list(like.model_input_names),
-        **named,
-    )
+    return models.with_backend(like, made)
 
 
 def _edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str]]:

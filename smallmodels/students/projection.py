@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from smallmodels import arrays
+from smallmodels import arrays, models
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError, require
-from smallmodels.models import Embedder
+from smallmodels.models import Dense, Embedder
 from smallmodels.students.student import Student
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -54,6 +53,8 @@ def along_axes(split: Split, axes_DE: npt.NDArray[np.float32]) -> Split:
 def project(student: Student, axes_DE: npt.NDArray[np.float32]) -> Student:
     """Put a dense layer behind a student, so that it begins with its embeddings along these axes.
 
+    A last dense layer that is linear becomes one with it.
+
     Args:
         student: An embedder; it is not changed.
         axes_DE: As `principal_axes` gives them.
@@ -63,19 +64,20 @@ def project(student: Student, axes_DE: npt.NDArray[np.float32]) -> Student:
     small = student.copy()
     embedder = small.model
     assert isinstance(embedder, Embedder), "only embeddings can be projected"
-    before, axes = embedder.projection, torch.from_numpy(np.ascontiguousarray(axes_DE))
-    width = int(embedder.config.hidden_size) if before is None else before.out_features
+    layers, axes = embedder.dense_layers, torch.from_numpy(np.ascontiguousarray(axes_DE))
+    width = layers[-1].out_features if layers else int(embedder.config.hidden_size)
     if width != len(axes):
         raise InputError(
             f"the student's embeddings should have the {len(axes)} dimensions of the teacher's, found {width}: keep "
             "layers of that teacher"
         )
+    before = layers.pop() if layers and layers[-1].activation == "identity" else None
     weight = axes.T if before is None else axes.T @ before.weight.detach()
     has_bias = before is not None and before.bias is not None
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias)
+    layer = Dense(weight.shape[1], weight.shape[0], bias=has_bias)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if before is not None and before.bias is not None:
             layer.bias.copy_(axes.T @ before.bias)
-    embedder.projection = layer
+    embedder.projection = models.projection_of([*layers, layer])
     return dataclasses.replace(small, notes={**student.notes, "dimensions": axes.shape[1]})

@@ -1,11 +1,12 @@
-"""What a teacher gives a student: stored signals, and fine-tuned teachers that several runs share.
+"""What a teacher gives a student: stored signals, written answers, and fine-tuned teachers that several runs share.
 
 Both live in the cache folder, addressed by what changes them, with the joules that made them. Using an entry again
 costs nothing now and still owes its share.
 
 `signals` is what was stored and how it reaches a batch, `storing` makes it in one pass that survives a kill, `tuning`
-fine-tunes teachers, `heads` makes classifiers of embedders, `addresses` says what makes a model give what it gives,
-`inside` has losses for which a teacher runs along.
+fine-tunes teachers, `writing` lets them answer, `whole` keeps what comes of both in one piece, `heads` makes
+classifiers of embedders, `addresses` says what makes a model give what it gives, `inside` has losses for which a
+teacher runs along.
 """
 
 from smallmodels.teachers.heads import EmbeddingClassifier, LinearHead, fit_head, with_head
@@ -26,6 +27,7 @@ from smallmodels.teachers.storing import (
     store_token_signals,
 )
 from smallmodels.teachers.tuning import fine_tune
+from smallmodels.teachers.writing import write_answers
 
 __all__ = [
     "AttentionRelationsLoss",
@@ -47,4 +49,5 @@ __all__ = [
     "store_signals",
     "store_token_signals",
     "with_head",
+    "write_answers",
 ]

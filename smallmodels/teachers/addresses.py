@@ -15,6 +15,7 @@ FORMAT = "2"
 def of_model(model: TextModel) -> dict[str, str]:
     """What makes a model give what it gives: weights, config, the names of its classes, tokenizer."""
     config: Any = model.model.config
+    activations = [layer.activation for layer in getattr(model.model, "dense_layers", [])]
     settings = config.to_dict()
     kept = {name: value for name, value in settings.items() if not name.startswith("_") and name != "name_or_path"}
     return {
@@ -24,6 +25,7 @@ def of_model(model: TextModel) -> dict[str, str]:
         "config": files.sha256_json(json.loads(json.dumps(kept, default=str))),
         "tokenizer": tokenizer_sha256(model.tokenizer),
         "pooling": str(getattr(model.model, "pooling", None)),
+        **({"activations": " ".join(activations)} if set(activations) - {"identity"} else {}),
     }
 
 

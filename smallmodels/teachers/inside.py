@@ -1,6 +1,8 @@
 """Losses that compare what student and teacher make of each token on the way, beside a loss on what comes out.
 
-The teacher runs along with the student, because what its layers give is far too much to be stored.
+Of a text that is the mean over all of its tokens; where each word has a label, every word of the text gets it, so that
+it weighs as much beside a loss of words as beside one of texts. The teacher runs along with the student, because what
+its layers give is far too much to be stored.
 """
 
 from collections.abc import Sequence
@@ -38,13 +40,13 @@ class LiveEncoder:
 
 
 class HiddenStatesLoss(nn.Module):
-    """A loss, and beside it how far the student's hidden states are from the teacher's: one value per text.
+    """A loss, and beside it how far the student's hidden states are from the teacher's: one value per text or word.
 
     A student of another width gets a linear map into the teacher's width. It is trained and checkpointed with the
     student, and not saved with it.
 
     Args:
-        loss_fn: Gives one value per text, such as soft targets.
+        loss_fn: Gives one value per text, or per word where these have labels, such as soft targets.
         student: That will be trained.
         teacher: Runs along; see `LiveEncoder`.
         weight: Of the hidden states, beside the other loss; ≥ 0.
@@ -82,10 +84,10 @@ class HiddenStatesLoss(nn.Module):
             )
 
     def forward(self, model: Model, batch: Batch) -> Tensor:
-        """One value per text."""
+        """One value per text, or per word where these have labels."""
         own, teachers = zip(*self.layers, strict=True)
         with models.watch_states(model, own) as states:
-            values = _of_texts(self.loss_fn(model, batch), batch)
+            values = _of_targets(self.loss_fn(model, batch), batch)
         with models.watch_states(self.teacher.network, teachers) as aims:
             self.teacher(batch)
         mask, real_tokens = batch.inputs["attention_mask"], batch.real_tokens
@@ -94,16 +96,16 @@ class HiddenStatesLoss(nn.Module):
             for state, aim in zip(states, aims, strict=True)
         ]
         means = losses.mean_by_text(torch.stack(distances).mean(0), mask, real_tokens=real_tokens)
-        return values + self.weight * means
+        return values + self.weight * _for_targets(means, batch)
 
 
 class AttentionRelationsLoss(nn.Module):
-    """A loss, and beside it how far the student's relations between tokens are from the teacher's: one value per text.
+    """A loss, and beside it how far the student's relations between tokens are from the teacher's: per text or word.
 
     Student and teacher may have any widths and heads; nothing beside the student is trained.
 
     Args:
-        loss_fn: Gives one value per text, such as soft targets.
+        loss_fn: Gives one value per text, or per word where these have labels, such as soft targets.
         student: That will be trained.
         teacher: Runs along; see `LiveEncoder`.
         weight: Of the relations, beside the other loss; ≥ 0.
@@ -140,16 +142,17 @@ class AttentionRelationsLoss(nn.Module):
         self.teacher = LiveEncoder(teacher, student, compute)
 
     def forward(self, model: Model, batch: Batch) -> Tensor:
-        """One value per text."""
+        """One value per text, or per word where these have labels."""
         with models.watch_heads(model, self.layers[0]) as parts:
-            values = _of_texts(self.loss_fn(model, batch), batch)
+            values = _of_targets(self.loss_fn(model, batch), batch)
         with models.watch_heads(self.teacher.network, self.layers[1]) as aims:
             self.teacher(batch)
         mask, real_tokens = batch.inputs["attention_mask"], batch.real_tokens
         distances = losses.attention_relations(
             parts, aims, mask, num_relation_heads=self.num_relation_heads, real_tokens=real_tokens
         )
-        return values + self.weight * losses.mean_by_text(distances, mask, real_tokens=real_tokens)
+        means = losses.mean_by_text(distances, mask, real_tokens=real_tokens)
+        return values + self.weight * _for_targets(means, batch)
 
 
 def _equally_deep(num_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:
@@ -164,11 +167,19 @@ def _require_layers(student: TextModel, teacher: TextModel, numbers: tuple[int, 
         models.layer_of(model.model, number)
 
 
-def _of_texts(values: Tensor, batch: Batch) -> Tensor:
-    """The other loss, refused unless it has one value per text."""
-    if values.shape != (len(batch),):
+def _of_targets(values: Tensor, batch: Batch) -> Tensor:
+    """The other loss, refused unless it has one value per text, or per word where these have labels."""
+    count, things = (len(batch.targets), "words") if batch.is_of_words else (len(batch), "texts")
+    if values.shape != (count,):
         raise InputError(
-            f"the loss beside should give one value for each of {len(batch)} texts, got shape {tuple(values.shape)}: "
-            "choose one of whole texts, or average its values by text (losses.mean_by_text)"
+            f"the loss beside should give one value for each of {count} {things}, got shape {tuple(values.shape)}: "
+            "choose one of whole texts or of words with labels, or average its values by text (losses.mean_by_text)"
         )
     return values
+
+
+def _for_targets(means: Tensor, batch: Batch) -> Tensor:
+    """The value of each text; where words have labels, for each of them that of the text which it stands in."""
+    if not batch.is_of_words:
+        return means
+    return means.index_select(0, batch.targets // batch.inputs["input_ids"].shape[1])

@@ -1,20 +1,17 @@
 """Fine-tuned teachers, kept in the cache for every run that needs the same one."""
 
 import dataclasses
-import re
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smallmodels import entries, files, models, training, trials
+from smallmodels import models, training, trials
 from smallmodels.data.splits import Split
-from smallmodels.errors import BudgetError, DamagedError
+from smallmodels.errors import BudgetError
 from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
-from smallmodels.teachers import addresses
+from smallmodels.teachers import addresses, whole
 
 
 def fine_tune(
@@ -67,33 +64,15 @@ def fine_tune(
         "num_threads": compute.num_threads,
     }
 
-    folder = entries.address(key, cache)
-
-    def read() -> TextModel | None:
-        try:
-            files.check_manifest(folder)
-        except DamagedError:
-            return None
-        if owed := entries.Bill(files.read_json(folder / entries.ENTRY)["parts"], context).settle():
-            context.event("cache", "fine-tuned teacher read back", key=folder.name, **owed)
-        return TextModel.load(folder / "model")
-
-    def build() -> TextModel:
-        _remove_damaged(folder, context)
-        bill = entries.Bill([], context)
-        bill.begin(since_phase_began=True)
+    def make() -> TextModel:
         how: dict[str, Any] = {"seed": seed, "validate": validate, "plan": plan, "compute": compute}
-        tuned = training.fit(base, train, loss_fn, config, context=_to_the_end(context), **how)
-        with entries.writing(folder), files.atomic_folder(folder) as temporary:
-            tuned.save(temporary / "model")
-            bill.note()
-            files.write_json(temporary / entries.ENTRY, {"key": key, "parts": bill.to_json()})
-        made = TextModel.load(folder / "model")
-        if trial := trials.current():
-            trial.made(made.weights_sha256(), folder)
-        return made
+        return training.fit(base, train, loss_fn, config, context=_to_the_end(context), **how)
 
-    return entries.read_or_build(folder, read, build, context)
+    def made(tuned: TextModel, folder: Path) -> None:
+        if trial := trials.current():
+            trial.made(tuned.weights_sha256(), folder)
+
+    return whole.read_or_make(key, make, TextModel.load, name="model", context=context, cache=cache, made=made)
 
 
 def _to_the_end(context: Context) -> Context:
@@ -108,31 +87,3 @@ def _to_the_end(context: Context) -> Context:
 
     rules = dataclasses.replace(context.rules, least_gain_per_wh=None, trained=trained)
     return dataclasses.replace(context, rules=rules)
-
-
-def _remove_damaged(folder: Path, context: Context) -> None:
-    """Remove a damaged teacher and what killed builders left of it.
-
-    Raises: DamagedError if the folder holds what is not ours, which stays.
-    """
-    torn = re.compile(rf"\.{folder.name}\.\d+\.tmp")
-    for path in folder.parent.iterdir():
-        if torn.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not folder.exists():
-        return
-    try:
-        files.check_manifest(folder)
-    except DamagedError as error:
-        if _holds_foreign_files(folder):
-            raise
-        context.event("damaged cache", str(error))
-        shutil.rmtree(folder)
-
-
-def _holds_foreign_files(folder: Path) -> bool:
-    with suppress(DamagedError):
-        listed = files.read_json(folder / files.MANIFEST)["files"]
-        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        return bool(names - set(listed) - {files.MANIFEST})
-    return bool({path.name for path in folder.iterdir()} - {entries.ENTRY, files.MANIFEST, "model"})

@@ -5,19 +5,20 @@ the seed and the step alone. So a run that was killed goes on from its last chec
 
 `config` is what the user chooses, `loop` takes the steps, `state` is what a checkpoint holds, `micro_batches` makes a
 step fit into the memory, `spikes` judges a loss, `checks` what a loss function has to be, `rules` end it early,
-`probing` tells what a step costs.
+`probing` tells what a step costs, `pacing` fits the number of steps to what all of them may cost.
 """
 
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
 from smallmodels.training.loop import MakePlan, Validate, fit, fit_with_adapter
-from smallmodels.training.probing import PROBE_STEPS, probe
+from smallmodels.training.pacing import Pace
+from smallmodels.training.probing import probe
 from smallmodels.training.state import curve
 
 __all__ = [
-    "PROBE_STEPS",
     "LossFn",
     "MakePlan",
+    "Pace",
     "TrainConfig",
     "Validate",
     "curve",

@@ -73,6 +73,18 @@ def evaluation_steps(steps: int, num_evaluations: int) -> set[int]:
     return {math.ceil(steps * (i + 1) / num_evaluations) for i in range(num_evaluations)}
 
 
+def is_due(step: int, steps: int, num_evaluations: int, *, done: int) -> bool:
+    """Whether to validate after a step, which `evaluation_steps` gives too where the number of steps stays the same.
+
+    Args:
+        step: Counted from 1.
+        steps: Of the whole training, as far as they are known by now.
+        num_evaluations: Of the whole training.
+        done: Validations before.
+    """
+    return step == steps or step >= math.ceil(steps * (done + 1) / num_evaluations)
+
+
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
     """Factor of the learning rate at a step: a linear rise, then a linear fall that ends above zero."""
     warmup = round(steps * warmup_fraction)

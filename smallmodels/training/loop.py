@@ -24,10 +24,11 @@ from smallmodels.models import Compute, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.training import spikes
 from smallmodels.training.checks import LossFn, per_target, require_frozen
-from smallmodels.training.config import TrainConfig, evaluation_steps, num_steps, schedule
+from smallmodels.training.config import TrainConfig, evaluation_steps, is_due, num_steps, schedule
 from smallmodels.training.logger import StepLogger
 from smallmodels.training.micro_batches import MicroBatches
 from smallmodels.training.outcome import StepOutcome
+from smallmodels.training.pacing import Pace, Pacer
 from smallmodels.training.rules import Cut, cut_of
 from smallmodels.training.state import Checkpointer, Progress, State, buffers_of, copy_into, trainable
 
@@ -51,6 +52,7 @@ def fit(
     seed: int = 0,
     validate: Validate | None = None,
     plan: MakePlan | None = None,
+    pace: Pace | None = None,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> TextModel:
@@ -70,6 +72,8 @@ def fit(
         validate: Called `config.num_evaluations` times; the first of its metrics chooses, higher is better.
         plan: Makes the plan of which examples come together, such as `data.plan_by_class`; every example once an
             epoch, beside others of its length, if None.
+        pace: What the training may cost: the number of its steps, at first that of `config`, is fitted to it on the
+            way, and the learning rate of a step is that of a schedule over the number as it is by then.
         compute: Device and number format; chosen for this machine if None.
         context: Of the run, for checkpoints, logging and progress.
 
@@ -78,9 +82,8 @@ def fit(
         RunInterruptedError: It was asked to stop.
         BudgetError: The budget of the run is spent and there is no student yet.
     """
-    trained = _trained(
-        student, train, loss_fn, config, seed=seed, validate=validate, plan=plan, compute=compute, context=context
-    )
+    how: dict[str, Any] = {"seed": seed, "validate": validate, "plan": plan, "pace": pace}
+    trained = _trained(student, train, loss_fn, config, **how, compute=compute, context=context)
     return models.merge_adapter(trained)
 
 
@@ -109,6 +112,7 @@ def _trained(
     seed: int = 0,
     validate: Validate | None = None,
     plan: MakePlan | None = None,
+    pace: Pace | None = None,
     compute: Compute | None = None,
     context: Context,
 ) -> TextModel:
@@ -125,7 +129,7 @@ def _trained(
     models.require_layout(compute.layout, student)
     require_frozen(loss_fn, student)
     try:
-        loop = Loop(student, train, loss_fn, config, seed, compute, context, plan)
+        loop = Loop(student, train, loss_fn, config, seed, compute, context, plan, pace)
         loop.checkpointer.resume(loop.num_steps)
         loop.run(validate)
         return loop.finish()
@@ -153,10 +157,12 @@ class Loop:
         compute: Compute,
         context: Context,
         plan: MakePlan | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        self.pacer = Pacer(pace, context) if pace else None
         self.student, self.train, self.loss_fn, self.config = student, train, loss_fn, config
         self.seed, self.compute, self.context = seed, compute, context
-        self.num_steps = num_steps(len(train), config)
+        self.planned_steps = num_steps(len(train), config)
         self.parameters = trainable(student.model, loss_fn, config)
         self.before = {name: float(p.detach().cpu().double().sum()) for name, p in self.parameters.items()}
         self.accelerator = _accelerator(compute)
@@ -197,50 +203,93 @@ class Loop:
         """Where the training is."""
         return self.state.progress
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training, as far as they are known by now."""
+        return self.progress.pacing.num_steps or self.planned_steps
+
     def run(self, validate: Validate | None) -> None:
         """Take the steps that are left, with validations and checkpoints between them; in a trial a part of them."""
         if trial := trials.current():
             self.run_in_part(trial, validate)
             return
-        stops = evaluation_steps(self.num_steps, self.config.num_evaluations) if validate else set()
+        if self.pacer:
+            self.pacer.begin(self.progress.pacing, self.progress.step)
+            self.logger.num_steps = self.num_steps
         cut = self.cut(at_start=True)
         if cut is None:
-            cut = self.take_steps(validate, stops)
+            cut = self.take_steps(validate)
         if cut is None:
             self.tell_end()
             return
         if self.progress.step:
-            self.checkpointer.save()
+            self.save()
         self.tell_end(cut)
-        if validate and self.progress.step and self.progress.step not in stops:
+        if validate and self.progress.step and not self.is_validated:
             self.evaluate(validate)  # after the checkpoint, which a training without the rule would have without it
 
-    def take_steps(self, validate: Validate | None, stops: set[int]) -> Cut | None:
+    def take_steps(self, validate: Validate | None) -> Cut | None:
         """Take the steps that are left; gives the rule by which it took fewer."""
         steps = Steps(self.train, self.plan, processes.rank(), processes.count())
-        left = range(self.progress.step, self.num_steps)
-        batches = steps.read(left, num_workers=min(self.config.num_workers, len(left)))
         with self._having_workers(steps):
-            for batch in batches:
-                self.train_step(batch)
-                step = self.progress.step
-                if validate and step in stops:
-                    self.settle()
-                    self.evaluate(validate)
-                if self.should_stop():
-                    self.settle()
-                    self.checkpointer.save()
-                    raise RunInterruptedError(
-                        f"training stopped after step {step} of {self.num_steps}, saved, and can resume"
-                    )
-                if cut := self.cut():
-                    self.settle()
-                    return cut
-                if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
-                    self.settle()
-                    self.checkpointer.save()
-            self.settle()
+            while self.progress.step < self.num_steps:
+                left = range(self.progress.step, self.next_stop())
+                batches = steps.read(left, num_workers=min(self.config.num_workers, len(left))) if left else iter(())
+                for batch in batches:
+                    if cut := self.take_step(batch, validate):
+                        return cut
+                self.settle()
+                self.fit_num_steps(validate)
         return None
+
+    def take_step(self, batch: Batch | None, validate: Validate | None) -> Cut | None:
+        """Take one step and do what comes after it; gives the rule by which the training ends here."""
+        self.train_step(batch)
+        step = self.progress.step
+        if validate and self.is_validation_due():
+            self.settle()
+            self.evaluate(validate)
+        if self.should_stop():
+            self.settle()
+            self.save()
+            raise RunInterruptedError(f"training stopped after step {step} of {self.num_steps}, saved, and can resume")
+        if cut := self.cut():
+            self.settle()
+            return cut
+        if step % self.config.checkpoint_steps == 0 and step < self.num_steps:
+            self.settle()
+            self.save()
+        return None
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the last step was validated."""
+        curve = self.progress.curve
+        return bool(curve) and curve[-1]["step"] == self.progress.step
+
+    def is_validation_due(self) -> bool:
+        """Whether the next validation comes after the step that was taken last."""
+        return not self.is_validated and is_due(
+            self.progress.step, self.num_steps, self.config.num_evaluations, done=len(self.progress.curve)
+        )
+
+    def next_stop(self) -> int:
+        """The step after which the number of steps is fitted, or the last one."""
+        return self.pacer.next_point(self.progress.pacing, self.num_steps) if self.pacer else self.num_steps
+
+    def fit_num_steps(self, validate: Validate | None) -> None:
+        """Fit the number of steps to what the training may cost, where that is asked for."""
+        pacing, step = self.progress.pacing, self.progress.step
+        if self.pacer and step < self.num_steps:
+            ahead = min(self.config.num_evaluations - len(self.progress.curve), self.num_steps - step)
+            self.pacer.fit(pacing, step, self.num_steps, num_validations=max(1, ahead) if validate else 0)
+            self.logger.num_steps = self.num_steps
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.pacer:
+            self.pacer.note(self.progress.pacing)
+        self.checkpointer.save()
 
     def cut(self, *, at_start: bool = False) -> Cut | None:
         """The rule by which the training ends before its last step; of several processes the first one judges."""
@@ -531,8 +580,12 @@ class Loop:
 
     def evaluate(self, validate: Validate) -> None:
         """Validate, note the cost so far, and keep the weights if they are the best."""
+        if self.pacer:
+            self.pacer.note(self.progress.pacing)
         with self.logger.paused():
             metrics = processes.share(lambda: self.validated(validate))
+        if self.pacer:
+            self.progress.pacing.validation = self.pacer.note(self.progress.pacing, apart=True)
         value = next(iter(metrics.values()))
         reading = self.context.energy()
         point = {"step": self.progress.step, "value": value, "metrics": metrics}

@@ -10,7 +10,7 @@ from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig
 from smallmodels.training.loop import fit
 
-PROBE_STEPS = 10
+_PROBE_STEPS = 10
 """Enough that what comes before the first step is a small part."""
 
 
@@ -30,7 +30,7 @@ def probe(
     Args: As `fit`; the student is not changed, and there is no validation.
     Returns: The number of steps.
     """
-    few = replace(config, max_steps=PROBE_STEPS)
+    few = replace(config, max_steps=_PROBE_STEPS)
     context = replace(context, rules=Rules())  # it trains no student, and few steps are no measure
     fit(student.copy(), train, loss_fn, few, seed=seed, compute=compute, context=context)
-    return PROBE_STEPS
+    return _PROBE_STEPS

@@ -1,6 +1,6 @@
 """Where a training is: what its next step depends on, as a checkpoint holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smallmodels import checkpoints, files, models, processes, records
+from smallmodels.energy import EnergyReading
 from smallmodels.errors import DamagedError, TrainingError
 from smallmodels.models import TextModel
 from smallmodels.phases import Context, Counts
 from smallmodels.training.checks import LossFn
 from smallmodels.training.config import TrainConfig
+from smallmodels.training.pacing import Pacing
 
 
 @dataclass
@@ -39,6 +41,16 @@ class Progress:
     """Of the last steps, to tell a spike by."""
     spikes: list[int] = field(default_factory=list)
     """Steps whose loss was a spike."""
+    pacing: Pacing = field(default_factory=Pacing)
+    """What it has cost, where it may cost so much."""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "Progress":
+        """From the JSON values of a checkpoint.
+
+        Raises: TypeError if they are those of something else.
+        """
+        return cls(**{**value, "pacing": Pacing(**value.get("pacing", {}))})
 
     def notes(self) -> dict[str, Any]:
         """What the trained model keeps of it."""
@@ -46,11 +58,23 @@ class Progress:
         return {"num_steps": self.step, **{name: getattr(self, name) for name in kept}}
 
 
-def curve(student: TextModel) -> list[records.CurvePoint]:
-    """The validations of a model that `fit` trained, for the record."""
-    points = student.notes.get("training", {}).get("curve", [])
+def curve(student: TextModel, *, num_steps: int = 0, before: Sequence[EnergyReading] = ()) -> list[records.CurvePoint]:
+    """The validations of a model that `fit` trained, for the record.
+
+    Args:
+        student: What `fit` gave.
+        num_steps: That it was trained for in earlier rounds.
+        before: What was paid since the first of them began, before this training.
+    """
+    energy_j, cpu_s = records.whole_sum(r.energy_j for r in before), sum(r.cpu_s for r in before)
     return [
-        records.CurvePoint(step=p["step"], energy_j=p["energy_j"], cpu_s=p["cpu_s"], value=p["value"]) for p in points
+        records.CurvePoint(
+            step=point["step"] + num_steps,
+            energy_j=records.whole_sum([point["energy_j"], energy_j]),
+            cpu_s=point["cpu_s"] + cpu_s,
+            value=point["value"],
+        )
+        for point in student.notes.get("training", {}).get("curve", [])
     ]
 
 
@@ -99,7 +123,7 @@ class State:
         """
         state, path = checkpoints.read_state(folder), folder / checkpoints.STATE
         try:
-            progress, counts = Progress(**state["progress"]), Counts(**state["counts"])
+            progress, counts = Progress.of(state["progress"]), Counts(**state["counts"])
             scaler, made_with = state["scaler"], dict(state["made_with"])
             agrees = folder.name == checkpoints.path_of(folder, progress.step).name
         except (KeyError, TypeError, ValueError) as error:
