@@ -62,11 +62,30 @@ def test_parts_of_a_profile_add_up_to_the_whole_call(job):
     assert sum(parts.values()) == pytest.approx(took_ms[0], rel=0.05)
 
 
-def test_profile_of_a_step_names_its_operations_and_its_python(job):
-    parts = training_loop.profile_of(job, short=1, long=4, num_rounds=1)["parts_ms"]
+def test_profile_names_the_operations_of_a_step_and_its_python(job, monkeypatch):
+    profiles, parts_ms = [], training_loop.parts_ms
+    monkeypatch.setattr(
+        training_loop, "parts_ms", lambda *of: profiles.append(parts_ms(*of)) or dict.fromkeys(profiles[-1], 0.0)
+    )
+    training_loop.profile_of(job, short=1, long=4, num_rounds=1)
     python = ("collate", "plan", "hash of the examples", "logger", training_loop.LOSS, training_loop.REST)
     expected = {"matrix products of linear layers", "layer norms", "AdamW", *python}
-    assert {name for name in expected if not parts[name] > 0} == set()
+    for parts in profiles:
+        assert {name for name in expected if not parts[name] > 0} == set()
+
+
+def test_profile_of_a_step_leaves_out_how_a_training_begins(job, monkeypatch):
+    steps = []
+    monkeypatch.setattr(training_loop, "fit", lambda _, config: steps.append(config.max_steps))
+
+    def parts_ms(_, function):
+        function()
+        return {"in a step": 2.0 * steps[-1], "once": 30.0}
+
+    monkeypatch.setattr(training_loop, "parts_ms", parts_ms)
+    found = training_loop.profile_of(job, short=1, long=4, num_rounds=1)
+    assert found["parts_ms"] == {"in a step": 2.0, "once": 0.0}
+    assert found["profiled_step_ms"] == 2.0
 
 
 def test_results_of_a_device_say_which_it_was_and_keep_a_file_of_their_own(tmp_path, monkeypatch):
