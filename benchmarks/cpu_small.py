@@ -48,30 +48,20 @@ def job(recipe: str, metric: str, margin: float = 0.01, **settings: Any) -> Swee
     return Sweep(recipes=(recipe,), axes={**axes, "seed": (0, 1, 2)}, metric=metric, margin=margin)
 
 
-SST2: dict[str, Any] = {
-    "dataset": "stanfordnlp/sst2",
-    "test_split": "validation",
-    "max_train": 20_000,
-    "full_cost_control": False,
-    "teacher_train__num_epochs": 2,
-    "num_epochs": 5,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "accept_license": (("unknown:stanfordnlp/sst2",),),
-}
-
 BANKING77: dict[str, Any] = {
     "trim_vocabulary": True,
     "intermediate_size": 1280,
     "full_cost_control": False,
     "batch_size": 64,
     "learning_rate": 1e-3,
-    "num_layers": (3, 2),
 }
+FEWER: dict[str, Any] = {**BANKING77, "max_train": 4000, "num_epochs": 6}
+OBJECTIVES = ("soft_targets", "hidden_states", "attention_relations")
 
 SWEEPS = {
-    "banking77_all": job("distill_text_classifier", "accuracy", **BANKING77, num_epochs=10),
-    "banking77": job("distill_text_classifier", "accuracy", **BANKING77, max_train=4000, num_epochs=6),
+    "banking77_all": job("distill_text_classifier", "accuracy", **BANKING77, num_layers=(3, 2), num_epochs=10),
+    "banking77": job("distill_text_classifier", "accuracy", **FEWER, num_layers=(3, 2)),
+    "banking77_objectives": job("distill_text_classifier", "accuracy", **FEWER, num_layers=3, objective=OBJECTIVES),
     "banking77_static": job("distill_static_embedder", "accuracy", max_train=4000, full_cost_control=False),
     "bc5cdr": job(
         "distill_token_classifier",
@@ -81,8 +71,19 @@ SWEEPS = {
         teacher_train__num_epochs=4,
         num_epochs=6,
     ),
-    "sst2": job("distill_text_classifier", "accuracy", **SST2),
-    "sst2_relations": job("distill_text_classifier", "accuracy", **SST2, objective="attention_relations"),
+    "sst2": job(
+        "distill_text_classifier",
+        "accuracy",
+        dataset="stanfordnlp/sst2",
+        test_split="validation",
+        max_train=20_000,
+        full_cost_control=False,
+        teacher_train__num_epochs=2,
+        num_epochs=5,
+        batch_size=64,
+        learning_rate=1e-3,
+        accept_license=(("unknown:stanfordnlp/sst2",),),
+    ),
     "go_emotions": job(
         "distill_multilabel_classifier",
         "micro_f1",
@@ -151,6 +152,17 @@ TARGETS = (
         settings={"num_layers": 2},
         points=0.015,
     ),
+    *(
+        Target(
+            sweep="banking77_objectives",
+            about=f"Banking77, 3 layers, likewise, objective {objective.replace('_', ' ')}",
+            short=f"Banking77, {objective.replace('_', ' ')}",
+            settings={"objective": objective},
+            points=0.01,
+            max_parameters=7e6,
+        )
+        for objective in OBJECTIVES
+    ),
     Target(
         sweep="banking77_all",
         about="Banking77, 3 layers, likewise, all texts",
@@ -176,13 +188,6 @@ TARGETS = (
     ),
     Target(sweep="bc5cdr", about="BC5CDR, 3 layers", short="BC5CDR", settings={}, share=0.97),
     Target(sweep="sst2", about="SST-2, 3 layers", short="SST-2", settings={}, share=0.97),
-    Target(
-        sweep="sst2_relations",
-        about="SST-2, 3 layers, also attention relations",
-        short="SST-2, relations",
-        settings={},
-        share=0.97,
-    ),
     Target(sweep="go_emotions", about="go_emotions, 3 layers", short="go_emotions", settings={}, share=0.97),
     Target(sweep="stsb", about="STS-B English, embedder of 3 layers", short="STS-B", settings={}, share=0.97),
 )
