@@ -50,8 +50,13 @@ def main(config: Config, run: Run) -> None:
     done = distilling.distil_layers(
         run, config, tasks.CLASSES, splits, teacher_name=teacher_name, noun="classifier of reading level"
     )
-    limit = "It knows newspaper articles that were rewritten for learners; it judges texts, never their readers."
-    run.finish(done.student, **{**done.about, "limits": [*done.about["limits"], limit]})
+    limits = ["It knows newspaper articles that were rewritten for learners; it judges texts, never their readers."]
+    if "num_texts_made_plain_ascii" in splits.source.notes:
+        limits.append(
+            "It has seen no quotes, no apostrophes and nothing beyond ASCII, which one level of its data has lost: "
+            "take them out of the texts that it is to judge."
+        )
+    run.finish(done.student, **{**done.about, "limits": [*done.about["limits"], *limits]})
 
 
 if __name__ == "__main__":

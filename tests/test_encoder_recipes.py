@@ -50,7 +50,11 @@ def own(tmp_path_factory):
         ("Intermediate", "Advanced", "Advanced"),
         [" ".join(f"w{i}x{j}" for j in range(9)) for i in range(120)],
     )
-    levels = ([f"{heads[i % 3]}\n{text} {own_words[i]}", small_data.LABELS[i % 3]] for i, text in enumerate(texts))
+    ends = [" – it isn’t", "", " – it isn’t"]  # one level has lost what is beyond ASCII
+    levels = (
+        [f"{heads[i % 3]}\n{text} {own_words[i]}{ends[i % 3]}", small_data.LABELS[i % 3]]
+        for i, text in enumerate(texts)
+    )
     _write(folder / "levels.csv", ["text", "level"], levels)
     _write(folder / "scores.csv", ["sentence1", "sentence2", "score"], ([*p, f"{_overlap(*p):.3f}"] for p in pairs))
     return folder
@@ -246,6 +250,8 @@ def test_reading_levels_are_told_by_class(run):
     assert {row["label"] for row in record.result("student").per_class} == set(small_data.LABELS)
     notes = next(source for source in record.sources if source.kind == "dataset").notes
     assert sum(notes["num_headers_removed"].values()) == 120
+    assert sum(notes["num_texts_made_plain_ascii"].values()) == 80
+    assert record.limits[-1].startswith("It has seen no quotes")
 
 
 @SLOW

@@ -1,4 +1,4 @@
-"""Texts by reading level, without the line that gives the level away, and one article's versions on one side."""
+"""Texts by reading level, without what gives the level away, and one article's versions on one side."""
 
 import dataclasses
 import re
@@ -23,6 +23,10 @@ _LONGEST_COMPARED = 20_000
 """Texts whose similarities with each other are looked at; their matrix would take 3 GB."""
 _LEVELS = ("elementary", "intermediate", "advanced", "beginner", "easy", "medium", "hard", "ele", "int", "adv")
 _HEADER = re.compile(rf"\s*(?:{'|'.join(_LEVELS)})(?: level)?[\s:.-]*(?:\n|$)", re.IGNORECASE)
+_NOT_PLAIN = re.compile(r"""[^\s -~]|['"`]""", re.ASCII)
+_LOST_SHARE = 0.1
+"""Of the share of texts with characters beyond ASCII at another level: one with less has lost them in storage, since
+writers leave out none of them."""
 
 
 def load_reading_levels(
@@ -36,6 +40,10 @@ def load_reading_levels(
 ) -> Splits:
     """`load_text_classification`, with texts that do not say their level and articles that stay on one side.
 
+    A first line that names the level is removed. Where one level lost the characters beyond ASCII, as the intermediate
+    texts of OneStopEnglish did ("doesnt", "Jos Ivan"), all levels lose them, and straight quotes and apostrophes too:
+    else a classifier sees the level by its punctuation. Data whose levels all have them keep them.
+
     Where validation or test have to be drawn from train, all texts about one article go to the same of the three:
     its versions share most words, and a model that has seen one knows the story of the others.
 
@@ -47,7 +55,8 @@ def load_reading_levels(
         context: Of the phase.
         options: All others of `load_text_classification`.
 
-    Returns: Splits whose `notes` say how many headers were removed, and how many articles there are.
+    Returns: Splits whose `notes` say how many headers were removed, how many texts lost characters that a level lacks,
+        and how many articles there are.
 
     Raises: As there; InputError if nearly all texts are about one article.
     """
@@ -57,6 +66,10 @@ def load_reading_levels(
     for split in (found.train, found.validation, found.test):
         parts[split.name], removed = without_headers(split)
         notes.setdefault("num_headers_removed", {})[split.name] = removed
+    if _is_one_level_in_ascii(list(parts.values())):
+        for role, split in parts.items():
+            parts[role], changed = in_plain_ascii(split)
+            notes.setdefault("num_texts_made_plain_ascii", {})[role] = changed
     drawn = [role for role in ("validation", "test") if f"{role}_split" in notes]
     if drawn:
         parts = _draw_again(parts, drawn, split_seed, notes)
@@ -79,6 +92,25 @@ def without_headers(split: Split) -> tuple[Split, int]:
     texts = [_HEADER.sub("", text, count=1) if _HEADER.match(text) else text for text in split.texts]
     removed = sum(text != before for text, before in zip(texts, split.texts, strict=True))
     return dataclasses.replace(split, texts=texts), removed
+
+
+def in_plain_ascii(split: Split) -> tuple[Split, int]:
+    """The split with texts as a level has them that lost the characters beyond ASCII, and how many had such or quotes.
+
+    They are dropped, accented letters too, as they were there, and so are control characters, which are what is left
+    of some; white space, of which a lost dash leaves two, is one space.
+    """
+    texts = [" ".join(_NOT_PLAIN.sub("", text).split()) for text in split.texts]
+    changed = sum(_NOT_PLAIN.search(text) is not None for text in split.texts)
+    return dataclasses.replace(split, texts=texts), changed
+
+
+def _is_one_level_in_ascii(splits: Sequence[Split]) -> bool:
+    """Whether characters beyond ASCII are in hardly any text of one level, but in those of another."""
+    levels = np.concatenate([split.class_labels for split in splits])
+    others = [not text.isascii() for split in splits for text in split.texts]
+    shares = np.bincount(levels, others) / np.bincount(levels)
+    return bool(shares.min() < _LOST_SHARE * shares.max())
 
 
 def articles_of(texts: Sequence[str], *, similarity: float = SAME_ARTICLE) -> npt.NDArray[np.int64]:
