@@ -16,6 +16,7 @@ from torch import nn
 from smallmodels import cli, data, distilling, errors, evaluation, losses, metrics, models, records, students, training
 from smallmodels.data.batches import collate
 from smallmodels.data.splits import Split
+from smallmodels.distilling import translations
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
 from smallmodels.report import systems
@@ -775,6 +776,7 @@ def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pair
             "either texts or queries with documents",
         ),
         ("extend_embedder_languages", {"languages": ("de", "en")}, "should name one or more besides en"),
+        ("extend_embedder_languages", {"bitexts": ("deu-eng", "ger-eng")}, "code of a known language, got ger-eng"),
         ("extend_embedder_languages", {"languages": ()}, "should name one or more besides en"),
         ("extend_embedder_languages", {"similarity_dataset": "org/name"}, "name the columns of these with --text-col"),
     ],
@@ -795,6 +797,26 @@ def test_sentences_of_all_languages_have_the_teachers_word_on_their_original():
         assert every.texts[place] == originals.texts[place % 8]
         assert every.teacher[place].tolist() == rows[place % 8].tolist()
     assert list(data.join_splits(pairs.values()).labels) == 3 * list(pairs["en"].labels)
+
+
+def test_bitexts_are_those_of_the_languages_that_are_wanted():
+    configs = ("deu-eng", "cmn-eng", "fra-eng")
+    found = data.bitexts_by_language(configs, ("de", "zho_Hans", "sw"))
+    assert found == {"de": "deu-eng", "zho_Hans": "cmn-eng"}
+    with pytest.raises(InputError, match="one for each language, got ara-eng and arb-eng: leave out one"):
+        data.bitexts_by_language(("ara-eng", "arb-eng"), ("ar",))
+    with pytest.raises(InputError, match=r"known language, got kat-eng: .* begins with amh, .*, deu, "):
+        data.load_bitexts("org/none", ("kat-eng",), ("ka",))
+
+
+def test_languages_without_a_bitext_are_named_in_the_limits(tmp_path):
+    languages = ("en", "de", "sw")
+    learned = data.load_translations(parallel(tmp_path, languages=languages), languages, text_columns=("text",))
+    texts_of = functools.partial(translations.Translations, original="en", learned=learned, scored={})
+    some = texts_of(bitexts={"de": learned["de"].test}, have_own_scores=False).limits
+    assert some[-1].startswith("No bitext tests sw: ")
+    every = texts_of(bitexts={name: learned[name].test for name in ("de", "sw")}, have_own_scores=True).limits
+    assert not [limit for limit in every if "No bitext" in limit]
 
 
 @pytest.mark.slow
@@ -868,6 +890,7 @@ def test_extend_embedder_languages_learns_on_texts_without_scores(tiny_model_fol
     assert all(row["tokens_per_word"] > 0 for row in groups.values())
     assert ("mrr_at_10" in groups["sw"], "mrr_at_10" in groups["en"]) == (True, False)
     assert record.languages == ["en", "sw"]
+    assert any(limit.startswith("No bitext tests sw: ") for limit in record.limits)
     assert "was not measured" in (folder / "model" / "README.md").read_text(encoding="utf-8")
     assert cli.main(["verify", str(folder)]) == 0
 

@@ -5,7 +5,7 @@ from smallmodels.data.batches import Batch
 from smallmodels.data.completions import Template, cut_completions, prompt_ids
 from smallmodels.data.few_shots import NO_LABEL, ClassPlan, draw_shots, plan_by_class
 from smallmodels.data.in_languages import by_language, languages_of_rows, load_in_languages
-from smallmodels.data.languages import languages_of
+from smallmodels.data.languages import bitexts_by_language, languages_of
 from smallmodels.data.multilabel import load_multilabel_classification
 from smallmodels.data.pairs_apart import both_texts, tokenize_apart
 from smallmodels.data.python_docs import load_python_docs
@@ -38,6 +38,7 @@ __all__ = [
     "Split",
     "Splits",
     "Template",
+    "bitexts_by_language",
     "both_texts",
     "by_language",
     "cut_completions",

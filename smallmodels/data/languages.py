@@ -1,6 +1,7 @@
 """Languages of a data set, as two-letter codes, and where its rows in one of them are."""
 
 import os
+from collections.abc import Sequence
 
 from smallmodels import sources
 from smallmodels.errors import InputError
@@ -83,3 +84,29 @@ def languages_of(declared: list[str], config: str | None) -> list[str]:
     if code is not None:
         return [code]
     return declared if config is None or len(declared) <= 1 else []
+
+
+def bitexts_by_language(configs: Sequence[str], languages: Sequence[str]) -> dict[str, str]:
+    """For each language the configuration with its sentences and their translations, where there is one.
+
+    Args:
+        configs: Named after the language that is not English: `deu-eng`.
+        languages: Those that are wanted, such as `de` or `deu_Latn`; configurations of others are left out.
+
+    Raises: InputError for a configuration that is named after no known language, or after that of another one.
+    """
+    by_code: dict[str, str] = {}
+    for config in configs:
+        code = "".join(languages_of([], config))
+        if not code:
+            raise InputError(
+                f"each of --bitexts should begin with the code of a known language, got {config}: leave it out, or "
+                f"choose one that begins with {', '.join(_LANGUAGES)}"
+            )
+        if code in by_code:
+            raise InputError(
+                f"--bitexts should name one for each language, got {by_code[code]} and {config}: leave out one of them"
+            )
+        by_code[code] = config
+    codes = {language: "".join(languages_of([], language)) for language in languages}
+    return {language: by_code[code] for language, code in codes.items() if code in by_code}

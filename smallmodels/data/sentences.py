@@ -24,7 +24,7 @@ from smallmodels.data.drawing import (
     hashes_of,
     require_limits,
 )
-from smallmodels.data.languages import in_language, languages_of
+from smallmodels.data.languages import bitexts_by_language, in_language, languages_of
 from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.tables import Table
@@ -540,10 +540,12 @@ def load_bitexts(
         max_rows: At most so many pairs of each language; None is all.
         context: Of the phase.
 
-    Returns: By language pairs, the English sentence second, and where they came from.
+    Returns: By language pairs, the English sentence second, and where they came from; languages without a configuration
+        are left out.
+
+    Raises: InputError for a configuration that is named after no known language.
     """
-    named = {"".join(languages_of([], config)): config for config in configs}
-    wanted = {language: named[language] for language in languages if language in named}
+    wanted = bitexts_by_language(configs, languages)
     names = {"--dataset-config": "--bitexts", "--bitext-column": None, "--drop-bad-texts": None, "--text-column": None}
     with flags_named(names, "choose another --bitext-dataset"):
         return {language: _bitext(dataset, config, split, max_rows, context) for language, config in wanted.items()}

@@ -49,6 +49,7 @@ class TranslationsConfig(EmbedderConfig):
                 "--similarity-dataset chooses and tests where the texts to learn on have no scores: name the columns "
                 "of these with --text-columns, or leave it out"
             )
+        data.bitexts_by_language(self.bitexts, self.languages)  # refuses those of no known language
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,10 @@ class Translations:
     @property
     def limits(self) -> list[str]:
         """What a student was not taught, and what was not measured of it."""
+        return [*self._limits_of_texts, *self._limits_of_bitexts]
+
+    @property
+    def _limits_of_texts(self) -> list[str]:
         originals = self.learned[self.original]
         if self.have_own_scores:
             return [
@@ -105,6 +110,16 @@ class Translations:
                 "alike texts from others was not measured."
             )
         return found
+
+    @property
+    def _limits_of_bitexts(self) -> list[str]:
+        missing = [language for language in self.learned if language not in (self.original, *self.bitexts)]
+        if not missing:
+            return []
+        return [
+            f"No bitext tests {', '.join(missing)}: whether sentences of other data find their translations "
+            "was not measured there."
+        ]
 
 
 def load_translations(run: Run, config: TranslationsConfig) -> tuple[Translations, str]:
