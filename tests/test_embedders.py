@@ -610,6 +610,36 @@ def test_load_translations_holds_the_same_originals_back_in_every_language(tmp_p
     assert seen["sw"].notes["overlap"] == {"train/held out": 1}
 
 
+def scored_languages(folder, *, repeated=(), unscored=()):
+    """60 pairs with scores in English and Swahili, where some are the same pair; of the last, two have no score."""
+    own, scores = texts(120, seed=5), np.random.default_rng(2).uniform(0, 5, 60).round(2)
+    scores[list(unscored)] = 2.5
+    for place, language in enumerate(("en", "sw")):
+        rows = [[f"{language} {own[i]}", f"{language} {own[60 + i]}", scores[i]] for i in range(60)]
+        if unscored:
+            rows[unscored[place]][2] = ""
+        for i in repeated if language == "sw" else ():
+            rows[i][:2] = rows[repeated[0]][:2]
+        table(folder / f"{language}.csv", ["sentence1", "sentence2", "score"], rows)
+    return str(folder / "{language}.csv")
+
+
+@pytest.mark.parametrize("languages", [("en", "sw"), ("sw", "en")])
+def test_load_translated_pairs_holds_the_same_rows_back_where_one_language_repeats_itself(tmp_path, languages):
+    found = data.load_translated_pairs(scored_languages(tmp_path, repeated=range(0, 60, 5)), languages)
+    for role, size in (("train", 43), ("validation", 5), ("test", 12)):
+        english, other = (getattr(found[language], role) for language in ("en", "sw"))
+        assert len(english) == size
+        assert list(english.ids) == list(other.ids)
+        assert english.labels.tolist() == other.labels.tolist()
+
+
+def test_load_translated_pairs_compares_rows_and_not_only_scores(tmp_path):
+    path = scored_languages(tmp_path, unscored=(3, 4))
+    with pytest.raises(InputError, match=r"train is train/4 in en and train/3 in sw: give every row its texts and its"):
+        data.load_translated_pairs(path, ("en", "sw"))
+
+
 def test_translations_without_a_row_a_text_or_a_column_are_refused_in_one_sentence(tmp_path):
     path = parallel(tmp_path)
     load = functools.partial(data.load_translations, path, ("en", "sw"))

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smallmodels import files
+from smallmodels.data.drawing import note_overlap
 from smallmodels.data.languages import in_language, languages_of
+from smallmodels.data.rows import SameRows
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.text_classification import load_text_classification
 from smallmodels.errors import InputError, flags_named
@@ -16,6 +18,9 @@ def load_in_languages(
     dataset: str, languages: Sequence[str], *, context: Context = NO_CONTEXT, **options: Any
 ) -> Splits:
     """`load_text_classification` of several configurations, whose rows follow each other.
+
+    Where splits are missing, the rows that are drawn of the first language stand in for them in all, so that no text of
+    a test is trained on in another language; rows that the first one lacks are trained on.
 
     Args:
         dataset: `org/name` or `org/name@revision` on the hub, or local files with `{language}` in their path.
@@ -29,11 +34,11 @@ def load_in_languages(
     """
     if not languages or len(set(languages)) < len(languages):
         raise InputError(f"languages should be one or more, each named once, got {', '.join(languages) or 'none'}")
-    found = {}
+    found, draw = {}, SameRows()
     for number, language in enumerate(languages):
         name, config = in_language(dataset, language)
         with flags_named({"--dataset-config": "--languages"}, "choose other --languages"):
-            splits = load_text_classification(name, config=config, **options)
+            splits = load_text_classification(name, config=config, draw=draw, **options)
         found[language] = dataclasses.replace(splits, languages=splits.languages or languages_of([], language))
         context.progress(number + 1, len(languages))
     first = found[languages[0]]
@@ -43,16 +48,19 @@ def load_in_languages(
                 f"{language} should have the labels of {languages[0]}, {', '.join(first.label_names)}, but has "
                 f"{', '.join(splits.label_names)}: leave it out"
             )
-    train, validation, test = (_joined(found, role) for role in ("train", "validation", "test"))
+    parts = {role: _joined(found, role) for role in ("train", "validation", "test")}
+    notes = dict(first.source.notes)
+    note_overlap(parts, False, notes)
     fingerprints = {language: splits.source.fingerprint for language, splits in found.items()}
     source = dataclasses.replace(
         first.source,
         sha256={name: digest for splits in found.values() for name, digest in splits.source.sha256.items()},
-        splits={split.name: len(split) for split in (train, validation, test)},
+        splits={role: len(split) for role, split in parts.items()},
         fingerprint=files.sha256_json(fingerprints),
-        notes={**first.source.notes, "languages": list(languages), "fingerprints": fingerprints},
+        notes={**notes, "languages": list(languages), "fingerprints": fingerprints},
     )
     codes = list(dict.fromkeys(code for splits in found.values() for code in splits.languages))
+    train, validation, test = parts.values()
     return dataclasses.replace(
         first, train=train, validation=validation, test=test, source=source, languages=codes, notes=source.notes
     )

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -161,8 +161,61 @@ def note_dropped(rows: Mapping[str, Rows], notes: dict[str, Any]) -> None:
 # Draws from train
 
 
+Draw: TypeAlias = Callable[[Rows, str, float, int, str], tuple[Rows, Rows]]
+"""From train, a role, its share, a seed and the name of the data set: train without what is held back, and that."""
+
+
+def draw_rows(train: Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[Rows, Rows]:
+    """Train without the rows that are held back, and those rows; a text that occurs twice stays whole in train."""
+    hashes = hashes_of(train.split.texts, train.split.seconds)
+    candidates = np.flatnonzero(~among(hashes, repeated(hashes)))
+    count = min(round(fraction * len(hashes)), len(candidates))
+    taken = np.zeros(len(hashes), dtype=bool)
+    taken[candidates[stratified(train.strata()[candidates], count, generator(split_seed, role))]] = True
+    if not taken.any():
+        raise InputError(
+            f"{base_name(dataset)} should have enough rows to hold some back for {role}, found {len(taken)}: "
+            "each class needs two different texts or more"
+        )
+    return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
+
+
+class SameRows:
+    """`draw_rows` of the first of several languages, and the rows with the same numbers of all others.
+
+    Which texts occur twice differs between languages, and so would draws of their own: a test would have rows whose
+    translations are trained on. Rows that the first language lacks stay in train.
+    """
+
+    def __init__(self) -> None:
+        self._held_back: dict[str, set[str]] = {}
+
+    def __call__(self, train: Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[Rows, Rows]:
+        """As `draw_rows`.
+
+        Raises: As there; InputError if a language has none of the rows.
+        """
+        if role not in self._held_back:
+            rest, drawn = draw_rows(train, role, fraction, split_seed, dataset)
+            self._held_back[role] = set(drawn.split.ids[:])
+            return rest, drawn
+        wanted = self._held_back[role]
+        taken = np.array([row in wanted for row in train.split.ids[:]], dtype=bool)
+        if not taken.any():
+            raise InputError(
+                f"{base_name(dataset)} should have some of the {len(wanted):,} rows that are held back for {role} in "
+                "the first language, found none: leave this language out"
+            )
+        return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
+
+
 def fill_in(
-    rows: Mapping[str, Rows], dataset: str, chosen: dict[str, str], split_seed: int, notes: dict[str, Any]
+    rows: Mapping[str, Rows],
+    dataset: str,
+    chosen: dict[str, str],
+    split_seed: int,
+    notes: dict[str, Any],
+    draw: Draw = draw_rows,
 ) -> dict[str, Rows]:
     """All three parts; those that the data set lacks are drawn from train, test before validation.
 
@@ -172,6 +225,7 @@ def fill_in(
         chosen: Name of the split of each role.
         split_seed: Of the draws.
         notes: Gets what stands in for what.
+        draw: Of the rows that are held back; a `SameRows` for one data set in several languages.
 
     Raises: InputError if there is nothing to train on, too little to draw from, or a split that was asked for is empty.
     """
@@ -190,25 +244,10 @@ def fill_in(
         del parts["validation"]
     for role, fraction in (("test", TEST_FRACTION), ("validation", VALIDATION_FRACTION)):
         if role not in parts:
-            parts["train"], parts[role] = _draw(parts["train"], role, fraction, split_seed, dataset)
+            parts["train"], parts[role] = draw(parts["train"], role, fraction, split_seed, dataset)
             said = f"{fraction:.0%} of {chosen['train']} stand in, stratified, split_seed {split_seed}"
             notes[f"{role}_split"] = f"{notes[f'{role}_split']}; {said}" if f"{role}_split" in notes else said
     return parts
-
-
-def _draw(train: Rows, role: str, fraction: float, split_seed: int, dataset: str) -> tuple[Rows, Rows]:
-    """Train without the rows that are held back, and those rows; a text that occurs twice stays whole in train."""
-    hashes = hashes_of(train.split.texts, train.split.seconds)
-    candidates = np.flatnonzero(~among(hashes, repeated(hashes)))
-    count = min(round(fraction * len(hashes)), len(candidates))
-    taken = np.zeros(len(hashes), dtype=bool)
-    taken[candidates[stratified(train.strata()[candidates], count, generator(split_seed, role))]] = True
-    if not taken.any():
-        raise InputError(
-            f"{base_name(dataset)} should have enough rows to hold some back for {role}, found {len(taken)}: "
-            "each class needs two different texts or more"
-        )
-    return train.take(np.flatnonzero(~taken)), train.take(np.flatnonzero(taken))
 
 
 # Numbers for labels

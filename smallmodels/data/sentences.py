@@ -26,6 +26,7 @@ from smallmodels.data.drawing import (
 )
 from smallmodels.data.languages import bitexts_by_language, in_language, languages_of
 from smallmodels.data.reading import LONGEST_TEXT, bad_text, base_name, clean_text, open_tables, pick_splits
+from smallmodels.data.rows import SameRows
 from smallmodels.data.splits import RetrievalSplit, RetrievalSplits, Split, Splits
 from smallmodels.data.tables import Table
 from smallmodels.data.text_pairs import load_text_pairs
@@ -383,17 +384,17 @@ def load_translated_pairs(
 
     Raises: InputError if rows or scores differ between two languages, so that they are no translations row by row.
     """
-    places = {language: in_language(dataset, language) for language in languages}
+    places, draw = {language: in_language(dataset, language) for language in languages}, SameRows()
     with flags_named({**_NO_FLAGS, "--dataset-config": "--languages"}, otherwise):
         found = {
-            language: load_text_pairs(name, config=config, regression=True, **options)
+            language: load_text_pairs(name, config=config, regression=True, draw=draw, **options)
             for language, (name, config) in places.items()
         }
     original = languages[0]
     for language, splits in found.items():
         for role in ("train", "validation", "test"):
             split, other = getattr(splits, role), getattr(found[original], role)
-            _require_as_many(dataset, role, language, split, original, other)
+            _require_same_rows(dataset, role, language, split, original, other)
             _require_same_scores(dataset, language, split, original, other)
     return _in_all_languages(dataset, found, max_rows, context)
 
@@ -442,7 +443,7 @@ def load_translations(
                 f"in {original} and {', '.join(parts)} in {language}: choose other languages"
             )
         for role, split in parts.items():
-            _require_as_many(dataset, role, language, split, original, of_original[role])
+            _require_same_rows(dataset, role, language, split, original, of_original[role])
         paired = {role: dataclasses.replace(part, seconds=of_original[role].texts) for role, part in parts.items()}
         made[language] = _held_back(dataset, language, fetched, paired, held_out, split_seed)
     return _in_all_languages(dataset, made, max_rows, context)
@@ -495,11 +496,19 @@ def _in_all_languages(
     return {language: _first_rows(splits, max_rows) for language, splits in found.items()}
 
 
-def _require_as_many(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
+def _require_same_rows(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
     if len(split) != len(other):
         raise InputError(
             f"{base_name(dataset)} should have the same rows in every language, but {role} has {len(other):,} in "
             f"{original} and {len(split):,} in {language}: choose other languages"
+        )
+    rows = enumerate(zip(split.ids, other.ids, strict=True))
+    different = next((place for place, (one, two) in rows if one != two), None)
+    if different is not None:
+        raise InputError(
+            f"{base_name(dataset)} should have the same rows in every language, but number "
+            f"{different + 1:,} of {role} is {other.ids[different]} in {original} and {split.ids[different]} in "
+            f"{language}: give every row its texts and its score in both, or choose other languages"
         )
 
 

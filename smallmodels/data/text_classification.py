@@ -10,7 +10,7 @@ from smallmodels import sources
 from smallmodels.data.drawing import require_limits
 from smallmodels.data.labels import LABEL_COLUMNS, names_of, require_two_classes
 from smallmodels.data.reading import open_tables, pick_column, pick_splits, require_different
-from smallmodels.data.rows import fill_in, make_splits, note_dropped, number_classes, read_classes
+from smallmodels.data.rows import Draw, draw_rows, fill_in, make_splits, note_dropped, number_classes, read_classes
 from smallmodels.data.splits import Splits
 from smallmodels.phases import NO_CONTEXT, Context
 
@@ -32,6 +32,7 @@ def load_text_classification(
     drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = None,
+    draw: Draw = draw_rows,
     context: Context = NO_CONTEXT,
 ) -> Splits:
     """Bring a data set to disk and make train, validation and test of it.
@@ -51,6 +52,7 @@ def load_text_classification(
             refused otherwise.
         max_train: At most so many rows of train, drawn so that classes keep their shares; None is all.
         max_test: At most so many rows of test, in the same way.
+        draw: Of what stands in; `SameRows` where the same rows are read in several languages.
         context: Of the phase, in whose folder data sets are unpacked and the identity of the data is noted.
 
     Returns: Splits whose `notes` say what was guessed, dropped, drawn, which classes a split lacks, and how many texts
@@ -72,7 +74,7 @@ def load_text_classification(
             for role, name in chosen.items()
         }
         note_dropped(rows, notes)
-        parts = fill_in(rows, dataset, chosen, split_seed, notes)
+        parts = fill_in(rows, dataset, chosen, split_seed, notes, draw)
         names = names_of(parts["train"].present(), tables[chosen["train"]], label_column, dataset)
     return make_splits(
         {role: number_classes(part, role, names, dataset, label_column) for role, part in parts.items()},

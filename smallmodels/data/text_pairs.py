@@ -23,7 +23,17 @@ from smallmodels.data.reading import (
     require_columns,
     require_different,
 )
-from smallmodels.data.rows import Rows, fill_in, make_splits, note_dropped, number_classes, read_classes, read_rows
+from smallmodels.data.rows import (
+    Draw,
+    Rows,
+    draw_rows,
+    fill_in,
+    make_splits,
+    note_dropped,
+    number_classes,
+    read_classes,
+    read_rows,
+)
 from smallmodels.data.splits import Split, Splits
 from smallmodels.data.tables import Table, Values
 from smallmodels.errors import InputError
@@ -60,6 +70,7 @@ def load_text_pairs(
     drop_bad_texts: bool = False,
     max_train: int | None = None,
     max_test: int | None = None,
+    draw: Draw = draw_rows,
     context: Context = NO_CONTEXT,
 ) -> Splits:
     """Bring a data set to disk and make train, validation and test of it.
@@ -85,6 +96,7 @@ def load_text_pairs(
         max_train: At most so many pairs of train, drawn so that classes, or tenths of the scores, keep their shares;
             None is all.
         max_test: At most so many pairs of test, in the same way.
+        draw: Of what stands in; `SameRows` where the same rows are read in several languages.
         context: Of the phase, in whose folder data sets are unpacked and the identity of the data is noted.
 
     Returns: Splits with `seconds`. Labels are indices into `label_names`, or scores (float32), and there are no names.
@@ -108,7 +120,7 @@ def load_text_pairs(
         read = _read_scores if regression else read_classes
         rows = {role: read(tables[name], name, texts, label_column, drop_bad_texts) for role, name in chosen.items()}
         note_dropped(rows, notes)
-        parts = fill_in(rows, dataset, chosen, split_seed, notes)
+        parts = fill_in(rows, dataset, chosen, split_seed, notes, draw)
         names: Mapping[Any, str] = {}
         if not regression:
             names = names_of(parts["train"].present(), tables[chosen["train"]], label_column, dataset)
