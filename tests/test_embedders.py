@@ -605,9 +605,12 @@ def test_load_translations_holds_the_same_originals_back_in_every_language(tmp_p
     assert not {*train.texts} & {*found["en"].test.texts, *found["en"].validation.texts}  # the same original, twice
     assert found["sw"].languages == ["sw"]
     load = functools.partial(data.load_translations, path, ("en", "sw"), text_columns=("title",))
-    seen = load(held_out=[load()["en"].train.texts[-1]], max_rows=3)
+    everything = load()
+    seen = load(held_out=[everything["en"].train.texts[0], everything["en"].train.texts[-1]], max_rows=3)
     assert [len(split) for split in (seen["en"].train, seen["sw"].train, seen["sw"].test)] == [3, 3, 3]
     assert seen["sw"].notes["overlap"] == {"train/held out": 1}
+    assert seen["sw"].source.splits == {"train": 3, "validation": 3, "test": 3}
+    assert seen["sw"].source.fingerprint != everything["sw"].source.fingerprint
 
 
 def scored_languages(folder, *, repeated=(), unscored=()):
@@ -638,6 +641,16 @@ def test_load_translated_pairs_compares_rows_and_not_only_scores(tmp_path):
     path = scored_languages(tmp_path, unscored=(3, 4))
     with pytest.raises(InputError, match=r"train is train/4 in en and train/3 in sw: give every row its texts and its"):
         data.load_translated_pairs(path, ("en", "sw"))
+
+
+def test_sources_of_translated_pairs_tell_of_the_rows_that_were_used(tmp_path):
+    load = functools.partial(data.load_translated_pairs, scored_languages(tmp_path, repeated=(1, 2)), ("sw", "en"))
+    whole, most, few = (load(max_rows=count)["sw"] for count in (None, 1000, 4))
+    assert few.source.splits == {"train": 4, "validation": 4, "test": 4}
+    assert few.source.notes["split_fingerprints"]["test"] == few.test.fingerprint()
+    assert few.notes == few.source.notes
+    assert few.source.fingerprint != whole.source.fingerprint == most.source.fingerprint
+    assert (whole.notes["num_duplicates_in_train"], most.source.splits) == (1, whole.source.splits)
 
 
 def test_translations_without_a_row_a_text_or_a_column_are_refused_in_one_sentence(tmp_path):

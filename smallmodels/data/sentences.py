@@ -22,6 +22,7 @@ from smallmodels.data.drawing import (
     among,
     generator,
     hashes_of,
+    note_overlap,
     require_limits,
 )
 from smallmodels.data.languages import bitexts_by_language, in_language, languages_of
@@ -94,7 +95,7 @@ def load_sentences(
         train = train.take(np.sort(order[:max_train]))
     if not len(train):
         raise InputError(f"{base_name(dataset)} should have texts to train on, found none: choose other columns")
-    source = _source(fetched, {"train": train}, notes)
+    source = _source(fetched.source, {"train": train}, notes)
     identity.require_same(base_name(dataset), str(source.fingerprint), [], context)
     return Sentences(train, source, languages_of(fetched.languages, fetched.config))
 
@@ -146,14 +147,14 @@ def _each_once(split: Split, held_out: Sequence[str], drop_overlap: bool, notes:
 
 
 def _source(
-    fetched: sources.DatasetFiles, splits: Mapping[str, Split | RetrievalSplit], notes: dict[str, Any]
+    source: records.Source, splits: Mapping[str, Split | RetrievalSplit], notes: dict[str, Any]
 ) -> records.Source:
     fingerprints = {role: split.fingerprint() for role, split in splits.items()}
     return dataclasses.replace(
-        fetched.source,
+        source,
         splits={role: len(split) for role, split in splits.items()},
         fingerprint=files.sha256_json(list(fingerprints.values())),
-        notes=fetched.source.notes | notes | {"split_fingerprints": fingerprints},
+        notes=source.notes | notes | {"split_fingerprints": fingerprints},
     )
 
 
@@ -222,7 +223,7 @@ def load_search_pairs(
     if not len(train):
         raise InputError(f"{base_name(dataset)} should have texts that no test has, found none: choose other data")
     corpus = _join_documents([pairs[role] for role in ("train", "validation", "test")])
-    source = _source(fetched, {"train": train, "validation": validation, "test": test}, notes)
+    source = _source(fetched.source, {"train": train, "validation": validation, "test": test}, notes)
     identity.require_same(base_name(dataset), str(source.fingerprint), [], context)
     languages = languages_of(fetched.languages, fetched.config)
     return RetrievalSplits(train, validation, test, corpus, source, languages, notes)
@@ -396,7 +397,9 @@ def load_translated_pairs(
             split, other = getattr(splits, role), getattr(found[original], role)
             _require_same_rows(dataset, role, language, split, original, other)
             _require_same_scores(dataset, language, split, original, other)
-    return _in_all_languages(dataset, found, max_rows, context)
+    cut = {language: _first_rows(splits, max_rows) for language, splits in found.items()}
+    _require_same_data(dataset, cut, context)
+    return cut
 
 
 def load_translations(
@@ -445,8 +448,9 @@ def load_translations(
         for role, split in parts.items():
             _require_same_rows(dataset, role, language, split, original, of_original[role])
         paired = {role: dataclasses.replace(part, seconds=of_original[role].texts) for role, part in parts.items()}
-        made[language] = _held_back(dataset, language, fetched, paired, held_out, split_seed)
-    return _in_all_languages(dataset, made, max_rows, context)
+        made[language] = _held_back(dataset, language, fetched, paired, held_out, split_seed, max_rows)
+    _require_same_data(dataset, made, context)
+    return made
 
 
 def _texts_by_role(
@@ -471,6 +475,7 @@ def _held_back(
     parts: dict[str, Split],
     held_out: Sequence[str],
     split_seed: int,
+    max_rows: int | None,
 ) -> Splits:
     """Splits of one language, of texts with their originals; which are held back depends on the originals alone."""
     notes: dict[str, Any] = {}
@@ -478,22 +483,20 @@ def _held_back(
         if role not in parts:
             parts["train"], parts[role] = _hold_back(parts["train"], role, fraction, split_seed, dataset, "texts")
             notes[f"{role}_split"] = f"{fraction:.0%} of the originals of train, split_seed {split_seed}"
+    parts = {role: part if max_rows is None else part.first(max_rows) for role, part in parts.items()}
     tests = [text for role in ("validation", "test") for text in parts[role].seconds or ()]
     overlap = among(hashes_of(parts["train"].seconds or ()), np.unique(hashes_of([*held_out, *tests])))
     notes["overlap"] = {"train/held out": int(overlap.sum())}
     parts["train"] = dataclasses.replace(parts["train"], seconds=None)
-    source = _source(fetched, {role: parts[role] for role in ("train", "validation", "test")}, notes)
+    source = _source(fetched.source, {role: parts[role] for role in ("train", "validation", "test")}, notes)
     codes = languages_of(fetched.languages, fetched.config) or languages_of([], language)
     return Splits(parts["train"], parts["validation"], parts["test"], [], source, codes, notes)
 
 
-def _in_all_languages(
-    dataset: str, found: Mapping[str, Splits], max_rows: int | None, context: Context
-) -> dict[str, Splits]:
-    """The first rows of each language, all of them those that the run began with."""
+def _require_same_data(dataset: str, found: Mapping[str, Splits], context: Context) -> None:
+    """Refuse other rows than those that the run began with."""
     fingerprint = files.sha256_json({language: splits.source.fingerprint for language, splits in found.items()})
     identity.require_same(base_name(dataset), fingerprint, [], context)
-    return {language: _first_rows(splits, max_rows) for language, splits in found.items()}
 
 
 def _require_same_rows(dataset: str, role: str, language: str, split: Split, original: str, other: Split) -> None:
@@ -526,8 +529,12 @@ def _require_same_scores(dataset: str, language: str, split: Split, original: st
 def _first_rows(splits: Splits, count: int | None) -> Splits:
     if count is None:
         return splits
-    train, validation, test = (part.first(count) for part in (splits.train, splits.validation, splits.test))
-    return dataclasses.replace(splits, train=train, validation=validation, test=test)
+    parts = {part.name: part.first(count) for part in (splits.train, splits.validation, splits.test)}
+    notes = dict(splits.notes)
+    note_overlap(parts, False, notes)
+    source = _source(splits.source, parts, notes)
+    train, validation, test = parts.values()
+    return dataclasses.replace(splits, train=train, validation=validation, test=test, source=source, notes=source.notes)
 
 
 def load_bitexts(
@@ -571,4 +578,4 @@ def _bitext(
         one, two = (_column(table, name, split_name, dataset, False, "bitext-column")[0] for name in _BITEXT_COLUMNS)
     rows = one.rows[:max_rows]
     pairs = Split(split_name, RowIds(split_name, rows), one.texts[: len(rows)], seconds=two.texts[: len(rows)])
-    return pairs, _source(fetched, {split_name: pairs}, {})
+    return pairs, _source(fetched.source, {split_name: pairs}, {})
