@@ -6,7 +6,8 @@ import pytest
 import small_tables
 from small_tables import write_jsonl
 
-from smallmodels import data
+from smallmodels import cli, data
+from smallmodels.cli import flags
 from smallmodels.errors import InputError
 
 load = data.load_text_pairs
@@ -194,8 +195,11 @@ def test_bad_texts_on_either_side_are_refused_or_dropped_and_counted(tmp_path, c
         ({"label": "high"}, {"regression": True}, "should hold numbers, found 'high' in train row 60"),
         ({"label": True}, {"regression": True}, "should hold numbers, found True in train row 60"),
         ({"label": [1]}, {}, r"should hold numbers, found \[1\] in train row 60"),
+        ({"label": "high"}, {}, "another --label-column, or add --regression False if these are classes$"),
         ({"sentence2": {"text": "x"}}, {}, "objects with 'sentence2s', found one with text in train row 60"),
         ({"sentence2": [1, 2]}, {}, "column 'sentence2' should hold texts, found list in train row 60"),
+        ({"sentence1": [1, 2]}, {}, "found list in train row 60: choose another --first-column$"),
+        ({"sentence2": [1, 2]}, {}, "found list in train row 60: choose another --second-column$"),
     ],
 )
 def test_a_bad_row_is_refused(tmp_path, bad, options, message):
@@ -203,6 +207,16 @@ def test_a_bad_row_is_refused(tmp_path, bad, options, message):
     with pytest.raises(InputError, match=message) as caught:
         load(write_jsonl(tmp_path / "d.jsonl", rows), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_the_flag_that_an_error_names_makes_classes_of_labels_that_look_like_scores(tmp_path):
+    recipe = cli.load_recipe("distill_sentence_pairs")
+    changes, _ = flags.parse_flags(recipe, ["--regression", "False"])
+    assert changes == {("regression",): False}
+    path = write_jsonl(tmp_path / "d.jsonl", rows_of(labels=("1.5", "high")))
+    with pytest.raises(InputError, match="add --regression False"):
+        load(path)
+    assert load(path, regression=False).label_names == ["1.5", "high"]
 
 
 def test_rows_without_a_score_are_dropped(tmp_path):

@@ -173,14 +173,25 @@ def bad_text(texts: Values, split_name: str, row: int, text: str, bad: str) -> I
     )
 
 
-def clean_text(value: Any, column: str, split_name: str, row: int, counts: Counter[str]) -> str:
-    """A value as text, empty where there is none; what cannot be encoded is repaired and counted."""
+def clean_text(value: Any, column: str, split_name: str, row: int, counts: Counter[str], flag: str = "") -> str:
+    """A value as text, empty where there is none; what cannot be encoded is repaired and counted.
+
+    Args:
+        value: Of any type.
+        column: Where it stands, for messages.
+        split_name: Likewise.
+        row: Likewise.
+        counts: Gets `repaired_surrogates`.
+        flag: What names the column, such as `text-column`; empty where the caller cannot tell.
+
+    Raises: InputError if it is no text.
+    """
     if value is None:
         return ""
     if isinstance(value, list | dict | bytes):
         raise InputError(
             f"column {column!r} should hold texts, found {type(value).__name__} in {split_name} row {row}: "
-            "choose another --text-column"
+            f"choose another {f'--{flag}' if flag else 'column'}"
         )
     text = str(value)
     repaired = text.encode(errors="replace").decode()  # a lone surrogate cannot be written to any file

@@ -101,9 +101,11 @@ def read_rows(
     dropped: Counter[str] = Counter()
     growing, rows = [GrowingTexts() for _ in text_columns], arrays.Growing(np.int64)
     raw_columns = [table.columns[name] for name in text_columns]
+    flags = ["text-column"] if len(text_columns) == 1 else ["first-column", "second-column"]
     for row, (raw_label, *raw_texts) in enumerate(zip(labels, *raw_columns, strict=True)):
         texts = [
-            clean_text(raw, name, split_name, row, dropped) for raw, name in zip(raw_texts, text_columns, strict=True)
+            clean_text(raw, name, split_name, row, dropped, flag)
+            for raw, name, flag in zip(raw_texts, text_columns, flags, strict=True)
         ]
         label = clean(raw_label, row)
         bad = next((i for i, text in enumerate(texts) if not text.strip() or len(text) >= LONGEST_TEXT), None)

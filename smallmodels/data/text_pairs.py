@@ -233,7 +233,7 @@ def _read_scores(
         if number is None and not is_missing:
             raise InputError(
                 f"column {label_column!r} should hold numbers, found {value!r} in {split_name} row {row}: choose "
-                "another --label-column, or leave out --regression"
+                "another --label-column, or add --regression False if these are classes"
             )
         return number
 

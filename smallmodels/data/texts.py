@@ -132,14 +132,19 @@ def _texts_of(
 ) -> tuple[Split, Counter[str]]:
     """The texts of a split, and how many rows were left out for which reason."""
     columns = [*text_columns, *([completion_column] if completion_column else [])]
+    flags = dict.fromkeys(text_columns, "prompt-column" if completion_column else "text-columns")
+    if completion_column:
+        flags[completion_column] = "completion-column"
     if missing := [name for name in columns if name not in table.columns]:
-        flag = "--completion-column" if missing[0] == completion_column else "--text-columns"
-        shown = ", ".join(table.columns)
-        raise InputError(f"{base_name(dataset)} has no column {missing[0]!r}: choose {flag} from {shown}")
+        flag, shown = flags[missing[0]], ", ".join(table.columns)
+        raise InputError(f"{base_name(dataset)} has no column {missing[0]!r}: choose --{flag} from {shown}")
     dropped: Counter[str] = Counter()
     texts, completions, rows = GrowingTexts(), GrowingTexts(), arrays.Growing(np.int64)
     for row, values in enumerate(zip(*(table.columns[name] for name in columns), strict=True)):
-        parts = [clean_text(value, name, split_name, row, dropped) for value, name in zip(values, columns, strict=True)]
+        parts = [
+            clean_text(value, name, split_name, row, dropped, flags[name])
+            for value, name in zip(values, columns, strict=True)
+        ]
         is_blank = not all(part.strip() for part in parts)
         if bad := "blank_text" if is_blank else "megabyte_text" if sum(map(len, parts)) >= LONGEST_TEXT else "":
             if not drop_bad_texts:
