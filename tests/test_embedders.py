@@ -7,19 +7,34 @@ import json
 
 import numpy as np
 import pytest
+import small_tables
 import torch
 from safetensors.torch import load_file, save_file
 from scipy import stats
 from small_data import FP32, embedder, split, texts
 from torch import nn
 
-from smallmodels import cli, data, distilling, errors, evaluation, losses, metrics, models, records, students, training
+from smallmodels import (
+    cli,
+    data,
+    distilling,
+    errors,
+    evaluation,
+    kept,
+    losses,
+    metrics,
+    models,
+    records,
+    students,
+    training,
+)
 from smallmodels.data.batches import collate
 from smallmodels.data.splits import Split
 from smallmodels.distilling import translations
 from smallmodels.errors import DamagedError, InputError
 from smallmodels.models import TextModel
 from smallmodels.report import systems
+from smallmodels.runs import Run
 from smallmodels.teachers import addresses
 
 
@@ -508,6 +523,9 @@ def test_load_sentences_takes_each_text_of_all_columns_once(tmp_path):
     assert "a bird" not in list(clean.train.texts)
     with pytest.raises(InputError, match=r"has no column 'text': choose --text-columns from one, two"):
         data.load_sentences(path)
+    lists = small_tables.write_jsonl(tmp_path / "t.jsonl", [{"text": ["a cat"]}])
+    with pytest.raises(InputError, match=r"found list in train row 0: choose another (column|--text-columns)$"):
+        data.load_sentences(lists)
 
 
 def test_load_search_pairs_keeps_documents_apart_and_every_query_finds_its_own(tmp_path):
@@ -782,6 +800,42 @@ def test_distill_embedder_searches_where_the_data_have_queries(
     assert "dimensions" not in record.model  # the student has no dense layer
 
 
+def embedding_texts(teacher, dataset, folder, **changes):
+    """What distill_embedder would learn on and be judged on."""
+    same = {"dataset": dataset, "similarity_dataset": dataset, "dataset_config": None, "similarity_config": None}
+    config = cli.load_recipe("distill_embedder").Config(teacher=str(teacher), max_pairs=20, **same, **changes)
+    with Run(folder, meter="none", quiet=True, accept_licenses=["unknown:org/any"]) as run:
+        run.begin("distill_embedder", config)
+        return distilling.load_embedding_texts(run, config)[0]
+
+
+def texts_held_out(pairs):
+    return {text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts}
+
+
+QUERIES = {"query_column": "sentence1", "document_column": "sentence2"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"text_columns": ("sentence2",)}, QUERIES])
+def test_texts_of_pairs_that_are_drawn_for_tests_are_not_learned_on(tiny_model_folder, own_pairs, tmp_path, changes):
+    found = embedding_texts(tiny_model_folder, own_pairs[1], tmp_path / "run", **changes)
+    learned, held_out = set(found.learned.train.texts), texts_held_out(found.pairs)
+    assert (len(held_out), len(learned & held_out)) == (2 * (12 + 5), 0)
+    assert learned if changes else learned == set(data.sentences_of(found.pairs.train).texts)
+
+
+def test_texts_that_splits_of_the_data_share_are_learned_on_and_counted(tiny_model_folder, tmp_path, monkeypatch):
+    rows = texts(40)
+    parts = {"train": rows[:20], "validation": rows[18:30], "test": rows[30:]}
+    columns = {name: {"sentence1": own[::2], "sentence2": own[1::2]} for name, own in parts.items()}
+    scored = {name: {**own, "score": [i / 3 for i in range(len(own["sentence1"]))]} for name, own in columns.items()}
+    small_tables.serve(monkeypatch, scored)
+    monkeypatch.setattr(Run, "pin", lambda _, *names: [name for name, _ in names])
+    found = embedding_texts(tiny_model_folder, "org/any", tmp_path / "run")
+    assert set(found.learned.train.texts) == set(rows[:20])
+    assert found.learned.source.notes["overlap"] == {"train/held out": 2}
+
+
 def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pairs(
     tiny_model_folder, own_pairs, tmp_path, short_windows
 ):
@@ -790,6 +844,8 @@ def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pair
     record = records.read_record(folder)
     assert {"student", "label_only"} < {use.role for use in record.inference}
     assert record.result("label_only").built_by == ["label_only"]
+    pairs, learned = (kept.load(folder / "phases" / name).value for name in ("similarity_data", "data"))
+    assert not set(learned.train.texts) & texts_held_out(pairs)
     config = json.loads((folder / "config.json").read_text())
     steps = [value for name, value in config["choices"].items() if name.startswith("label_only_steps")]
     paid, of_train = (record.cost_of(names)[1] for names in (["cache", "train"], ["train"]))

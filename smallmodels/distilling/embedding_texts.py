@@ -27,7 +27,7 @@ class TextsConfig(EmbedderConfig):
     train_split: str = "train"
     """Split to learn on."""
     drop_overlap: bool = False
-    """Drop texts that also stand in what validates or tests."""
+    """Drop texts that also stand in what validates or tests; always where that is drawn from the rows to learn on."""
     drop_bad_texts: bool = False
     """Leave out texts that are empty, null or a megabyte long, instead of refusing the data."""
     max_train: int | None = None
@@ -47,10 +47,15 @@ class TextsConfig(EmbedderConfig):
             raise InputError("a search needs queries and documents: give both --query-column and --document-column")
 
     @property
+    def reads_scored_pairs(self) -> bool:
+        """Whether what is learned on stands in the rows of the pairs with scores."""
+        learned_on = (self.dataset, self.dataset_config, self.train_split)
+        return learned_on == (self.similarity_dataset, self.similarity_config, "train")
+
+    @property
     def learns_on_scored_pairs(self) -> bool:
         """Whether the texts to learn on are those of the pairs with scores, so that these teach without a teacher."""
-        learned_on = (self.dataset, self.dataset_config, self.train_split, self.query_column)
-        return learned_on == (self.similarity_dataset, self.similarity_config, "train", None)
+        return self.reads_scored_pairs and self.query_column is None
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,19 @@ def load_embedding_texts(run: Run, config: TextsConfig) -> tuple[EmbeddingTexts,
         max_test=config.max_pairs,
     )
     run.add_source(replace(pairs.source, role="evaluation"))
-    held_out = [text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts]
-    learned = _load_learned(run, config, dataset_name, held_out)
+    learned = _load_learned(run, config, dataset_name, pairs)
     run.add_source(learned.source)
     return EmbeddingTexts(learned, pairs, _load_search(run, config, learned)), teacher_name
 
 
-def _load_learned(run: Run, config: TextsConfig, name: str, held_out: list[str]) -> Sentences | RetrievalSplits:
+def _load_learned(run: Run, config: TextsConfig, name: str, pairs: Splits) -> Sentences | RetrievalSplits:
+    are_drawn = any(f"{role}_split" in pairs.notes for role in ("validation", "test"))
     options: dict[str, Any] = {
         "config": config.dataset_config,
         "train_split": config.train_split,
         "split_seed": config.split_seed,
-        "held_out": held_out,
-        "drop_overlap": config.drop_overlap,
+        "held_out": [text for split in (pairs.validation, pairs.test) for text in data.sentences_of(split).texts],
+        "drop_overlap": config.drop_overlap or (config.reads_scored_pairs and are_drawn),
         "drop_bad_texts": config.drop_bad_texts,
         "max_train": config.max_train,
     }
