@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import small_tokenizers
 import torch
 import transformers as t
 from small_data import FP32, cross_entropy
@@ -148,3 +149,25 @@ def test_a_shortened_model_is_saved_copied_and_placed_again_as_it_was(tmp_path):
 def test_an_architecture_without_an_attention_keeps_its_own():
     placed = dataclasses.replace(FP32, attention="sdpa").place(network("deberta"))
     assert placed.config._attn_implementation == "eager"
+
+
+# Long texts
+
+ROOM = {"bert": 66, "distilbert": 66, "electra": 66, "roberta": 64, "xlm-roberta": 64, "camembert": 64, "mpnet": 64}
+"""Tokens of a text, of models with 66 positions: some have none for the padding and what is before it."""
+
+
+@pytest.mark.parametrize("max_length", [20, 512])
+@pytest.mark.parametrize("name", ROOM)
+def test_a_long_text_is_cut_to_the_positions_of_the_model(name, max_length, tmp_path):
+    tokenizer, *_ = small_tokenizers.parts("RoBERTa")
+    changes = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, "pad_token_id": tokenizer.pad_token_id}
+    config = CONFIGS[name].__class__(**{**CONFIGS[name].to_dict(), **changes})
+    t.AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found, _ = models.load_embedder(str(tmp_path), max_length=max_length)
+    assert found.max_length == min(max_length, ROOM[name])
+    long_text = "the end of the file " * 100
+    assert len(found.tokenizer(long_text)["input_ids"]) > 66
+    (row,) = models.forward_texts(found, [long_text], compute=FP32)
+    assert np.isfinite(row).all()

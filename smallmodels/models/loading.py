@@ -613,8 +613,16 @@ def _load_head(
 
 
 def _usable_length(model: PreTrainedModel, max_length: int) -> int:
-    limit = getattr(model.config, "max_position_embeddings", None) or max_length
-    return min(max_length, int(limit))
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return min(max_length, int(limit) - _first_position(model)) if limit else max_length
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """Place of a text's first token in the table of positions; that of RoBERTa and its kin begins after the padding."""
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            return int(table.padding_idx) + 1
+    return 0
 
 
 def _label_order(name: str, config: Any, label_names: Sequence[str]) -> list[int]:
