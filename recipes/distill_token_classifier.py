@@ -24,11 +24,11 @@ class Config(distilling.LayersConfig):
     """What to distil, from what, into what."""
 
     dataset: str = "ghadeermobasher/BC5CDR-Chemical-Disease"
-    """Hub id (`org/name@revision` pins it), or a local CoNLL, JSON Lines or Parquet file."""
+    """Hub id (`org/name@revision` pins it), or a local CoNLL, CSV, JSON Lines or Parquet file."""
     words_column: str | None = None
-    """Column with lists of words; without it, the first of the usual names."""
+    """Column with lists of words, in CSV as JSON or with spaces between; without it, the first of the usual names."""
     tags_column: str | None = None
-    """Column with a list of tags, one for each word; without it, the first of the usual names."""
+    """Column with a list of tags, one for each word, likewise; without it, the first of the usual names."""
     teacher_train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=6, dropout=True)
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10)
 

@@ -1,6 +1,8 @@
-"""Tagged words to splits: CoNLL, JSON Lines, Parquet and the hub; what is dropped, repaired, drawn and refused."""
+"""Tagged words to splits: CoNLL, CSV, JSON Lines, Parquet, the hub; what is dropped, repaired, drawn and refused."""
 
+import csv
 import itertools
+import json
 
 import datasets
 import numpy as np
@@ -33,6 +35,14 @@ def write_conll(path, blocks, separator="\t"):
     """Sentences with a blank line after each."""
     lines = ["".join(f"{word}{separator}{tag}\n" for word, tag in zip(*block, strict=True)) for block in blocks]
     path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["tokens", "ner_tags"])
+        writer.writerows(rows)
     return str(path)
 
 
@@ -90,6 +100,36 @@ def test_json_lines_parquet_and_conll_give_the_same(tmp_path):
     parquet = load(str(tmp_path / "d.parquet"))
     conll = load(write_conll(tmp_path / "d.conll", sentences()))
     assert lines.source.fingerprint == parquet.source.fingerprint == conll.source.fingerprint
+
+
+@pytest.mark.parametrize("written", [json.dumps, " ".join, "  ".join])
+def test_csv_gives_the_same_with_lists_in_json_or_spaces_between(tmp_path, written):
+    lines = load(write_jsonl(tmp_path / "d.jsonl", rows_of()))
+    cells = load(write_csv(tmp_path / "d.csv", [map(written, sentence) for sentence in sentences()]))
+    assert cells.source.fingerprint == lines.source.fingerprint
+    assert cells.notes["words_column_guessed"] == "tokens"
+
+
+def test_csv_rows_without_words_or_tags_are_dropped_and_others_are_split_where_they_are_no_json_list(tmp_path):
+    odd = [
+        ("", ""),
+        ("no tags", ""),
+        ("2019", "O"),
+        ("[see New York]", "O B-place I-place"),
+        ('["New York"]', "B-place"),
+    ]
+    rows = [*(map(" ".join, sentence) for sentence in sentences()), *odd]
+    splits = load(write_csv(tmp_path / "d.csv", rows))
+    assert splits.notes["num_dropped"] == {"train/blank_text": 1, "train/unlabelled": 1}
+    found = pairs_of(splits)
+    assert found["2019"] == (["2019"], ["O"])
+    assert found["[see New York]"] == (["[see", "New", "York]"], ["O", "B-place", "I-place"])
+    assert found["New_York"] == (["New_York"], ["B-place"])
+
+
+def test_strings_of_json_lines_are_read_as_those_of_csv(tmp_path):
+    rows = [{"tokens": " ".join(words), "ner_tags": json.dumps(tags)} for words, tags in sentences()]
+    assert pairs_of(load(write_jsonl(tmp_path / "d.jsonl", rows))).keys() == {" ".join(w) for w, _ in sentences()}
 
 
 def test_parquet_keeps_the_names_of_its_tags_and_their_order(tmp_path):
@@ -234,7 +274,14 @@ def test_an_unknown_tag_is_refused_with_its_split_and_row(monkeypatch):
         ("d.conll", "a\tNOUN\n", "found 'NOUN' in train row 0"),
         ("d.iob", b"a\tO\n\xff\tO\n", "should be UTF-8, found byte 4"),
         ("d.txt", "A plain text.\n\nAnother.\n", "line 3 has no tag"),
-        ("d.csv", "tokens,tags\na b,O O\n", "list of words in each row, found str"),
+        (
+            "d.csv",
+            "tokens,tags\na b,O O\nc d,O\n",
+            "one tag for each word, row 1 has 2 words and 1 tags: mend the data",
+        ),
+        ("d.csv", 'tokens,tags\na,O\n"[""a"", ""b""]","[""O""]"\n', "row 1 has 2 words and 1 tags"),
+        ("d.csv", 'tokens,tags\n"[""a"", 7]","[""O"", ""O""]"\n', "lists of words, found int in train row 0"),
+        ("d.csv", "tokens,tags\n\"['a', 'b']\",\"['O', 'O']\"\n", r"""found "\['O'," in train row 0"""),
     ],
 )
 def test_files_without_tagged_words_are_refused_in_one_sentence(tmp_path, name, content, message):

@@ -1,9 +1,10 @@
-"""Token classification: a tag for each word, from a hub data set or a local CoNLL, JSON Lines or Parquet file.
+"""Token classification: a tag for each word, from a hub data set or a local CoNLL, CSV, JSON Lines or Parquet file.
 
 A split's text is its words with one space between two, so that `text.split(" ")` gives them back, and its labels are
 the words' tags, row by row. What is missing is made from train and said so, as for text classification.
 """
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -53,12 +54,13 @@ def load_token_classification(
     """Bring a data set to disk and make train, validation and test of it.
 
     Args:
-        dataset: `org/name`, `org/name@revision`, or a local CoNLL (.conll, .bio, .iob, .txt), JSON Lines or Parquet
-            file.
+        dataset: `org/name`, `org/name@revision`, or a local CoNLL (.conll, .bio, .iob, .txt), CSV, JSON Lines or
+            Parquet file.
         config: Configuration of a hub data set that has several.
         words_column: Column with lists of words; None takes the first of `WORDS_COLUMNS` that is there.
         tags_column: Column with lists of tags, one for each word: strings, or integers that the data set names. None
-            takes the first of `TAGS_COLUMNS` that is there.
+            takes the first of `TAGS_COLUMNS` that is there. Where words and tags of a row are both strings, as in CSV,
+            each is a list in JSON, or has white space between its items.
         train_split: Name of the split to train on.
         validation_split: Name of the split to choose on; None takes `validation` or `dev`, else a tenth of train.
         test_split: Name of the split to test on. Where there is no `test`, or it has no tags, a fifth of train stands
@@ -123,7 +125,9 @@ def _rows_of(table: Table, split_name: str, words_column: str, tags_column: str,
     kinds, numbers = Kinds(), arrays.GrowingRows(np.int32)
     texts, kept = GrowingTexts(), arrays.Growing(np.int64)
     columns = table.columns[words_column], table.columns[tags_column]
-    for row, (raw_words, raw_tags) in enumerate(zip(*columns, strict=True)):
+    for row, cells in enumerate(zip(*columns, strict=True)):
+        are_written = all(isinstance(cell, str) for cell in cells)
+        raw_words, raw_tags = map(_written_list, cells) if are_written else cells
         words = _list_of(raw_words, words_column, "words", split_name, row)
         tags = _list_of(raw_tags, tags_column, "tags", split_name, row)
         if not words:
@@ -148,6 +152,15 @@ def _rows_of(table: Table, split_name: str, words_column: str, tags_column: str,
             kept.add(row)
     split = Split(split_name, RowIds(split_name, kept.done()), texts.done())
     return Rows.of(split, Ragged(*numbers.done()), kinds.all(), dropped)
+
+
+def _written_list(cell: str) -> list[Any]:
+    """What a string lists: in JSON, else with white space between."""
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell.split()
+    return found if isinstance(found, list) else cell.split()  # `2019` is JSON, too
 
 
 def _list_of(value: Any, column: str, flag: str, split_name: str, row: int) -> list[Any] | None:
