@@ -39,7 +39,8 @@ class Config(distilling.Config):
     num_shots: int = 8
     """Labelled texts of each class, 8 to 64; the labels of all other texts are not used."""
     unlabelled: str | None = None
-    """More texts without labels: hub id or local file, in a column of the same name; its test split is left out."""
+    """More texts without labels, in a column of the same name: a local file, of which every text is used, or a hub id,
+    of which the train split is."""
     validation_split: str | None = None
     """Split that is added to train: nothing is chosen, each training takes all its steps and keeps its last weights."""
     max_train: int | None = None

@@ -13,10 +13,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from small_data import FP32, LABELS, Events, assert_same_bits, classifier, embedder, split, texts, weights
 
-from smallmodels import cli, data, evaluation, losses, models, records, students, teachers, training
+from smallmodels import cli, data, distilling, evaluation, losses, models, records, students, teachers, training
 from smallmodels.data.splits import Split, Splits
 from smallmodels.errors import InputError, RunInterruptedError
 from smallmodels.phases import Context
+from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
 # Which texts get labels
@@ -410,6 +411,56 @@ def command(tmp_path, tiny_model_folder, monkeypatch):
 MORE = ["--trim-vocabulary", "--unlabelled", "more.jsonl"]
 
 
+@pytest.fixture
+def load_shots(command, tmp_path):
+    """Draws shots of the file, with these unlabelled texts beside them, and gives the noted source of these too."""
+    tickets = command[command.index("--dataset") + 1]
+
+    def load(rows, **changes):
+        path = tmp_path / "few.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        config = cli.load_recipe("few_shot_classifier").Config(dataset=tickets, **changes)
+        names = {"dataset_name": tickets, "unlabelled_name": str(path), "text_column": None, "label_column": "team"}
+        with Run(tmp_path / f"run {len(rows)} {sorted(changes)}", meter="none", quiet=True) as run:
+            run.begin("few_shot_classifier", config)
+            splits, unlabelled = distilling.load_shots(run, config, config.num_shots, **names)
+            source = next(source for source in run._sources if source.name == "few.jsonl")
+        own = [place for place, name in enumerate(unlabelled.ids) if name.startswith("more")]
+        return splits, list(unlabelled.take(own).texts), source
+
+    return load
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_every_unlabelled_text_of_a_local_file_is_used(load_shots, count):
+    rows = texts(count, seed=2)
+    splits, more, source = load_shots([{"message": text} for text in rows])
+    assert more == rows
+    assert source.splits == {"train": count}
+    assert source.notes["overlap"] == {"train/held out": 0}
+    assert splits.source.splits["unlabelled"] == 120 - 24 - len(splits.test) + count
+
+
+def test_unlabelled_texts_that_the_test_has_are_counted_and_dropped_if_asked(load_shots):
+    splits, _, _ = load_shots([{"message": "new"}])
+    rows = [{"message": text} for text in (splits.test.texts[0], "new", "newer")]
+    assert load_shots(rows)[2].notes["overlap"] == {"train/held out": 1}
+    assert load_shots(rows, drop_overlap=True)[1] == ["new", "newer"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"body": "x"}, r"few.jsonl has no column 'message': name its column of texts like that of --dataset$"),
+        ({"message": ""}, r"found 1 that are empty .*add --drop-bad-texts"),
+    ],
+)
+def test_unlabelled_texts_that_cannot_be_had_are_refused_by_flags_that_there_are(load_shots, row, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_shots([row])
+    assert "--text-columns" not in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], MORE])
 def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, more):
@@ -423,7 +474,7 @@ def test_recipe_leaves_a_complete_record_and_a_plain_model(command, tmp_path, mo
     source = next(source for source in record.sources if source.name == "tickets.csv")
     assert source.splits["labelled"] == 24
     assert sum(source.splits.values()) == 120 + sum(
-        other.splits["train"] + other.splits["validation"] for other in record.sources if other.name == "more.jsonl"
+        other.splits["train"] for other in record.sources if other.name == "more.jsonl"
     )
     assert ("more.jsonl" in {source.name for source in record.sources}) == bool(more)
     assert record.phase("teacher").num_examples == 2 * 24  # two steps with all labelled texts

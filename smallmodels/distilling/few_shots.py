@@ -11,6 +11,7 @@ from smallmodels.data import Split, Splits
 from smallmodels.distilling.classifiers import Config, losses_of, split_options
 from smallmodels.distilling.controls import Training, train_with_controls
 from smallmodels.distilling.outcome import Distilled, compare_classifiers, say_change
+from smallmodels.errors import flags_named
 from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, TextModel
 from smallmodels.runs import Run
@@ -48,15 +49,32 @@ def load_shots(
     splits = run.phase("data", data.load_text_classification, dataset_name, **columns, **options)
     more: list[Split] = []
     if unlabelled_name is not None:
-        texts = {"text_columns": (text_column or splits.notes["text_column_guessed"],)}
-        found = run.phase("unlabelled", data.load_texts, unlabelled_name, **texts, drop_bad_texts=config.drop_bad_texts)
-        run.add_source(found.source)
-        more = [found.train, found.validation]
+        column = text_column or splits.notes["text_column_guessed"]
+        more = [_load_unlabelled(run, config, unlabelled_name, column, splits.test)]
     splits, unlabelled = data.draw_shots(
         splits, num_shots, more=more, split_seed=config.split_seed, max_unlabelled=config.max_train
     )
     run.add_source(splits.source)
     return splits, unlabelled
+
+
+def _load_unlabelled(run: Run, config: Config, name: str, text_column: str, test: Split) -> Split:
+    """Every text of a local file, or of the train split on the hub, once; those that test has too are counted."""
+    with (
+        flags_named({"--dataset-config": None, "--train-split": None}, "choose another --unlabelled"),
+        flags_named({"--text-columns": None}, "name its column of texts like that of --dataset"),
+    ):
+        found = run.phase(
+            "unlabelled",
+            data.load_sentences,
+            name,
+            text_columns=(text_column,),
+            held_out=test.texts,
+            drop_overlap=config.drop_overlap,
+            drop_bad_texts=config.drop_bad_texts,
+        )
+    run.add_source(found.source)
+    return found.train
 
 
 def distil_shots(
