@@ -205,6 +205,51 @@ def test_payback_over_runs_covers_the_true_number_of_uses_95_percent() -> None:
     assert missed / NUM_SIMULATIONS < share_of_simulations_that_may_miss()
 
 
+def holds(found: metrics.PaybackEstimate, uses: float) -> bool:
+    return found.low is not None and found.high is not None and found.low <= uses <= found.high
+
+
+@pytest.mark.parametrize("sd", [0.0, 10.0], ids=["one bill", "a build for each run"])
+def test_payback_over_runs_that_share_a_measurement_covers_the_true_number_of_uses_95_percent(sd: float) -> None:
+    """Three runs and ten windows of one measurement, which makes an interval too narrow if it is counted thrice."""
+    draw, missed, missed_if_thrice = np.random.default_rng(6), 0, 0
+    for _ in range(NUM_SIMULATIONS):
+        builds = draw.normal(300, sd, 3).tolist()
+        teacher, student = draw.normal(0.02, 0.001, 10).tolist(), draw.normal(0.01, 0.001, 10).tolist()
+        saved = float(np.mean(teacher) - np.mean(student))
+        shared = metrics.payback_over_runs(builds, [saved], windows=(teacher, student), quality_ok=True)
+        missed += not holds(shared, 30_000)
+        missed_if_thrice += not holds(metrics.payback_over_runs(builds, [saved] * 3, quality_ok=True), 30_000)
+    assert missed / NUM_SIMULATIONS < share_of_simulations_that_may_miss()
+    assert missed_if_thrice / NUM_SIMULATIONS > 0.10
+
+
+def test_payback_over_runs_of_which_two_share_a_measurement_covers_the_true_number_of_uses_95_percent() -> None:
+    draw, missed, missed_if_thrice = np.random.default_rng(7), 0, 0
+    for _ in range(NUM_SIMULATIONS):
+        builds, (shared, own) = draw.normal(300, 2, 3).tolist(), draw.normal(0.01, 0.0002, 2).tolist()
+        missed += not holds(metrics.payback_over_runs(builds, [shared, own], quality_ok=True), 30_000)
+        thrice = metrics.payback_over_runs(builds, [shared, shared, own], quality_ok=True)
+        missed_if_thrice += not holds(thrice, 30_000)
+    assert missed / NUM_SIMULATIONS < share_of_simulations_that_may_miss()
+    assert missed_if_thrice / NUM_SIMULATIONS > 0.10
+
+
+def test_payback_over_runs_with_one_measurement_and_one_bill_is_that_of_its_windows() -> None:
+    windows = [2.1, 2.0, 1.9], [1.2, 0.8, 1.0]
+    once = metrics.payback(100.0, *windows, quality_ok=True)
+    got = metrics.payback_over_runs([100.0] * 3, [1.0], windows=windows, quality_ok=True)
+    assert (got.uses, got.low, got.high) == pytest.approx((once.uses, once.low, once.high))
+    noisy = metrics.payback_over_runs([100.0] * 3, [1.0], windows=([1.0, 2.0, 3.0], windows[1]), quality_ok=True)
+    assert (noisy.uses, noisy.low, noisy.high) == (None, None, None)
+    assert "within the noise of the measurement" in noisy.reason
+
+
+def test_payback_over_runs_needs_a_build_for_each_saving() -> None:
+    with pytest.raises(InputError, match="got 1 builds and 2 savings"):
+        metrics.payback_over_runs([5.0], [1.0, 1.1], quality_ok=True)
+
+
 def test_payback_over_runs_divides_means() -> None:
     got = metrics.payback_over_runs([90.0, 100.0, 110.0], [0.9, 1.0, 1.1], quality_ok=True, unit="CPU-s")
     assert got.uses == pytest.approx(100.0)
@@ -218,6 +263,7 @@ def test_payback_over_runs_divides_means() -> None:
     ("savings", "quality_ok", "why"),
     [
         ([0.1, 1.0, 1.9], True, "within what 3 runs differ by"),
+        ([0.1, 1.9], True, "within what 2 measurements differ by"),
         ([-0.5, -0.4, -0.6], True, "a use of the student costs 0.5 J more than one of the teacher"),
         ([1.0, 1.0, 1.1], False, "quality is not close enough to the teacher's"),
     ],

@@ -193,13 +193,31 @@ def test_uses_that_share_a_measurement_are_ranked_with_an_interval_over_its_wind
     assert places["TF-IDF"].startswith("on the front")
     assert not [place for place in places.values() if "indicative" in place]
     cost = {str(row[0]): str(row[5]) for row in table.rows}["Student"]
-    assert cost.startswith("3.30 (SD 0.13, 2.97–3.63")  # windows of 97, 100 and 105 %, Student-t with n - 1 = 2
+    assert cost == "3.30 (SD 0.13, 2.97–3.63, n 1)"  # windows of 97, 100 and 105 %, Student-t with n - 1 = 2
+
+
+def test_measurement_that_only_some_seeds_share_counts_once() -> None:
+    own = [in_full(record) for record in compared_records((2.0,), 3)]
+    taken = in_full(own[0], measured_in=own[0].run_id).inference
+    table = tables_of(several.page([own[0], dataclasses.replace(own[1], inference=taken), own[2]]))["Mean over seeds"]
+    cost = {str(row[0]): str(row[5]) for row in table.rows}["Student"]
+    assert cost == "3.33 (SD 0.047, 2.91–3.75, n 2)"  # of 3.30 and 3.366, Student-t with n - 1 = 1
+    assert "over distinct measurements" in table.note
 
 
 def test_uses_that_were_measured_for_each_seed_keep_their_interval_over_seeds() -> None:
     runs = [in_full(record) for record in compared_records((2.0,), 3)]
     cost = {str(row[0]): str(row[5]) for row in tables_of(several.page(runs))["Mean over seeds"].rows}["Student"]
     assert "SD 0.033" in cost
+
+
+def test_interval_of_a_cost_does_not_reach_below_nothing() -> None:
+    own = [in_full(record) for record in compared_records((2.0,), 3)]
+    dear = [dataclasses.replace(u, cpu_s_per_1000=3 * (u.cpu_s_per_1000 or 0.0)) for u in own[2].inference]
+    taken = in_full(own[0], measured_in=own[0].run_id).inference
+    runs = [own[0], dataclasses.replace(own[1], inference=taken), dataclasses.replace(own[2], inference=dear)]
+    cost = {str(row[0]): str(row[5]) for row in tables_of(several.page(runs))["Mean over seeds"].rows}["Student"]
+    assert cost == "6.70 (SD 4.8, 0–49.9, n 2)"
 
 
 def test_record_with_variants_is_read_back(tmp_path: Path) -> None:

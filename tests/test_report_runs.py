@@ -563,6 +563,79 @@ def test_payback_is_never_where_the_saving_is_within_the_noise_or_the_margin_is_
         assert all(why in str(row[-1]) for row in table.rows)
 
 
+def sharing(found: Sequence[RunRecord], count: int) -> list[RunRecord]:
+    """The runs, of which the first so many have one measurement of uses: that of the first."""
+    first = found[0]
+    assert first.payback is not None
+    uses = [dataclasses.replace(use, measured_in=first.run_id) for use in first.inference]
+    saved = first.payback.saved_per_use
+    taken = [
+        dataclasses.replace(
+            r, inference=uses, payback=r.payback and dataclasses.replace(r.payback, saved_per_use=saved)
+        )
+        for r in found[1:count]
+    ]
+    return [first, *taken, *found[count:]]
+
+
+def test_payback_of_runs_that_share_one_measurement_has_its_interval_over_the_windows() -> None:
+    found = paybacks(sharing(runs(), 3))
+    teacher, student = ([cost * each / 1000 for each in (0.97, 1.0, 1.05)] for cost in (6.4, 3.3))
+    saved = metrics.unpaired_difference(teacher, student)
+    assert saved.low is not None
+    half, bill = saved.value - saved.low, found["all 3 runs here"]
+    assert (bill.estimate.low, bill.estimate.high) == pytest.approx(
+        (bill.build / (0.0031 + half), bill.build / (0.0031 - half))
+    )
+    runs_differ = found["one run, caches included"].estimate
+    assert runs_differ.low is not None
+    assert runs_differ.high is not None
+    assert runs_differ.low < 370 / (0.0031 + half) < 370 / (0.0031 - half) < runs_differ.high
+
+
+def test_payback_of_runs_of_which_two_share_a_measurement_is_over_both_measurements() -> None:
+    bill = paybacks(sharing(runs(), 2))["all 3 runs here"]
+    half = 12.7062 * (0.0033 - 0.0031) / 2  # Student-t with n - 1 = 1 of 0.0031 and 0.0033
+    assert bill.estimate.uses == pytest.approx(bill.build / 0.0032)
+    assert (bill.estimate.low, bill.estimate.high) == pytest.approx(
+        (bill.build / (0.0032 + half), bill.build / (0.0032 - half)), rel=1e-4
+    )
+
+
+def test_payback_is_never_where_windows_of_the_shared_measurement_do_not_tell_the_saving_from_none() -> None:
+    first, *others = runs()
+    uses = [
+        dataclasses.replace(
+            use,
+            windows=[
+                dataclasses.replace(w, cpu_s=w.cpu_s * each) for w, each in zip(use.windows, (0.1, 1, 2), strict=True)
+            ],
+        )
+        for use in first.inference
+    ]
+    found = paybacks(sharing([dataclasses.replace(first, inference=uses), *others], 3))
+    assert {each.estimate.uses for each in found.values()} == {None}
+    assert all("within the noise of the measurement" in each.estimate.reason for each in found.values())
+
+
+def test_saving_is_measured_once_where_runs_share_that_of_the_teacher_alone() -> None:
+    found = runs()
+    mixed = [
+        dataclasses.replace(
+            r,
+            inference=[u if u.role == "teacher" else dataclasses.replace(u, measured_in=None) for u in r.inference],
+            payback=own.payback,
+        )
+        for r, own in zip(sharing(found, 3), found, strict=True)
+    ]
+    bill, teacher = paybacks(mixed)["all 3 runs here"], metrics.spread([0.0064 * each for each in (0.97, 1.0, 1.05)])
+    assert teacher.high is not None
+    half = teacher.high - teacher.value  # made-up windows of the students do not differ from run to run
+    assert (bill.estimate.low, bill.estimate.high) == pytest.approx(
+        (bill.build / (0.0032 + half), bill.build / (0.0032 - half))
+    )
+
+
 def test_payback_in_days_follows_the_rate() -> None:
     for rate, head, days in ((None, "at 1,000 uses a day", "3.8 months"), (50_000.0, "at 50,000 uses a day", "3 days")):
         page = several.page(runs(), Evidence(uses_per_day=rate))

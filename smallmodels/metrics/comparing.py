@@ -46,7 +46,7 @@ class Spread:
     """95 % Student-t interval of the mean; None for a single run."""
     high: float | None
     n: int
-    """Seeds behind it."""
+    """Seeds behind it, or distinct measurements where seeds share some."""
 
     @property
     def is_constant(self) -> bool:

@@ -89,6 +89,7 @@ def payback_over_runs(
     builds: Sequence[float],
     savings: Sequence[float],
     *,
+    windows: tuple[Sequence[float], Sequence[float]] = ((), ()),
     quality_ok: bool,
     unit: Literal["J", "CPU-s"] = "J",
     replaces: str = "teacher",
@@ -96,23 +97,32 @@ def payback_over_runs(
     """Uses after which a student has paid for itself, from runs that differ in their seed.
 
     The estimate is mean build over mean saving. Its interval is Fieller's, which holds the uses at which build minus
-    uses times saving is not told apart from zero by Student's t over the runs. Where the interval of the saving itself
-    touches zero there is no such number of uses, which is "never".
+    uses times saving is not told apart from zero by Student's t over the runs. Where runs share measurements, builds
+    and savings are not pairs: they are taken to be independent, each with its own Student's t. Where the interval of
+    the saving itself touches zero there is no such number of uses, which is "never".
 
     Args:
         builds: What was paid for the student, ≥ 0, in `unit`, for each run; the same for all where it is one bill.
-        savings: Cost of one use of what is replaced minus the student's, in `unit`, for each run.
+        savings: Cost of one use of what is replaced minus the student's, in `unit`, for each run, in the same order;
+            where runs share measurements, for each measurement.
+        windows: Cost of one use of what is replaced and of the student, in `unit`, in each window of the only
+            measurement, or in each measurement of the one of the two that has several: the chance in a saving that was
+            measured once. Not looked at where there are several savings.
         quality_ok: Whether the student's quality is close enough to what it replaces.
         unit: Of all costs; only the sentence needs it.
         replaces: The role that the student replaces; only the sentence needs it.
 
-    Raises: InputError if the lengths differ, or a value is missing, not finite, or a negative build.
+    Raises: InputError if there are more savings than builds, or a value is missing, not finite, or a negative build.
 
-    Source: Fieller 1954, doi:10.1111/j.2517-6161.1954.tb00159.x.
+    Source: Fieller 1954, doi:10.1111/j.2517-6161.1954.tb00159.x; for what is independent, Donner and Zou 2012,
+        Statistical Methods in Medical Research 21(4), equation 9.
     """
     built, saved = _costs("builds", builds), finite("savings", savings)
-    if len(built) != len(saved):
-        raise InputError(f"builds and savings should be one for each run, got {len(built)} and {len(saved)}")
+    if len(saved) > len(built):
+        raise InputError(
+            f"savings should be one for each run, or fewer where runs share measurements, got {len(built)} builds and "
+            f"{len(saved)} savings"
+        )
     build, saving, who = float(built.mean()), float(saved.mean()), replaces.replace("_", " ")
     estimate = PaybackEstimate(saved_per_use=saving, uses=None, low=None, high=None, reason="")
 
@@ -121,19 +131,31 @@ def payback_over_runs(
 
     if why := _hindrance(saving, quality_ok=quality_ok, unit=unit, who=who):
         return never(why)
-    half = t_quantile(len(saved) - 1) * float(saved.std(ddof=1)) / math.sqrt(len(saved)) if len(saved) > 1 else None
+    half = _half_width(saved) if len(saved) > 1 else _half_width_over(windows)
     if half is not None and half >= saving:
-        return never(
-            f"the saving of {_short(saving)} {unit} per use is within what {len(saved)} runs differ by "
-            f"(± {_short(half)})"
-        )
-    low, high = _fieller(built, saved) if len(built) > 1 else (None, None)
+        noise = "the noise of the measurement"
+        if len(saved) > 1:
+            noise = f"what {len(saved)} {'runs' if len(saved) == len(built) else 'measurements'} differ by"
+        return never(f"the saving of {_short(saving)} {unit} per use is within {noise} (± {_short(half)})")
+    low, high = _ratio_ends(built, saved, half) if half is not None else (None, None)
     reason = (
         f"Each use saves {_short(saving)} {unit} against the {who}, so {_short(build)} {unit} are saved again after "
         f"{_short(math.ceil(build / saving))} uses"
     )
-    reason += "" if low is not None else "; a single run was made, so there is no interval over runs"
+    reason += "" if low is not None else "; the saving was measured once, so there is no interval over runs"
     return dataclasses.replace(estimate, uses=build / saving, low=low, high=high, reason=f"{reason}.")
+
+
+def _half_width(values: Floats) -> float:
+    """Half the width of Student's interval for a mean; 0 for a single value, of whose spread nothing is known."""
+    return t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _half_width_over(windows: tuple[Sequence[float], Sequence[float]]) -> float | None:
+    """Of Welch's interval for the saving of one measurement; None where a side has less than two windows."""
+    if min(map(len, windows)) < 2:
+        return None
+    return welch_half_width(_costs("windows", windows[0]), _costs("windows", windows[1]))
 
 
 def _hindrance(saved: float, *, quality_ok: bool, unit: str, who: str) -> str:
@@ -146,14 +168,16 @@ def _hindrance(saved: float, *, quality_ok: bool, unit: str, who: str) -> str:
     return f"a use of the student costs {more} one of the {who}"
 
 
-def _fieller(above: Floats, below: Floats) -> tuple[float, float]:
-    """Fieller's interval for mean over mean of pairs, where the mean below is told apart from zero; at least 0."""
-    n = len(above)
-    square = t_quantile(n - 1) ** 2 / n
-    (var_above, both), (_, var_below) = np.cov(above, below, ddof=1)
-    a = float(below.mean() ** 2 - square * var_below)
-    b = float(above.mean() * below.mean() - square * both)
-    c = float(above.mean() ** 2 - square * var_above)
+def _ratio_ends(built: Floats, saved: Floats, half: float) -> tuple[float, float]:
+    """Ends of mean build over mean saving, which has so wide an interval on each side; at least 0."""
+    both = 0.0
+    if len(built) == len(saved) > 1:  # a machine that is slow makes building and using dear alike
+        n = len(built)
+        both = t_quantile(n - 1) ** 2 / n * float(np.cov(built, saved, ddof=1)[0, 1])
+    above, below = float(built.mean()), float(saved.mean())
+    a = below**2 - half**2
+    b = above * below - both
+    c = above**2 - _half_width(built) ** 2
     root = math.sqrt(max(b * b - a * c, 0.0))
     return max((b - root) / a, 0.0), max((b + root) / a, 0.0)
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smallmodels.records import Payback, RunRecord, Unfinished, whole_sum
+from smallmodels.records import Payback, RunRecord, Unfinished, costs_per_use, whole_sum
 from smallmodels.report import formats, pictures, single, words
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import Evidence
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.pictures.payback import Way
-from smallmodels.report.systems import System, phases_cost, replaced_by
+from smallmodels.report.systems import System, by_measurement, phases_cost, replaced_by
 from smallmodels.report.words import Unit
 
 if TYPE_CHECKING:
@@ -87,17 +87,43 @@ def _counted(
             reason=first.reason,
         )  # fmt: skip
     else:
-        savings = [p.saved_per_use for p in known if p.saved_per_use is not None]
-        estimate = metrics.payback_over_runs(builds, savings, quality_ok=good, unit=first.unit, replaces=first.replaces)
+        estimate = metrics.payback_over_runs(
+            builds,
+            _savings(system, first.replaces),
+            windows=(_repeats(system, first.replaces, first.unit), _repeats(system, system.role, first.unit)),
+            quality_ok=good,
+            unit=first.unit,
+            replaces=first.replaces,
+        )
     return Counted(
         system=system,
         replaces=first.replaces,
         unit=first.unit,
         way=way,
-        build=sum(builds) / len(builds),
+        build=_mean(builds),
         estimate=estimate,
         is_within_margin=within,
     )
+
+
+def _savings(system: System, replaces: str) -> list[float]:
+    """What a use saves, for each measurement: runs that share one of either model have one saving together."""
+    apart = min((by_measurement(system.records, role) for role in (replaces, system.role)), key=len)
+    found = [[r.payback.saved_per_use for r in runs if r.payback is not None] for runs in apart]
+    return [_mean([saved for saved in each if saved is not None]) for each in found]
+
+
+def _repeats(system: System, role: str, unit: Unit) -> list[float]:
+    """Cost of a use in each measurement; in each window of it where there is one alone, empty where that is unknown."""
+    uses = [runs[0].inference_of(role) for runs in by_measurement(system.records, role)]
+    costs = [costs_per_use(use.windows, "energy_j" if unit == "J" else "cpu_s") if use else [] for use in uses]
+    if len(costs) == 1:
+        return costs[0]
+    return [_mean(each) for each in costs] if all(costs) else []
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], unit: Unit) -> tuple[float, str]:
@@ -183,8 +209,9 @@ def table_of(found: Sequence[Counted], evidence: Evidence) -> Table:
         rows=rows,
         text_columns=(1, 2, 7),
         note="Paid is the making of teacher, caches and student and their evaluation; controls and baselines of the "
-        "same runs are not counted, nor is pre-training by others. The interval is Fieller's over runs, that of one "
-        "run is over its windows. " + cut_note(len(found), MAX_ROWS),
+        "same runs are not counted, nor is pre-training by others. The interval is Fieller's over runs and over the "
+        "measurements of their uses; where these were measured once, over the windows of that. "
+        + cut_note(len(found), MAX_ROWS),
     )  # fmt: skip
 
 

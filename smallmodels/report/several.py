@@ -412,7 +412,8 @@ def _systems_table(
     head = ["Model", formats.metric_name(record.metric), "SD", "95\u00a0% interval", "seeds"]
     note = (
         "SD, interval (Student-t) and n are over seeds. Where all seeds give one value, the interval is over test "
-        f"items instead, marked with {_OVER_ITEMS}. {_left_out_note(systems)}{cut_note(len(systems), len(rows))}"
+        f"items instead, marked with {_OVER_ITEMS}. {_MEASUREMENTS * use}{_left_out_note(systems)}"
+        f"{cut_note(len(systems), len(rows))}"
     )
     return Table(
         caption="Mean over seeds",
@@ -424,6 +425,9 @@ def _systems_table(
 
 
 _OVER_ITEMS = "†"
+_MEASUREMENTS = (
+    "Of a use they are over distinct measurements, which seeds may share; where all share one, over its windows. "
+)
 
 
 def _left_out_note(systems: Sequence[System]) -> str:
@@ -453,7 +457,8 @@ def _method_lines(groups: Sequence[Group]) -> list[str]:
         "Differences between models have intervals over seeds and test items, joined as those of two causes that know "
         "nothing of each other; on the same test items, the bootstrap draws items with what both models did on them.",
         "Cost of a use is ranked only under the full protocol; an indicative measurement is shown and not ranked. Runs "
-        "with a model of the same shape share one measurement, whose interval is then over its windows.",
+        "with a model of the same shape may share a measurement, which counts once; of a single one that several runs "
+        "share, the interval is over its windows.",
     ]
     if any(group.unit == "CPU-s" for group in groups):
         lines.append("Where joules are computed from nominal powers, CPU-seconds are ranked and joules are only shown.")

@@ -73,7 +73,7 @@ class System:
         return Metric(value=value, low=low, high=high, n=min(m.n for m in known))
 
     def use(self, unit: Unit) -> "Spread | None":
-        """Cost of 1,000 uses; where all runs have one measurement, its interval is over the windows of that."""
+        """Cost of 1,000 uses over the measurements that differ; where runs have one together, over its windows."""
         return self._uses[unit]
 
     @functools.cached_property
@@ -81,18 +81,14 @@ class System:
         return {unit: self._use(unit) for unit in ("J", "CPU-s")}
 
     def _use(self, unit: Unit) -> "Spread | None":
-        found = _spread(_by_seed(self.costed, lambda r: words.use_cost(r.inference_of(self.role), unit)))
-        over_windows = _spread_over_windows(self._one_measurement(), unit)
+        firsts = [runs[0] for runs in by_measurement(self.costed, self.role)]
+        found = _costs(_by_seed(firsts, lambda r: words.use_cost(r.inference_of(self.role), unit)))
+        shared = firsts[0].inference_of(self.role) if len(firsts) == 1 < len(self.costed) else None
+        over_windows = _spread_over_windows(shared, unit)
         if found is None or over_windows is None or over_windows.low is None or over_windows.high is None:
             return found
         half = (over_windows.high - over_windows.low) / 2
-        return dataclasses.replace(found, sd=over_windows.sd, low=found.value - half, high=found.value + half)
-
-    def _one_measurement(self) -> Inference | None:
-        """What all runs have from the same run; None where each has its own, or there is one run."""
-        uses = [(r.run_id, use) for r in self.costed if (use := r.inference_of(self.role)) is not None]
-        origins = {use.measured_in or run_id for run_id, use in uses}
-        return uses[0][1] if len(uses) > 1 and len(origins) == 1 else None
+        return dataclasses.replace(found, sd=over_windows.sd, low=max(found.value - half, 0.0), high=found.value + half)
 
     def build(self, unit: Unit, *, teacher: bool = True, caches: bool = True) -> "Spread | None":
         """Cost of building it.
@@ -102,7 +98,7 @@ class System:
             teacher: Whether the making of its teacher is counted.
             caches: Whether what earlier runs paid for caches is counted.
         """
-        return _spread(_by_seed(self.costed, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
+        return _costs(_by_seed(self.costed, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
 
     def seeds(self) -> int:
         """How many different seeds the runs have."""
@@ -163,6 +159,14 @@ def _spread(values: Mapping[str, float] | None) -> "Spread | None":
     return metrics.spread([*values.values()]) if values else None
 
 
+def _costs(values: Mapping[str, float] | None) -> "Spread | None":
+    """Of costs, whose interval does not reach below nothing, as that of two values would."""
+    found = _spread(values)
+    if found is None or found.low is None:
+        return found
+    return dataclasses.replace(found, low=max(found.low, 0.0))
+
+
 def _spread_over_windows(use: Inference | None, unit: Unit) -> "Spread | None":
     """Cost of 1,000 uses in each window."""
     if use is None:
@@ -170,6 +174,19 @@ def _spread_over_windows(use: Inference | None, unit: Unit) -> "Spread | None":
     paid = [(w.energy_j if unit == "J" else w.cpu_s, w.num_examples) for w in use.windows]
     known = [1000 * cost / count for cost, count in paid if cost is not None and math.isfinite(cost) and count]
     return _spread({str(i): cost for i, cost in enumerate(known)} if len(known) == len(paid) else None)
+
+
+def by_measurement(runs: Sequence[RunRecord], role: str) -> list[list[RunRecord]]:
+    """The runs by their measurement of what a use of a role costs: those of a list share one, which counts once.
+
+    A run without such a measurement is alone in its list.
+    """
+    found: dict[str, list[RunRecord]] = {}
+    for record in runs:
+        use = record.inference_of(role)
+        origin = use.measured_in if use is not None else None
+        found.setdefault(origin or record.run_id, []).append(record)
+    return [*found.values()]
 
 
 def seed_of(record: RunRecord) -> str:
