@@ -7,7 +7,7 @@ from sample_records import classifier_record, compared_records, counted_record, 
 from smallmodels.records import RunRecord
 from smallmodels.report import axes, figures, kinds, origins, pictures, several, single
 from smallmodels.report.drawing import COLOURS, HEIGHT, PALETTE, Box, Drawing, Line, Sign, text_width
-from smallmodels.report.page import MAX_BYTES, Page, Picture, Table, to_html
+from smallmodels.report.page import MAX_BYTES, Page, Picture, Row, Section, Table, to_html
 
 
 def tables(page: Page) -> dict[str, Table]:
@@ -303,3 +303,12 @@ def test_page_of_many_groups_stays_small_and_says_what_is_left_out() -> None:
     ranked = [p.name for p in page.panels() if p.heading.endswith(", ranked")]
     assert ranked[0] not in left_out
     assert "more rows are left out here to keep the page small" in text
+
+
+def test_sum_at_the_end_of_a_table_stays_where_rows_are_left_out() -> None:
+    rows: list[Row] = [*([f"run {i}", "x" * 1900] for i in range(400)), ["All runs", "the sum"]]
+    table = Table(caption="What runs share", head=["Run", "cost"], rows=rows, strong=(400,))
+    text = to_html(Page(title="", kicker="", summary="", sections=[Section("", [table])]))
+    assert "201 more rows are left out here to keep the page small" in text
+    assert ("run 198<" in text, "run 199<" in text) == (True, False)
+    assert '<tr class="strong"><th scope="row">All runs</th>' in text

@@ -226,7 +226,7 @@ def _table_of(block: Block) -> Table | None:
 
 def _table_bytes(table: Table, most: int) -> int:
     """About what a table of at most so many rows takes in the page."""
-    rows = table.rows[:most]
+    rows = [table.rows[i] for i in _kept(table, most)]
     around = [14 if len(rows) > _LONG else 95 + len(name) for name in table.head]
     content = sum(
         len(formats.clean(cell.text if isinstance(cell, Cell) else cell).encode()) for row in rows for cell in row
@@ -241,13 +241,22 @@ def _cut_block(block: Block, most: int) -> Block:
 
 
 def _cut_table(table: Table, most: int) -> Table:
-    left_out = len(table.rows) - most
+    kept = _kept(table, most)
+    left_out = len(table.rows) - len(kept)
     if left_out <= 0:
         return table
     note = (
         f"{left_out:,} more rows are left out here to keep the page small; the files beside it have them. {table.note}"
     )
-    return replace(table, rows=table.rows[:most], strong=tuple(i for i in table.strong if i < most), note=note.strip())
+    strong = tuple(new for new, old in enumerate(kept) if old in table.strong)
+    return replace(table, rows=[table.rows[i] for i in kept], strong=strong, note=note.strip())
+
+
+def _kept(table: Table, most: int) -> list[int]:
+    """Which rows of a table stay where it is cut: those that stand out, as a sum at the end, and the first others."""
+    strong = table.strong[:most]
+    others = [i for i in range(len(table.rows)) if i not in table.strong]
+    return sorted([*strong, *others[: most - len(strong)]])
 
 
 def _script() -> str:
