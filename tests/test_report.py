@@ -736,6 +736,18 @@ def test_write_report_writes_every_form(tmp_path: Path) -> None:
     assert shown == {n for n in names if n.endswith(".svg")}
 
 
+def test_write_report_removes_pictures_of_groups_that_are_gone_and_nothing_else(tmp_path: Path) -> None:
+    other = dataclasses.replace(classifier_record().environment, fingerprint="ab" * 32)
+    elsewhere = [dataclasses.replace(r, environment=other, run_id=f"other-{r.run_id}") for r in seeds(3)]
+    before = {p.name for p in report.write_report([*seeds(3), *elsewhere], tmp_path)}
+    assert {"group2-use-j.svg", "group2-curve-cpu-s.png", "group2-phases-j.png"} <= before
+    mine = {"group2.svg", "group2-notes.svg", "group2-use-j.txt", "my-group2-use-j.svg", "picture.png"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    after = {p.name for p in report.write_report(seeds(3), tmp_path)}
+    assert {p.name for p in tmp_path.iterdir()} == after | mine
+
+
 def test_p1_hostile_strings_are_inert_in_a_comparison(tmp_path: Path) -> None:
     runs = [with_attack(r) for r in seeds(3)]
     reader = Reader(report.write_report(runs, tmp_path)[0].read_text())

@@ -6,6 +6,7 @@ ones are; where they are modelled, CPU-seconds are ranked and joules are shown a
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ _CSV_HEAD = (
     "energy_j_per_read_token energy_j_per_written_token cpu_s_per_read_token cpu_s_per_written_token"
 )
 
+_GROUP_PICTURE = re.compile(r"group[0-9]+-(payback|(use|build|curve|phases)-(j|cpu-s)(-[0-9]+)?)\.(svg|png)")
+"""Name of a picture of a group of runs."""
+
 
 def run_page(record: RunRecord) -> str:
     """The page of one run as self-contained HTML: no network, readable from a file, and whole without its script."""
@@ -52,7 +56,7 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
 
     Args:
         records: At least one.
-        folder: Where to write; made if it is absent.
+        folder: Where to write; made if it is absent. Pictures of groups that an earlier report left there are removed.
         evidence: What belongs to them beside the records.
 
     Returns: The files: `index.html`, `report.md`, `results.csv`, each picture as SVG and PNG, and `inference.csv` where
@@ -73,7 +77,15 @@ def write_report(records: Sequence[RunRecord], folder: Path, *, evidence: Eviden
     if in_detail := inference.csv_rows(records):
         written.append(folder / "inference.csv")
         files.write_text(written[-1], _csv_text(inference.CSV_HEAD, in_detail))
+    _remove_earlier(folder, written)
     return written
+
+
+def _remove_earlier(folder: Path, written: Sequence[Path]) -> None:
+    """Remove pictures of groups that an earlier report in the folder had and this one has not, and nothing else."""
+    for path in sorted(folder.iterdir()):
+        if _GROUP_PICTURE.fullmatch(path.name) and path not in written and not path.is_dir():
+            path.unlink()
 
 
 def page_of(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> Page:
