@@ -330,8 +330,14 @@ HEAD = (
 )
 
 
-def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord], never_ended: Sequence[Unfinished] = ()) -> str:
-    """The Markdown page."""
+def table(
+    outcomes: Sequence[Outcome],
+    found: Sequence[RunRecord],
+    never_ended: Sequence[Unfinished] = (),
+    *,
+    answer: str = "",
+) -> str:
+    """The Markdown page; `answer` is what the page of all runs says of whether to distil."""
     title = "# Small models on a processor: what was wanted, and what came"
     if not outcomes:
         return "\n\n".join([title, SUMMARY_BEGIN, "Not measured.", SUMMARY_END]) + "\n"
@@ -344,6 +350,9 @@ def table(outcomes: Sequence[Outcome], found: Sequence[RunRecord], never_ended: 
         "the teacher's. What is wanted of the quality is *met* where the mean has it; its interval may reach below."
     )
     parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 3, 12)))
+    if answer:
+        about = "What is met here is no advice to distil. On that, the page of all runs says: "
+        parts.append(formats.markdown(about + answer))
     parts += [formats.markdown(said) for outcome in outcomes if (said := outcome.did_not_help)]
     measured = [outcome.target.about for outcome in outcomes]
     if others := [target.about for target in TARGETS if target.about not in measured]:
@@ -423,7 +432,9 @@ def write(root: Path) -> None:
     paths = [str(results / name) for name in SWEEPS if (results / name).is_dir()]
     found, evidence = gathering.gather(paths) if paths else ([], None)
     outcomes = outcomes_of(found)
-    files.write_text(root / TABLE, table(outcomes, found, evidence.unfinished if evidence else ()))
+    unfinished = evidence.unfinished if evidence is not None else ()
+    answer = report.answer(found, evidence) if evidence is not None else ""
+    files.write_text(root / TABLE, table(outcomes, found, unfinished, answer=answer))
     if drawn := picture(outcomes):
         figures.write(drawn[0], results / PICTURE, title=drawn[1])
     if evidence is not None:

@@ -101,6 +101,10 @@ def test_records_are_kept_and_read_back_into_table_and_page(tmp_path):
     assert "(label: " in text
     assert (results / cpu_small.PAGE / "index.html").is_file()
     assert "Runs without a record" not in text
+    assert "What is met here is no advice to distil." in text.partition(cpu_small.SUMMARY_END)[0]
+    page = (results / cpu_small.PAGE / "report.md").read_text(encoding="utf-8")
+    advised = "Do not distil on this evidence: that the student is within the margin (1.0 points) of the teacher is not"
+    assert all(advised in said.replace("\u00a0", " ") for said in (text, page))
 
 
 def test_run_that_failed_is_in_the_account_that_is_published(tmp_path):

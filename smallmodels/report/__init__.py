@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_EVIDENCE",
     "Evidence",
+    "answer",
     "page_of",
     "run_page",
     "summary",
@@ -92,6 +93,11 @@ def page_of(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> P
     """What a report says, before it is HTML, Markdown, or lines in a terminal."""
     marked = evidence.marked(records)
     return several.page_of_one(marked[0], evidence) if len(marked) == 1 else several.page(marked, evidence)
+
+
+def answer(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> str:
+    """Whether to distil, as the page of several runs begins with it; empty where nothing is known of that."""
+    return several.answer(several.analysed(evidence.marked(records), evidence))
 
 
 def _csv(records: Sequence[RunRecord]) -> str:

@@ -165,10 +165,10 @@ def _summary(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
         basis = (
             f"These {len(records)} runs share task, test rows and machine, and are compared by {name} and cost; {rank}"
         )
-    return f"{_answer(groups)} {basis}".strip()
+    return f"{answer(groups)} {basis}".strip()
 
 
-def _answer(groups: Sequence[Group]) -> str:
+def answer(groups: Sequence[Group]) -> str:
     """Which model to ship, or in how many groups a student is one to ship; empty where nothing is known of it."""
     said_of_all = [said for group in groups if (said := group.advice)]
     if len(groups) == 1:
