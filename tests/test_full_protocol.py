@@ -1,11 +1,13 @@
 """The full protocol of inference, with windows of hundredths of a second: what is measured, kept, and foretold."""
 
+import dataclasses
 import functools
 import json
 import shutil
 import subprocess
 import sys
 import time
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from smallmodels.arrays import Ragged
 from smallmodels.data.splits import Split
 from smallmodels.energy import machine
 from smallmodels.errors import InputError, RunInterruptedError
-from smallmodels.evaluation import Contender, full_protocol, start_up
+from smallmodels.evaluation import Contender, full_protocol, start_up, windows
 from smallmodels.phases import NO_CONTEXT, Context
 from smallmodels.runs import Run
 from smallmodels.static import StaticRetriever
@@ -43,6 +45,19 @@ class Sleeper:
         return np.full((len(asked), 3), 1 / 3)
 
 
+@pytest.fixture
+def asleep(monkeypatch):
+    """Time passes in sleep alone, so that what a busy machine makes of two milliseconds does not choose a batch."""
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0], sleep=sleep)
+    for module in (windows, sys.modules[__name__]):
+        monkeypatch.setattr(module, "time", clock)
+
+
 def split_of(rows) -> Split:
     return Split("test", [f"test/{i}" for i in range(len(rows))], rows)
 
@@ -62,7 +77,7 @@ def kinds(inference):
 # What is measured
 
 
-def test_full_protocol_takes_ten_windows_of_typical_texts_and_three_of_each_variant():
+def test_full_protocol_takes_ten_windows_of_typical_texts_and_three_of_each_variant(asleep):
     sleeper = Sleeper()
     (found,) = measure({"tfidf": Contender(sleeper)})
     assert (found.protocol, found.batch_size, found.number_format) == ("full", 16, "fp64")
@@ -83,7 +98,7 @@ def test_full_protocol_takes_ten_windows_of_typical_texts_and_three_of_each_vari
     assert {v.mean_tokens for v in found.variants} == {None}
 
 
-def test_full_protocol_asks_for_the_shortest_and_the_longest_tenth_in_whole_batches():
+def test_full_protocol_asks_for_the_shortest_and_the_longest_tenth_in_whole_batches(asleep):
     sleeper = Sleeper()
     (found,) = measure({"tfidf": Contender(sleeper)})
     lengths = {texts: v.mean_characters for (texts, _, _), v in kinds(found).items()}
@@ -93,7 +108,7 @@ def test_full_protocol_asks_for_the_shortest_and_the_longest_tenth_in_whole_batc
     assert {len(rows) for _, rows in sleeper.calls} <= set(full_protocol.BATCH_SIZES)
 
 
-def test_full_protocol_chooses_the_batch_with_the_most_texts_per_second():
+def test_full_protocol_chooses_the_batch_with_the_most_texts_per_second(asleep):
     (few,) = measure({"tfidf": Contender(Sleeper())}, batch_sizes=(1, 4))
     assert few.batch_size == 4
     sleeper = Sleeper()
@@ -214,12 +229,14 @@ def machine_of_its_own(monkeypatch):
     monkeypatch.setattr(machine.SharedMachine, "is_contended", lambda self: False)
 
 
-def run_full(folder, contenders, split=LENGTHS, **options):
+def run_full(folder, contenders, split=LENGTHS, compute=FP32, **options):
     """The record of a run that measures these."""
     short = functools.partial(evaluation.measure_inference, window_s=WINDOW_S, num_starts=0)
     with Run(folder, meter="fake", inference_protocol="full", quiet=True) as run:
         run.begin("toy", Config())
-        costs = run.phase("inference", short, contenders, split, compute=FP32, cache=folder.parent / "cache", **options)
+        costs = run.phase(
+            "inference", short, contenders, split, compute=compute, cache=folder.parent / "cache", **options
+        )
         found = records.Metric(value=0.5, low=0.4, high=0.6, n=10)
         result = records.Result(role="student", split="test", metrics={"accuracy": found}, per_class=[],
                                 agreement=None, calibration_error=None, built_by=[], teacher_phases=[])  # fmt: skip
@@ -245,6 +262,17 @@ def test_second_run_takes_the_numbers_of_the_first_and_owes_their_cost(tmp_path)
     assert 0 < two.phase("inference").shared_cpu_s <= one.phase("inference").cpu_s + 0.1
     assert two.phase("inference").shared_energy_j > 0
     assert [event.details["measured_in"] for event in two.events if event.kind == "cache"] == [[one.run_id]]
+
+
+def test_size_of_a_pass_that_a_run_chose_for_its_training_does_not_measure_a_shape_anew(tmp_path):
+    one = run_full(tmp_path / "one", {"tfidf": Contender(Sleeper())})
+    other = dataclasses.replace(FP32, tokens_per_pass=2 * FP32.tokens_per_pass)
+    two = run_full(tmp_path / "two", {"tfidf": Contender(Sleeper())}, compute=other)
+    assert two.inference[0].measured_in == one.run_id
+    three = run_full(
+        tmp_path / "three", {"tfidf": Contender(Sleeper())}, compute=dataclasses.replace(FP32, num_threads=7)
+    )
+    assert three.inference[0].measured_in is None
 
 
 def test_cache_is_asked_by_shape_and_not_by_weights(tmp_path, tiny_model_folder):

@@ -15,6 +15,9 @@ from smallmodels.phases import Context
 _FORMAT = "2"
 """Of what is kept and how it is measured; raise it when a fix moves the numbers."""
 
+_OF_TRAINING = ("layout", "tokens_per_pass")
+"""Choices that each run measures anew for its training: with them in the key, a shape would be measured by chance."""
+
 
 def texts_sha256(splits: Iterable[Split]) -> str:
     """SHA-256 over the texts of splits, in order."""
@@ -45,7 +48,7 @@ class KeptCosts:
             "format": _FORMAT,
             "version": __version__,
             "machine": self._fingerprint,
-            "compute": {name: value for name, value in compute.choices.items() if name != "layout"},
+            "compute": {name: value for name, value in compute.choices.items() if name not in _OF_TRAINING},
             **how,
         }
 
