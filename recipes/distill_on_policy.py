@@ -173,6 +173,9 @@ def main(config: Config, run: Run) -> None:
     )
     for whole, left in ((splits.validation, validation), (splits.test, test)):
         run.note_too_long(whole, left, whole.name)
+    generation.require_room(
+        [teacher, untrained], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens
+    )
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=validation.tokens, **run.compute)
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)
@@ -200,7 +203,7 @@ def main(config: Config, run: Run) -> None:
         return {"minus_divergence": -rounds.mean_divergence(model, held_out, divergence, compute=compute)}
 
     # 3. Rounds
-    student, earlier, phases = untrained.copy(), None, ["cache"]
+    student, best, earlier, phases = untrained, untrained, None, ["cache"]
     curve: list[CurvePoint] = []
     num_steps = 0
     totals = dict.fromkeys(("num_generated_tokens", "num_used_tokens", "num_replayed_tokens"), 0)
@@ -242,7 +245,7 @@ def main(config: Config, run: Run) -> None:
         student = run.phase(
             f"train_{number}",
             training.fit,
-            student,
+            student.copy(),
             rows,
             loss_fn,
             config.train,
@@ -255,6 +258,8 @@ def main(config: Config, run: Run) -> None:
         num_steps += student.notes["training"]["num_steps"]
         phases.append(f"train_{number}")
         earlier = new if earlier is None else earlier.join(new)
+        best = max(best, student, key=training.best_value)
+    student = best  # the last round is not always the best one, least of all one that a budget cut
 
     # 4. The same student on the data set's own answers, at equal cost
     own = data.cut_completions(splits.train, untrained.tokenizer, **writing)

@@ -133,6 +133,9 @@ def main(config: Config, run: Run) -> None:
         tokenizer, max_length = untrained.tokenizer, untrained.max_length
         return data.cut_completions(split, tokenizer, template=config.template, max_length=max_length)
 
+    generation.require_room(
+        [teacher, untrained], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens
+    )
     compute = run.phase(
         "setup", models.choose_compute, model=untrained, tokens=rows_of(splits.validation).tokens, **run.compute
     )

@@ -121,6 +121,7 @@ def main(config: Config, run: Run) -> None:
     rows, validation, test = (rows_of(split) for split in (splits.train, splits.validation, splits.test))
     for whole, left in ((splits.train, rows), (splits.validation, validation), (splits.test, test)):
         run.note_too_long(whole, left, whole.name)
+    generation.require_room([base], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens)
     compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.tokens, **run.compute)
 
     # 2. Train on the completions

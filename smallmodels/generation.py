@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -146,7 +146,7 @@ def answer(
     network = compute.place(model.model).eval()
     assert isinstance(network, LanguageModel), "only a language model answers"
     rows = [prompt_ids(prompt, model.tokenizer, template) for prompt in prompts]
-    _require_room(network, rows, max_new_tokens)
+    _require_room_for(network, rows, max_new_tokens)
     token_ids: list[list[int]] = [[] for _ in rows]
     prefill, decode, trial = Work(), Work(), trials.current()
     batches = _batches(rows, max_new_tokens)
@@ -331,7 +331,21 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
     return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids)) + 1]
 
 
-def _require_room(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+def require_room(
+    writers: Iterable[TextModel], prompts: Iterable[str], *, template: Template, max_new_tokens: int
+) -> None:
+    """Refuse prompts that a model has no room to answer, before anything is paid for models that shall.
+
+    Raises: InputError if a prompt and its answer do not fit into a model.
+    """
+    texts = list(prompts)
+    for model in writers:
+        assert isinstance(model.model, LanguageModel), "only a language model answers"
+        rows = [prompt_ids(text, model.tokenizer, template) for text in texts]
+        _require_room_for(model.model, rows, max_new_tokens)
+
+
+def _require_room_for(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
     limit = getattr(network.config, "max_position_embeddings", None)
     longest = max(map(len, rows), default=0)
     if limit is not None and longest + max_new_tokens > int(limit):
@@ -524,7 +538,7 @@ def _writers_of(
         network = compute.place(model.model).eval()
         assert isinstance(network, LanguageModel), "only a language model writes"
         writers[role] = _Writer(network, model, template, num_new, compute, context)
-        _require_room(network, writers[role].rows(few), num_new)
+        _require_room_for(network, writers[role].rows(few), num_new)
     return writers
 
 

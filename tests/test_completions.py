@@ -99,6 +99,12 @@ def test_chat_rows_follow_the_models_template_and_end_with_the_answer(chatting):
     assert said == f"{COMPLETIONS[3]}<|endoftext|>"  # the line break after it is no part of the answer
 
 
+def test_template_that_writes_the_date_gives_the_same_rows_on_every_day(chatting):
+    chatting.chat_template = "\n{{ strftime_now('%d %b %Y, %Y-%m-%d') }}: " + CHATML
+    written = chatting.decode(data.prompt_ids("hello", chatting, "chat"))
+    assert written.startswith("\n26 Jul 2024, 2024-07-26: <|im_start|>user\nhello")
+
+
 def test_example_without_room_for_its_completion_is_left_out_and_all_of_them_refused(model):
     prompts = [" ".join([prompt] * (1 + i % 4)) for i, prompt in enumerate(PROMPTS)]
     lengths = [len(data.prompt_ids(p, model.tokenizer, "plain")) for p in prompts]
@@ -576,6 +582,11 @@ def test_weights_in_four_bits_stay_as_they_are_and_the_merged_model_is_what_was_
     assert getattr(merged.model.config, "quantization_config", None) is None
 
 
+def test_dora_on_weights_in_four_bits_is_refused(base):
+    with pytest.raises(InputError, match="dora needs weights that are not in 4 bits"):
+        models.add_lora(four_bit(base), rank=2, dora=True)
+
+
 def test_operations_of_weights_in_four_bits_are_those_of_all_weights(base):
     lengths = np.array([10])
     expected = models.num_operations(models.load_language_model(str(base))[0].model, lengths)
@@ -612,6 +623,16 @@ def test_recipe_refuses_qlora_without_a_gpu_before_any_work(base, tmp_path, caps
         "smallmodels: qlora needs a GPU with CUDA, but this run is on cpu: take lora, which works here\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("recipe", ["finetune_language_model", "distill_sequence_level", "distill_on_policy"])
+def test_answers_without_room_are_refused_before_anything_is_paid_for(base, tmp_path, recipe, capsys):
+    path = write_csv(tmp_path / "sums.csv", zip(PROMPTS, COMPLETIONS, strict=True))
+    named = "--base-model" if recipe == "finetune_language_model" else "--teacher"
+    words = ["run", recipe, "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain", "--dataset", path]
+    assert cli.main([*words, "--max-length", "64", named, str(base), "--max-new-tokens", "60"]) == 2
+    assert "takes 64 tokens, but the longest prompt has" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()  # nothing was paid for that could be gone on with
 
 
 @pytest.mark.parametrize(

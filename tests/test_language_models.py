@@ -104,10 +104,14 @@ def test_padded_rows_have_the_states_and_gradients_that_they_have_alone(family):
             torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-3, msg=name)
 
 
-def test_operations_count_half_of_the_pairs_and_the_output_layer():
-    model = network("llama")
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
-    assert models.num_operations(model, np.array([10])) == 2 * linear * 10 + 0.5 * 4 * 32 * 2 * 100
+@each_family
+def test_operations_count_half_of_the_pairs_and_the_output_layer(family):
+    model = network(family)
+    tables = {m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    products = sum(w.numel() for w in model.parameters() if w.ndim == 2 and w not in tables)
+    products += model.output_layer.weight.numel() if model.output_layer.weight in tables else 0
+    num_layers = CONFIGS[family].num_hidden_layers
+    assert models.num_operations(model, np.array([10])) == 2 * products * 10 + 0.5 * 4 * 32 * num_layers * 100
 
 
 # A model of its own

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from small_data import FP32, Events
 
-from smallmodels import cli, data, generation, losses, models, perplexity, records, rounds, teachers
+from smallmodels import cli, data, generation, losses, models, perplexity, records, rounds, teachers, training
 from smallmodels.data.splits import Split
 from smallmodels.errors import InputError
 from smallmodels.models import TextModel
@@ -382,6 +383,24 @@ def test_student_comes_nearer_to_its_teacher_round_by_round(run, files_of):
     texts = Split("test", ["a", "b"], [" ".join(PROMPTS), " ".join(COMPLETIONS)])
     before, after = (perplexity.closeness(m, teacher, texts, compute=FP32).kl.value for m in (untrained, student))
     assert after < 0.8 * before
+
+
+def test_student_is_that_of_the_best_round_and_not_that_of_the_last(files_of, tmp_path, monkeypatch):
+    trained, fit = [], training.fit
+
+    @functools.wraps(fit)
+    def noted(*args, **options):
+        student = fit(*args, **options)
+        trained.append(student.weights_sha256())
+        return student
+
+    monkeypatch.setattr(training, "fit", noted)
+    values = iter([0.0, 2.0, 2.0, 1.0])  # before and after the first round, after the first and after the second
+    monkeypatch.setattr(training, "best_value", lambda model: next(values))
+    assert cli.main(words(files_of, tmp_path, "--num-rounds", 2)) == 0
+    (folder,) = (tmp_path / "distill_on_policy").iterdir()
+    assert trained[0] != trained[1]
+    assert TextModel.load(folder / "model").weights_sha256() == trained[0]
 
 
 def test_student_with_other_tokens_is_refused_in_a_sentence(files_of, tmp_path, capsys):

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _RENDER_S = 5.0
 """Longest time for one dialogue."""
 
+_SAME_DAY = (
+    "{%- macro strftime_now(format) -%}{{ format | replace('%d', '26') | replace('%b', 'Jul') | replace('%B', 'July')"
+    " | replace('%m', '07') | replace('%Y', '2024') | replace('%y', '24') | replace('%A', 'Friday')"
+    " | replace('%a', 'Fri') | replace('%H', '00') | replace('%M', '00') | replace('%S', '00') }}{%- endmacro %}"
+    "{{ '' }}"
+)
+"""Before a chat template that writes the date: always the same one, or a run that goes on tomorrow would train on other
+rows. It is the day that templates of Llama 3 take where they are not told one."""
+
 Template = Literal["chat", "plain"]
 """How prompt and completion are written: as a dialogue in the model's own form, or one after the other."""
 
@@ -113,7 +122,8 @@ def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBas
 
     try:
         with _time_limit(_RENDER_S):
-            text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+            template = _undated(tokenizer.get_chat_template())
+            text = str(tokenizer.apply_chat_template(list(messages), chat_template=template, tokenize=False, **options))
     except TimeoutError:
         raise InputError(
             f"the model's chat template should write a dialogue within {_RENDER_S:g} s, but does not: "
@@ -129,6 +139,10 @@ def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBas
             f"{len(text):,}: choose --template plain"
         )
     return _ids(text, tokenizer)
+
+
+def _undated(template: str) -> str:
+    return _SAME_DAY + template if "strftime_now" in template else template
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
         seed: For the adapters' initial weights.
         dora: Train the length of each weight's rows too.
 
-    Raises: InputError if the rank is less, or layers share their weights.
+    Raises: InputError if the rank is less, layers share their weights, or DoRA is asked of weights in 4 bits.
     Source: Hu et al. 2021, arXiv:2106.09685; DoRA: Liu et al. 2024, arXiv:2402.09353; on weights in 4 bits: Dettmers
         et al. 2023, arXiv:2305.14314.
     """
@@ -69,6 +69,8 @@ def add_lora(model: TextModel, *, rank: int, seed: int = 0, dora: bool = False) 
             "layers with adapters should have weights of their own, which the adapters are added to in the end, found "
             "layers that share them: train such a student without adapters"
         )
+    if dora and _is_four_bit(model.transformer):  # its lengths would be lost when the adapters are merged
+        raise InputError("dora needs weights that are not in 4 bits, but this model was loaded so: take lora")
     copied = model.copy()
     config = LoraConfig(
         task_type=_task_type(copied.model),

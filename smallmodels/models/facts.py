@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
@@ -96,9 +97,9 @@ class Operations:
             per_text |= set(last.modules()) - set(first_token.for_all_tokens(last))
         per_batch = {m for name, m in model.named_modules() if name.endswith(("pos_key_proj", "pos_query_proj"))}
         weights = {
-            m: m.in_features * m.out_features
+            m: m.in_features * m.out_features if isinstance(m, nn.Linear) else m.weight.numel()
             for m in model.modules()
-            if isinstance(m, nn.Linear) and m not in per_batch
+            if isinstance(m, nn.Linear | Conv1D) and m not in per_batch
         }
         of_texts = sum(number for module, number in weights.items() if module in per_text)
         of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each

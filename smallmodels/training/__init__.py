@@ -13,7 +13,7 @@ from smallmodels.training.config import TrainConfig, num_steps, steps_at_cost
 from smallmodels.training.loop import MakePlan, Validate, fit, fit_with_adapter
 from smallmodels.training.pacing import Pace
 from smallmodels.training.probing import probe
-from smallmodels.training.state import curve
+from smallmodels.training.state import best_value, curve
 
 __all__ = [
     "LossFn",
@@ -21,6 +21,7 @@ __all__ = [
     "Pace",
     "TrainConfig",
     "Validate",
+    "best_value",
     "curve",
     "fit",
     "fit_with_adapter",

@@ -1,5 +1,6 @@
 """Where a training is: what its next step depends on, as a checkpoint holds it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +77,12 @@ def curve(student: TextModel, *, num_steps: int = 0, before: Sequence[EnergyRead
         )
         for point in student.notes.get("training", {}).get("curve", [])
     ]
+
+
+def best_value(student: TextModel) -> float:
+    """Of the validations of a model that `fit` trained, the best, whose weights it kept; -inf where there was none."""
+    value = student.notes.get("training", {}).get("best_value")
+    return -math.inf if value is None else float(value)
 
 
 @dataclass
