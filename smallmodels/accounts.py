@@ -165,10 +165,15 @@ def _tells(event: records.Event, loss: dict[str, Any]) -> bool:
     return is_same and set(loss["phases"]) <= set(told.get("phases", []))
 
 
+_MEASURING = "inference"
+"""Phase of the recipes that measures uses."""
+
+
 def payback(record: records.RunRecord, *, replaces: str, role: str = "student") -> records.Payback | None:
     """After how many uses the energy that built the student is saved again, against the role that it replaces.
 
-    What was paid is every phase of the run but those that made other rows of the table alone. It is counted in joules
+    What was paid is every phase of the run but those that made other rows of the table alone, and that in which it was
+    measured what uses cost: the full protocol would double what a small student costs. It is counted in joules
     where those of processor and GPU are counted or sampled here, else in CPU-seconds.
 
     Returns: None where one of the two was not measured in use.
@@ -203,12 +208,12 @@ def payback(record: records.RunRecord, *, replaces: str, role: str = "student") 
 
 
 def _building_phases(record: records.RunRecord, role: str) -> list[str]:
-    """Every phase except those that were paid for other rows of the table alone."""
+    """Every phase except those that were paid for other rows alone, and the measuring of uses, which builds nothing."""
     results = {result.role: result for result in record.results}
     own = results.get(role)
     needed = {*own.built_by, *own.teacher_phases} if own else set()
     others = {name for key, result in results.items() if key != role for name in result.built_by}
-    return [phase.name for phase in record.phases if phase.name not in others - needed]
+    return [phase.name for phase in record.phases if phase.name not in {*(others - needed), _MEASURING}]
 
 
 def _quality_ok(record: records.RunRecord, replaces: str, role: str) -> bool:

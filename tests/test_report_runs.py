@@ -754,21 +754,49 @@ def test_advice_from_one_run_is_a_hint_and_a_smoke_run_gets_none() -> None:
     assert several.ADVICE_TITLE not in {s.title for s in page.sections}
 
 
-def test_advice_is_for_the_cheapest_student_that_is_good_enough() -> None:
-    def with_layers(num_layers: int, quality: float, cost: float) -> list[RunRecord]:
-        return [
-            dataclasses.replace(
-                r,
-                run_id=f"{r.run_id}-{num_layers}",
-                config=r.config | {"num_layers": num_layers},
-                inference=[
-                    dataclasses.replace(i, cpu_s_per_1000=cost * i.cpu_s_per_1000) if i.role == "student" else i
-                    for i in r.inference
-                ],
-            )
-            for r in runs(QUALITIES | {"student": quality}, n_items=10_000_000)
-        ]
+def with_layers(num_layers: int, quality: float, cost: float = 1.0, count: int = 3) -> list[RunRecord]:
+    """Runs with a student of so many layers, a use of which costs so many times what it usually does."""
+    return [
+        dataclasses.replace(
+            r,
+            run_id=f"{r.run_id}-{num_layers}",
+            config=r.config | {"num_layers": num_layers},
+            inference=[
+                dataclasses.replace(i, cpu_s_per_1000=cost * i.cpu_s_per_1000) if i.role == "student" else i
+                for i in r.inference
+            ],
+        )
+        for r in runs(QUALITIES | {"student": quality}, n_items=10_000_000, count=count)
+    ]
 
+
+def test_advice_is_for_a_student_with_seeds_enough_where_there_is_one() -> None:
+    lucky = with_layers(2, 0.925, cost=0.6, count=1)
+    said = advice(several.page([*with_layers(3, 0.915), *lucky]))
+    assert said.startswith("Distil: the student (num layers 3) is within the margin")
+    assert advice(several.page(lucky)).startswith("From 1 seed, so a hint and no verdict: distil: the student is")
+
+
+def test_best_student_is_chosen_on_validation_and_not_on_test() -> None:
+    def validated(found: Sequence[RunRecord], value: float) -> list[RunRecord]:
+        return [dataclasses.replace(r, curve=[dataclasses.replace(r.curve[-1], value=value)]) for r in found]
+
+    three, two = with_layers(3, 0.915), with_layers(2, 0.918)
+    for on_validation, chosen in ((0.93, 3), (0.91, 2)):
+        said = advice(several.page([*validated(three, on_validation), *validated(two, 0.92)]))
+        assert said.startswith(f"Distil: the student (num layers {chosen}) is within the margin")
+
+
+def test_advice_says_where_the_cost_of_a_use_was_measured_indicatively() -> None:
+    indicative = [
+        dataclasses.replace(r, inference=[dataclasses.replace(i, protocol="indicative") for i in r.inference])
+        for r in runs(n_items=10_000_000)
+    ]
+    assert "% of the processor time of a use (indicative), and" in advice(several.page(indicative))
+    assert "(indicative)" not in advice(several.page(runs(n_items=10_000_000)))
+
+
+def test_advice_is_for_the_cheapest_student_that_is_good_enough() -> None:
     said = advice(several.page([*with_layers(3, 0.921, 1.0), *with_layers(2, 0.917, 0.6)]))
     assert said.startswith("Distil: the student (num layers 2) is within the margin (1.0 points) of the teacher at 31")
     assert "cheaper to use than the best, the student (num layers 3)" in said

@@ -14,7 +14,20 @@ import numpy as np
 import pytest
 from scripted_energy import Clock, scripted_meter
 
-from smallmodels import energy, environment, files, finishing, folders, memory, privacy, records, runs, settings, values
+from smallmodels import (
+    accounts,
+    energy,
+    environment,
+    files,
+    finishing,
+    folders,
+    memory,
+    privacy,
+    records,
+    runs,
+    settings,
+    values,
+)
 from smallmodels.errors import DamagedError, InputError, PolicyError, RunInterruptedError
 from smallmodels.phases import NO_CONTEXT
 from smallmodels.runs import Run
@@ -345,6 +358,13 @@ def test_payback_counts_what_built_the_student_and_not_other_rows(tmp_path):
     assert payback.build == pytest.approx(50.0)
     assert payback.uses == pytest.approx(50.0 / 0.003, rel=1e-6)
     assert payback.low < payback.uses < payback.high
+
+
+def test_payback_leaves_out_what_it_took_to_measure_uses(tmp_path):
+    record = build_and_use(tmp_path)
+    measured = dataclasses.replace(record.phases[0], name="inference")
+    more = dataclasses.replace(record, phases=[*record.phases, measured])
+    assert accounts.payback(more, replaces="teacher") == accounts.payback(record, replaces="teacher")
 
 
 def test_payback_is_never_when_the_student_misses_the_margin(tmp_path):

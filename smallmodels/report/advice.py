@@ -84,7 +84,8 @@ class _Case:
         if share is None:
             return ""
         what = "energy" if self.unit == "J" else "processor time"
-        return f" at {formats.number(100 * share, 2)}\u00a0% of the {what} of a use"
+        basis = "" if system.is_ranked_by_use and self.reference.is_ranked_by_use else " (indicative)"
+        return f" at {formats.number(100 * share, 2)}\u00a0% of the {what} of a use{basis}"
 
     def the(self, system: System) -> str:
         """Its name in a sentence."""
@@ -99,8 +100,9 @@ class _Case:
 def sentence(comparisons: Comparisons, counted: Sequence[Counted], unit: Unit) -> str:
     """Whether to distil, of one student of a group, and which model to ship; empty where there is nothing to choose.
 
-    It is the best one, or the cheapest to use of those that are good enough too and cost less than that beyond chance.
-    Without a student that replaces something, it is said which of the models to ship.
+    It is the one that is best on validation, or the cheapest to use of those that are good enough too and cost less
+    than that beyond chance; one with seeds enough for a verdict where there is such a one. Without a student that
+    replaces something, it is said which of the models to ship.
 
     Args:
         comparisons: Of the group.
@@ -112,7 +114,8 @@ def sentence(comparisons: Comparisons, counted: Sequence[Counted], unit: Unit) -
     pairs = [(s, other) for s in students if (other := replaced_by(s, comparisons.systems)) is not None]
     if not pairs:
         return _of_all(comparisons, known, unit)
-    student, reference = max(pairs, key=lambda pair: _goodness(comparisons, *pair))
+    pairs = [pair for pair in pairs if pair[0].seeds() >= MIN_SEEDS] or pairs
+    student, reference = _best_on_validation(comparisons, pairs)
     if comparisons.margin is None:
         return (
             f"{UNDECIDED}: no margin was declared before the runs, so nothing says which loss of "
@@ -138,6 +141,14 @@ def _is_cheaper(case: _Case) -> bool:
     if ours is None or theirs is None:
         return False
     return (ours.value if ours.high is None else ours.high) < (theirs.value if theirs.low is None else theirs.low)
+
+
+def _best_on_validation(comparisons: Comparisons, pairs: Sequence[tuple[System, System]]) -> tuple[System, System]:
+    """Of students and what each replaces; by what they reach on test where validations are unknown, or are equal."""
+    reached = {id(student): student.on_validation() for student, _ in pairs}
+    if None in reached.values() or len({r.curve_metric for student, _ in pairs for r in student.records}) > 1:
+        reached = {}
+    return max(pairs, key=lambda pair: (reached.get(id(pair[0])) or 0.0, _goodness(comparisons, *pair)))
 
 
 def _goodness(comparisons: Comparisons, student: System, reference: System) -> float:

@@ -456,6 +456,7 @@ def _method_lines(groups: Sequence[Group]) -> list[str]:
         f"Intervals are Student-t over runs that differ in their seed; a model is ranked from {MIN_SEEDS} seeds on.",
         "Differences between models have intervals over seeds and test items, joined as those of two causes that know "
         "nothing of each other; on the same test items, the bootstrap draws items with what both models did on them.",
+        "Which student is the best is chosen on validation; whether it is good enough is then said by the test items.",
         "Cost of a use is ranked only under the full protocol; an indicative measurement is shown and not ranked. Runs "
         "with a model of the same shape may share a measurement, which counts once; of a single one that several runs "
         "share, the interval is over its windows.",

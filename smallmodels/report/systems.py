@@ -100,6 +100,17 @@ class System:
         """
         return _costs(_by_seed(self.costed, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
 
+    def on_validation(self) -> float | None:
+        """Mean over the runs of the best validation of the student that they train; None where one has none."""
+        found = [max((point.value for point in r.curve), default=None) for r in self.records]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(found) else None
+
+    @property
+    def is_ranked_by_use(self) -> bool:
+        """Whether all runs measured its use by the full protocol, by which alone uses are ranked."""
+        return {i.protocol for r in self.costed for i in [r.inference_of(self.role)] if i is not None} == {"full"}
+
     def seeds(self) -> int:
         """How many different seeds the runs have."""
         return len({seed_of(r) for r in self.records})
@@ -120,8 +131,7 @@ class System:
             return "not comparable: quality missing"
         if self.seeds() < MIN_SEEDS:
             return f"not comparable: {self.seeds()} seed{'s' * (self.seeds() > 1)}, {MIN_SEEDS} needed"
-        protocols = {i.protocol for r in self.costed for i in [r.inference_of(self.role)] if i is not None}
-        return "not comparable: indicative protocol" if use and protocols != {"full"} else ""
+        return "not comparable: indicative protocol" if use and not self.is_ranked_by_use else ""
 
 
 def seeds_won(student: System, control: System) -> tuple[int, int]:

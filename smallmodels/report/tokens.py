@@ -29,7 +29,8 @@ def table_of(record: RunRecord) -> Table | None:
         head=["Model", "tokens read in a use", "written", *costs, "how joules were obtained"],
         rows=rows,
         text_columns=(7,),
-        note="A use reads a prompt, or the beginning of a text, and writes what comes after; its first written token "
+        note="A use reads a prompt, or the beginning of a text, and writes what comes after, 32 tokens at most: where "
+        "answers are longer, a use of them costs more by what these take. Its first written token "
         f"comes with the reading. {MISSING} is a cost that is not known, or that the windows do not tell from none.",
     )
 
