@@ -15,7 +15,8 @@ BITS = {"teacher": 1.5, "student": 1.8, "label_only": 1.9, "untrained_student": 
 
 
 def record(seed=0, recipe="distill_language_model", max_train=150, **bits):
-    config = {"seed": seed, "max_train": max_train, "soft_weight": 0.9, "train": {"num_epochs": 8}}
+    sizes = {"max_train": max_train, "max_test": 150, "max_length": 256}
+    config = {"seed": seed, **sizes, "soft_weight": 0.9, "train": {"num_epochs": 8}}
     results = [
         dataclasses.replace(
             sample_records.result(role, 0.5, []), metrics={"bits_per_byte": sample_records.metric(value, 200)}
