@@ -124,7 +124,7 @@ def _column(
         )
     texts, rows, dropped = GrowingTexts(), arrays.Growing(np.int64), Counter[str]()
     for row, value in enumerate(table.columns[name]):
-        text = clean_text(value, name, split_name, row, dropped)
+        text = clean_text(value, name, split_name, row, dropped, flag)
         if bad := "blank_text" if not text.strip() else "megabyte_text" if len(text) >= LONGEST_TEXT else "":
             if not drop_bad_texts:
                 raise bad_text(table.columns[name], split_name, row, text, bad)
@@ -143,7 +143,10 @@ def _each_once(split: Split, held_out: Sequence[str], drop_overlap: bool, notes:
     notes["num_duplicates_dropped"] = len(hashes) - len(kept)
     overlap = among(hashes[kept], np.unique(hashes_of(held_out)))
     notes["overlap"] = {"train/held out": int(overlap.sum())}
-    return split.take(kept[~overlap] if drop_overlap else kept)
+    if not drop_overlap:
+        return split.take(kept)
+    notes["num_overlap_dropped_from_train"] = int(overlap.sum())
+    return split.take(kept[~overlap])
 
 
 def _source(
