@@ -670,8 +670,8 @@ def test_several_never_ranks_different_machines_together() -> None:
     assert page.title == "6 runs in 2 groups"
     assert table_of(page, "What differs").head == ["Group", "runs", "machine"]
     assert [s.title for s in page.sections if "cost of a use" in s.title] == [
-        "Group 1: quality against cost of a use",
-        "Group 2: quality against cost of a use",
+        "PolyAI/banking77 (1): quality against cost of a use",
+        "PolyAI/banking77 (2): quality against cost of a use",
     ]
 
 

@@ -4,6 +4,7 @@
 `advice` the sentence at the top.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -85,11 +86,12 @@ def analysed(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> 
 
 
 def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """A name for each group: its data where each has another, else a number."""
+    """A name for each group: its data, with a number where several have the same; a number alone where that is none."""
     found = [", ".join(dict.fromkeys(s.name for s in g[0].sources if s.kind == "dataset")) for g in groups]
     clear = [formats.clean(name, 60) for name in found]
-    if len(set(clear)) == len(groups) and all(name and ": " not in name for name in clear):
-        return clear
+    if all(name and ": " not in name for name in clear):
+        count = collections.Counter(clear)
+        return [f"{n} ({clear[: i + 1].count(n)})" if count[n] > 1 else n for i, n in enumerate(clear)]
     return [f"Group {i + 1}" for i in range(len(groups))]
 
 
