@@ -88,7 +88,7 @@ def analysed(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> 
 def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
     """A name for each group: its data, with a number where several have the same; a number alone where that is none."""
     found = [", ".join(dict.fromkeys(s.name for s in g[0].sources if s.kind == "dataset")) for g in groups]
-    clear = [formats.clean(name, 60) for name in found]
+    clear = [formats.clean(name, 80) for name in found]
     if all(name and ": " not in name for name in clear):
         count = collections.Counter(clear)
         return [f"{n} ({clear[: i + 1].count(n)})" if count[n] > 1 else n for i, n in enumerate(clear)]
