@@ -777,6 +777,18 @@ def test_advice_is_for_a_student_with_seeds_enough_where_there_is_one() -> None:
     assert advice(several.page(lucky)).startswith("From 1 seed, so a hint and no verdict: distil: the student is")
 
 
+def test_advice_is_for_a_simple_model_that_beats_a_cheaper_student() -> None:
+    found = [*with_layers(1, 0.935, cost=0.01)]
+    better = [
+        dataclasses.replace(r, results=[*r.results[:-1], dataclasses.replace(
+            r.results[-1], metrics={"accuracy": metric(0.96, 10_000_000)})])
+        for r in found
+    ]  # fmt: skip
+    assert [r.results[-1].role for r in found] == ["tfidf"] * 3
+    assert advice(several.page(found)).startswith("Distil: the student")
+    assert advice(several.page(better)).startswith("Do not distil: TF-IDF is within the margin (1.0 points) of the")
+
+
 def test_best_student_is_chosen_on_validation_and_not_on_test() -> None:
     def validated(found: Sequence[RunRecord], value: float) -> list[RunRecord]:
         return [dataclasses.replace(r, curve=[dataclasses.replace(r.curve[-1], value=value)]) for r in found]

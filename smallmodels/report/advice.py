@@ -264,10 +264,12 @@ def _value(system: System) -> float:
 
 
 def _cheapest_baseline(case: _Case) -> System | None:
-    """The trivial baseline that is good enough and cheapest in use, where it is cheaper than the student."""
+    """The trivial baseline that is good enough and cheapest in use, where it is cheaper than the student, or better."""
     beside = [s for s in case.comparisons.systems if s.role not in _NETWORKS and _shares_runs(s, case.student)]
     mine = case.share(case.student)
-    return case.cheapest(beside, below=float("inf") if mine is None else mine)
+    if (cheaper := case.cheapest(beside, below=float("inf") if mine is None else mine)) is not None:
+        return cheaper
+    return case.cheapest([s for s in beside if case.is_worse(case.student, s)], below=1)
 
 
 def _control_within(case: _Case) -> System | None:
