@@ -61,7 +61,7 @@ class MemoryWatch:
         self._owner._leave(self)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Of glibc's `mallopt` (malloc.h)."""
 
 
@@ -77,7 +77,7 @@ def keep_freed() -> None:
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that it takes
+        library.mallopt(_MMAP_MAX, 0)  # else a block above 32 MiB, such as a token table's gradient, goes at once
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 

@@ -229,10 +229,12 @@ def test_saved_model_writes_the_same_tokens_with_plain_transformers_and_carries_
     folder, prompts = run_of(name), ["the cat", "what is 5 and 5", "on day 7 the"]
     model, tokenizer = (auto.from_pretrained(folder / "model") for auto in (AutoModelForCausalLM, AutoTokenizer))
     ours = TextModel.load(folder / "model")
+    ids_of = {prompt: torch.tensor([data.prompt_ids(prompt, tokenizer, "plain")]) for prompt in prompts}
+    for ids in ids_of.values():
+        torch.testing.assert_close(model(ids).logits, ours.model.transformer(ids).logits, rtol=0, atol=0)
     answers = generation.answer(ours, prompts, template="plain", max_new_tokens=6, compute=FP32)
     for prompt, written in zip(prompts, answers.token_ids, strict=True):
-        ids = torch.tensor([data.prompt_ids(prompt, tokenizer, "plain")])
-        torch.testing.assert_close(model(ids).logits, ours.model.transformer(ids).logits, rtol=0, atol=0)
+        ids = ids_of[prompt]
         (found,) = model.generate(input_ids=ids, max_new_tokens=6, do_sample=False)
         assert found[ids.shape[1] :].tolist() == written
     if name not in ("pretrain_language_model", "distill_language_model"):  # which have seen too little in two steps

@@ -147,6 +147,7 @@ GROUPS = (
         "licenses",
         "memory",
         "privacy",
+        "shapes",
         "stopping",
         "sweeps",
         "text",

@@ -254,7 +254,7 @@ def job(num_targets=50, num_dimensions=6, num_classes=9, bias=False, dtype=torch
 def small_chunks(monkeypatch, request):
     """Logits of 7 targets at a time; the gradients of one chunk, of some, or of all are kept for one product."""
     monkeypatch.setattr(vocabulary, "_ROWS", (1, 7))
-    monkeypatch.setattr(vocabulary, "_SLOPES_BYTES", request.param)
+    monkeypatch.setattr(vocabulary, "_TOGETHER_BYTES", request.param)
 
 
 WEIGHTINGS = {
@@ -281,6 +281,19 @@ def test_chunks_give_values_and_gradients_of_the_plain_path(small_chunks, bias, 
     leaves = [leaf for leaf in (hidden, layer.weight, layer.bias) if leaf is not None]
     found = torch.autograd.grad(weigh(chunked), leaves)
     torch.testing.assert_close(found, torch.autograd.grad(weigh(plain), leaves), rtol=1.3e-6, atol=1e-5)  # of fp32
+
+
+def test_products_have_few_shapes_whatever_the_number_of_targets(monkeypatch):
+    seen, linear = set(), torch.nn.functional.linear
+    monkeypatch.setattr(vocabulary.F, "linear", lambda states, *rest: (seen.add(len(states)), linear(states, *rest))[1])
+    for num_targets in range(65, 129):
+        hidden, layer, labels = job(num_targets)
+        found = losses.by_chunks(hidden, layer, lambda z, rows, labels=labels: losses.cross_entropy(z, labels[rows]))
+        expected = losses.cross_entropy(hidden @ layer.weight.T, labels)
+        gradients = torch.autograd.grad(found.sum(), (hidden, layer.weight))
+        torch.testing.assert_close(found, expected.float())
+        torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), (hidden, layer.weight)))
+    assert len(seen) == 16
 
 
 def test_chunks_compute_no_gradient_for_what_is_frozen_or_not_asked_for(small_chunks):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smallmodels import arrays
+from smallmodels import arrays, shapes
 from smallmodels.arrays import Ragged
 from smallmodels.data.packing import Places, saves_rows
 from smallmodels.data.splits import Split, Tokens
@@ -309,8 +309,7 @@ def row_length(longest: int, *, limit: int) -> int:
         longest: At least 0.
         limit: Never longer than that, unless `longest` is: a model may have no more positions.
     """
-    step = max(1, (1 << max(0, longest - 1).bit_length()) // 32)
-    return max(longest, min(limit, -(-longest // step) * step))
+    return max(longest, min(limit, shapes.one_of_few(longest)))
 
 
 def pad(tokens: Tokens, indices: Indices) -> "dict[str, torch.Tensor]":

@@ -16,12 +16,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from smallmodels import files, memory
+from smallmodels import files, losses, memory
 from smallmodels.data import batches
 from smallmodels.data.packing import LAYOUTS, PACKED, PADDED
 from smallmodels.data.splits import Tokens
 from smallmodels.errors import InputError
-from smallmodels.models import first_token
+from smallmodels.models import first_token, fused
 from smallmodels.models.language_model import LanguageModel, keeps_texts_apart
 from smallmodels.models.loading import Embedder, TextModel
 
@@ -82,6 +82,7 @@ class Compute:
             transformer.set_attn_implementation(self.attention if has_choice else "eager")
         if self.device == "cpu":
             memory.keep_freed()
+            fused.fuse(model)
         first_token.shorten(model)
         return model.to(self.device)
 
@@ -322,8 +323,20 @@ class _Passes:
     def _pass(self, network: nn.Module, batch: batches.Batch, compute: Compute) -> None:
         with compute.autocast():
             output = network(**batch.inputs)
+            if isinstance(network, LanguageModel):
+                output = self._of_vocabulary(network, output, batch)
         (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
         compute.synchronize()
+
+    def _of_vocabulary(self, network: LanguageModel, states: Tensor, batch: batches.Batch) -> Tensor:
+        """Cross-entropies of as many targets as so many tokens have: for small models the larger part of a pass."""
+        share = 1.0 if self.tokens.targets is None else float(np.mean(self.tokens.targets))
+        of_targets = states.flatten(0, 1)[: max(1, round(share * batch.num_tokens))]
+
+        def loss(logits: Tensor, _: slice) -> Tensor:
+            return losses.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
+
+        return losses.by_chunks(of_targets, network.output_layer, loss)
 
     def _batch(self, compute: Compute) -> batches.Batch:
         """So many of the typical texts as a pass takes, again and again where there are too few."""
