@@ -78,7 +78,7 @@ def keep_freed() -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_MAX, 0)  # else a block above 32 MiB, such as a token table's gradient, goes at once
-        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(_TRIM_THRESHOLD, -1)  # never by itself
 
 
 def give_back() -> None:

@@ -19,6 +19,7 @@ SIZES = {
 KINDS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
     "shared heads": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
+    "wide heads": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=10)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8)),
 }
 
@@ -117,7 +118,8 @@ def test_generated_tokens_and_weights_are_the_same(attention):
 
 def test_attentions_that_are_asked_for_are_given():
     plain, other = pair()
-    expected, found = (m.transformer(**padded(), output_attentions=True).attentions for m in (plain, other))
+    asked = {**padded(), "use_cache": False, "output_attentions": True}
+    expected, found = (model.transformer(**asked).attentions for model in (plain, other))
     assert_close(found, expected)
 
 
@@ -128,8 +130,10 @@ def test_who_looks_at_a_part_still_sees_what_it_gives():
         layer = model.transformer.model.layers[0]
         for part in (layer.self_attn.q_proj, layer.mlp.up_proj):
             part.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
+        model.transformer.model.layers[1].self_attn.register_forward_hook(lambda _, __, output: seen.append(output[1]))
         model(**padded())
-    assert_close(seen[2:], seen[:2])
+    half = len(seen) // 2
+    assert_close(seen[half:], seen[:half])
 
 
 def test_adapters_compute_as_ever():
@@ -138,8 +142,18 @@ def test_adapters_compute_as_ever():
     results = []
     for model in pair():
         torch.manual_seed(3)
-        results.append(peft.get_peft_model(model.transformer, config).model.model(**padded()).last_hidden_state)
+        adapted = LanguageModel(peft.get_peft_model(model.transformer, config))
+        results.append(adapted(**padded()))
     assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_and_rows_without_a_real_token_stay_finite(dtype):
+    inputs = padded()
+    inputs["attention_mask"][1] = 0
+    states, gradients = states_and_gradients(pair("mistral", dtype=dtype)[1], inputs)
+    assert states.dtype == dtype
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_dropout_of_attention_is_left_to_transformers():

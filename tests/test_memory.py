@@ -10,7 +10,7 @@ from smallmodels import memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        block = bytearray(b"x") * (16 << 20)
+        block = bytearray(b"x") * (64 << 20)
         del block
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
@@ -29,6 +29,6 @@ def test_keep_freed_lets_the_next_tensor_have_the_same_pages_unless_the_user_has
     command = [sys.executable, "-c", FAULTS]
     done = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path), **setting}, capture_output=True, text=True)
     before, kept, given_back = map(int, done.stdout.split())
-    pages = (16 << 20) // 4096  # of one block; fewer faults where pages are larger
+    pages = (64 << 20) // 4096  # of one block; fewer faults where pages are larger
     assert (kept < before / 4) == keeps or before < pages
     assert not keeps or given_back > kept

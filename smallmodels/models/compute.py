@@ -275,8 +275,11 @@ def fastest(
     return best
 
 
-def _thinned(model: nn.Module) -> nn.Module:
-    """A copy with the first and the last layer alone: those between take as long, so they tell nothing new."""
+def _thinned(model: nn.Module) -> tuple[nn.Module, float]:
+    """A copy with the first and the last layer alone, and how many times as deep the model itself is.
+
+    The layers between them take as long, so they tell nothing new.
+    """
     depth = int(getattr(model.config, "num_hidden_layers", 0))
     stacks = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == depth > 2]
     memo: dict[int, Any] = {id(layer): nn.Identity() for stack in stacks[:1] for layer in stack[1:-1]}
@@ -287,18 +290,20 @@ def _thinned(model: nn.Module) -> nn.Module:
             if len(kept) < len(stack):
                 del stack[:]
                 stack.extend(kept)
-    return copied
+    return copied, depth / 2 if stacks else 1.0
 
 
 class _Passes:
     """Passes with gradients over typical texts, to time; the model itself stays as it is."""
 
     def __init__(self, model: TextModel, tokens: Tokens) -> None:
-        self.network, self.tokens = _thinned(model.model).train(False).requires_grad_(True), tokens
+        thinned, self.times_thinned = _thinned(model.model)
+        self.network, self.tokens = thinned.train(False).requires_grad_(True), tokens
         by_length = np.argsort(tokens.lengths, kind="stable")
         middle = int(np.searchsorted(np.cumsum(tokens.lengths[by_length]), tokens.lengths.sum() / 2))
         self.typical_first = np.roll(by_length, -middle)
         self.warm: set[Compute] = set()
+        self.target_share = 1.0 if tokens.targets is None else float(np.mean(tokens.targets))
 
     def __call__(self, compute: Compute) -> float:
         """Seconds per token; infinite where the memory does not suffice, or there is nothing to pack."""
@@ -310,9 +315,7 @@ class _Passes:
             if compute not in self.warm:  # the first products of a shape wait for machine code to be made for it
                 self._pass(network, batch, compute)
                 self.warm.add(compute)
-            begin = time.perf_counter()
-            self._pass(network, batch, compute)
-            return (time.perf_counter() - begin) / batch.num_tokens
+            return self._pass(network, batch, compute) / batch.num_tokens
         except (MemoryError, RuntimeError) as error:
             if not memory.is_exhausted(error):
                 raise
@@ -320,18 +323,25 @@ class _Passes:
         finally:
             self.network.zero_grad(set_to_none=True)
 
-    def _pass(self, network: nn.Module, batch: batches.Batch, compute: Compute) -> None:
+    def _pass(self, network: nn.Module, batch: batches.Batch, compute: Compute) -> float:
+        """Seconds of a pass: of the layers as if none were left out, and of a language model's vocabulary."""
+        begin = time.perf_counter()
         with compute.autocast():
             output = network(**batch.inputs)
-            if isinstance(network, LanguageModel):
-                output = self._of_vocabulary(network, output, batch)
-        (output if isinstance(output, Tensor) else output.logits).float().sum().backward()
+        values = output if isinstance(output, Tensor) else output.logits
+        values.float().sum().backward()
         compute.synchronize()
+        layers_done = time.perf_counter()
+        if isinstance(network, LanguageModel):
+            with compute.autocast():
+                of_vocabulary = self._of_vocabulary(network, values.detach().requires_grad_(), batch)
+            torch.autograd.backward(of_vocabulary.sum())
+            compute.synchronize()
+        return self.times_thinned * (layers_done - begin) + time.perf_counter() - layers_done
 
     def _of_vocabulary(self, network: LanguageModel, states: Tensor, batch: batches.Batch) -> Tensor:
         """Cross-entropies of as many targets as so many tokens have: for small models the larger part of a pass."""
-        share = 1.0 if self.tokens.targets is None else float(np.mean(self.tokens.targets))
-        of_targets = states.flatten(0, 1)[: max(1, round(share * batch.num_tokens))]
+        of_targets = states.flatten(0, 1)[: max(1, round(self.target_share * batch.num_tokens))]
 
         def loss(logits: Tensor, _: slice) -> Tensor:
             return losses.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))

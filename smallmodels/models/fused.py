@@ -1,15 +1,16 @@
 """Layers of Llama-like language models that go through memory less often: fewer and larger operations on a processor.
 
 What transformers computes in some twenty small operations for a norm, a feed-forward part or an attention is one
-function with its own gradient here: linear parts that read the same input are one product, positions are turned in
-place, and what the next product would round anyway is rounded before it is written. States and gradients are the same
-up to the rounding of the number format.
+function with its own gradient here: linear parts that read the same input are one product, queries and keys are turned
+together, and what products read is written in their number format. States and gradients are those of transformers up to
+the rounding of that format.
 
 Source: the layers of transformers; Liger-Kernel (Hsu et al. 2024, arXiv:2410.10989) joins the same ones for GPUs.
 Legend: D dimensions.
 """
 
 import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,28 +24,23 @@ _FAMILIES = ("Llama", "Mistral")
 """Of transformers: their layers hold a norm, an attention without biases, a norm and a gated part with SiLU."""
 
 _FEW_TOKENS = 64
-"""Up to so many, to join weights would take longer than the product: a language model that writes, token by token."""
+"""Up to so many, to join weights would take longer than the product, as where a text is written token by token."""
 
 
 def fuse(model: nn.Module) -> None:
     """Let the layers of a language model compute with fewer operations, if its family is known here.
 
-    A call that asks for attentions or keeps keys and values, and parts within adapters, are computed as ever. What is
-    fused already stays so.
+    Attention that is asked for its weights or keeps keys and values, and linear parts within adapters, are computed as
+    ever. What is fused already stays so.
 
     Args:
         model: Any; weights and their names stay as they are.
     """
     for layer in [m for m in model.modules() if type(m).__name__ in {f"{name}DecoderLayer" for name in _FAMILIES}]:
-        parts: dict[str, Any] = {
-            "input_layernorm": _norm_forward,
-            "post_attention_layernorm": _norm_forward,
-            "self_attn": _attention_forward,
-            "mlp": _gated_forward,
-        }
-        for name, forward in parts.items():
+        family = type(layer).__name__.removesuffix("DecoderLayer")
+        for name, (kind, forward) in _PARTS.items():
             part = getattr(layer, name)
-            if "forward" not in vars(part):
+            if type(part).__name__ == family + kind and "forward" not in vars(part):
                 part.forward = types.MethodType(forward, part)
 
 
@@ -58,7 +54,7 @@ def _norm_forward(norm: Any, hidden: Tensor) -> Tensor:
 
 
 def _gated_forward(part: Any, hidden: Tensor) -> Tensor:
-    own = (part.gate_proj, part.up_proj)
+    own = part.gate_proj, part.up_proj
     if not (_can_join(own, hidden) and part.config.hidden_act == "silu"):
         plain: Tensor = type(part).forward(part, hidden)
         return plain
@@ -71,27 +67,38 @@ def _attention_forward(
 ) -> Any:
     config, own = attention.config, (attention.q_proj, attention.k_proj, attention.v_proj)
     asks_more = options.get("past_key_values") is not None or options.get("output_attentions")
-    is_plain = config._attn_implementation == "eager" and not getattr(config, "output_attentions", False)
-    drops = attention.training and attention.attention_dropout > 0
-    if asks_more or drops or not is_plain or not _can_join(own, hidden_states):
+    asks_more = asks_more or getattr(config, "output_attentions", False) or attention._forward_hooks
+    is_eager, drops = config._attn_implementation == "eager", attention.training and attention.attention_dropout > 0
+    if asks_more or drops or not is_eager or not _can_join(own, hidden_states):
         options |= {"position_embeddings": position_embeddings, "attention_mask": attention_mask}
         return type(attention).forward(attention, hidden_states, **options)
     joined = _joined(hidden_states, own)
     cos, sin = (part.to(joined.dtype)[:, None] for part in position_embeddings)
-    if attention_mask is not None:  # in a narrower format its lowest number would be minus infinity
-        attention_mask = attention_mask.clamp(min=torch.finfo(joined.dtype).min).to(joined.dtype)
+    if attention_mask is not None:  # a score added to the lowest number of a narrow format would be minus infinity
+        attention_mask = attention_mask.clamp(min=torch.finfo(joined.dtype).min / 2).to(joined.dtype)
     heads = config.num_attention_heads, config.num_key_value_heads
     mixed = _Attention.apply(joined, cos, sin, attention_mask, *heads, attention.scaling)  # type: ignore[no-untyped-call]
     return attention.o_proj(mixed), None
 
 
+_PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "input_layernorm": ("RMSNorm", _norm_forward),
+    "post_attention_layernorm": ("RMSNorm", _norm_forward),
+    "self_attn": ("Attention", _attention_forward),
+    "mlp": ("MLP", _gated_forward),
+}
+"""Of a layer: what each is called after the family, and what stands in place of its `forward`."""
+
+
 def _can_join(layers: tuple[Any, ...], hidden: Tensor) -> bool:
     """Whether one product can stand for these parts, and nobody looks at what each of them gives."""
     plain: Any = nn.Linear  # what adapters and quantisation put in its place derives from it
-    return hidden[..., 0].numel() > _FEW_TOKENS and all(
-        type(layer) is plain and layer.bias is None and not layer._forward_hooks and not layer._forward_pre_hooks
-        for layer in layers
-    )
+    is_long = hidden.shape[-2] > 1 and hidden[..., 0].numel() > _FEW_TOKENS
+    return is_long and all(type(one) is plain and one.bias is None and not _is_watched(one) for one in layers)
+
+
+def _is_watched(part: Any) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or "forward" in vars(part))
 
 
 def _joined(hidden: Tensor, layers: tuple[Any, ...]) -> Tensor:
@@ -131,7 +138,7 @@ class _Norm(torch.autograd.Function):
         slopes, width = upstream[0].to(wide.dtype), wide.shape[-1]
         normed = wide * scale
         of_each = slopes * normed
-        of_weight = of_each.view(-1, width).sum(0) if ctx.needs_input_grad[1] else None
+        of_weight = of_each.reshape(-1, width).sum(0) if ctx.needs_input_grad[1] else None
         along = (of_each @ weight.to(wide.dtype)).unsqueeze(-1).div_(-width)
         of_hidden = (slopes * weight).addcmul_(normed, along).mul_(scale)
         return of_hidden.to(ctx.number_format), of_weight, None, None
@@ -143,9 +150,10 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, number_format: torch.dtype, *weights: Tensor) -> Tensor:
         with full_precision(hidden):
-            weight = torch.cat([part.to(number_format) for part in weights])
+            weight = _below_each_other(weights, number_format)
             flat = hidden.to(number_format).reshape(-1, hidden.shape[-1])
-            ctx.save_for_backward(flat, weight)
+            is_narrow = number_format.itemsize < weights[0].element_size()
+            ctx.save_for_backward(flat, weight if is_narrow else None, *weights)  # else it is made twice: it is large
             ctx.shape, ctx.widths = hidden.shape, [len(part) for part in weights]
             ctx.number_formats = hidden.dtype, weights[0].dtype
             return F.linear(flat, weight).view(*hidden.shape[:-1], len(weight))
@@ -153,13 +161,22 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight = ctx.saved_tensors
+        flat, kept, *weights = ctx.saved_tensors
+        weight = _below_each_other(weights, flat.dtype) if kept is None else kept
         of_hidden, of_weights = ctx.number_formats
         slopes = upstream[0].reshape(-1, len(weight))
         hidden = (slopes @ weight).view(ctx.shape).to(of_hidden) if ctx.needs_input_grad[0] else None
         needs = ctx.needs_input_grad[2:]
         parts = (slopes.T @ flat).to(of_weights).split(ctx.widths) if any(needs) else [None] * len(needs)
         return hidden, None, *(part if need else None for part, need in zip(parts, needs, strict=True))
+
+
+def _below_each_other(weights: Sequence[Tensor], number_format: torch.dtype) -> Tensor:
+    """One weight that is all of these, in a number format."""
+    joined = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=number_format)
+    for part, place in zip(weights, torch.split(joined, [len(part) for part in weights]), strict=True):
+        place.copy_(part)
+    return joined
 
 
 class _Gate(torch.autograd.Function):
