@@ -54,7 +54,7 @@ on two cores."""
 
 NUM_LM_TEXTS, LM_EPOCHS = 96, 3
 """Of GSM8K for language models; a live teacher that compares whole vocabularies makes a few hundred tokens a second.
-The rows that are kept are of 24, where beginning is most of our time."""
+The rows in fp32 that are kept are of 24, where beginning is most of our time."""
 
 
 def job(*contenders: str, metric: str, **settings: int) -> Sweep:
