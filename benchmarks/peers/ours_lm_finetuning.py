@@ -5,8 +5,8 @@ Run:       smallmodels run benchmarks/peers/ours_lm_finetuning.py
 Expected:  benchmarks/results/versus_peers.md; the other side is trl_finetuning.py.
 Licences:  GSM8K is MIT; the models have random weights, so the result inherits nothing.
 
-A step of 6 examples holds some 930 tokens, a packed row of the other side at most 1,024, so that both take about as many
-steps. Counted is the phase `train`. Nobody validates while training, and the last weights are taken.
+A step of 6 examples holds some 930 tokens, a packed row of the other side at most 1,024, so that both take about as
+many steps. Counted is the phase `train`. Nobody validates while training, and the last weights are taken.
 """
 
 from dataclasses import dataclass, replace
