@@ -18,7 +18,7 @@ from typing import Any
 
 from smallmodels import files, records
 from smallmodels.records import RunRecord
-from smallmodels.report import formats, single, svg, words
+from smallmodels.report import formats, several, single, svg, words
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -42,11 +42,18 @@ def results_text(found: dict[str, RunRecord]) -> str:
         return "No results yet."
     parts = [_front_words(found)]
     for name, record in _whole(found).items():
-        parts += [f"### {formats.markdown(record.title)}", formats.markdown(words.summary(record)), _table(record)]
+        said = f"{words.summary(record)} Its page advises: {_advice(record)}"
+        parts += [f"### {formats.markdown(record.title)}", formats.markdown(said), _table(record)]
         parts.append(_origin(name, record))
     if others := {name: record for name, record in found.items() if record.recipe not in SHOWN_WHOLE}:
         parts += ["### Other recipes, one run each", _lines(others)]
     return "\n\n".join(parts)
+
+
+def _advice(record: RunRecord) -> str:
+    """Whether to distil, and which model to ship, in one sentence that goes on after a colon."""
+    (group,) = several.analysed([record])
+    return group.advice[:1].lower() + group.advice[1:]
 
 
 def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:

@@ -158,12 +158,17 @@ def _num_threads() -> int:
 
 
 def _vector_instructions() -> str | None:
-    """Such as `AVX512`, or `AVX2, ONEDNN_MAX_CPU_ISA=AVX2`; None where PyTorch is not loaded."""
+    """Such as `AVX512, AMX_BF16`, or `AVX2, ONEDNN_MAX_CPU_ISA=AVX2`; None where PyTorch is not loaded.
+
+    Units for products in bf16 are named because runs choose their number format by them.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "backends"):
         return None
+    flags = (_cpuinfo("flags") or "").split()
+    units = [name.upper() for name in ("amx_bf16", "avx512_bf16") if name in flags][:1]
     caps = [f"{name}={os.environ[name]}" for name in CAPS if os.environ.get(name)]
-    return ", ".join([torch.backends.cpu.get_cpu_capability(), *caps])
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *units, *caps])
 
 
 def _gpu() -> tuple[str | None, str | None]:

@@ -529,7 +529,7 @@ def test_payback_is_counted_with_and_without_the_shared_cache_and_over_all_runs(
     found = paybacks(runs(), Evidence(unfinished=[unfinished]))
     assert [*found] == [
         "one run, caches included",
-        "one run, what others paid for caches left out",
+        "one run, caches that runs share left out",
         "all 3 runs here and 1 that never ended",
     ]
     alone, free, everything = found.values()
@@ -541,6 +541,29 @@ def test_payback_is_counted_with_and_without_the_shared_cache_and_over_all_runs(
         assert each.estimate.low is not None
         assert each.estimate.high is not None
         assert each.estimate.low < each.estimate.uses < each.estimate.high
+
+
+def test_who_paid_for_a_cache_is_counted_without_it_as_those_are_who_read_it() -> None:
+    payer, *readers = runs()
+    assert payer.payback is not None
+    teacher = payer.phase("teacher")
+    assert teacher is not None
+    payer = dataclasses.replace(
+        payer, payback=dataclasses.replace(payer.payback, build_without_shared=payer.payback.build)
+    )
+    owing = [
+        dataclasses.replace(
+            r,
+            phases=[
+                dataclasses.replace(p, cpu_s=0.0, shared_cpu_s=teacher.cpu_s) if p.name == "teacher" else p
+                for p in r.phases
+            ],
+        )
+        for r in readers
+    ]
+    found = paybacks([payer, *owing])
+    without = found["one run, caches that runs share left out"]
+    assert without.build == pytest.approx((369.0 - teacher.cpu_s + 270.0 + 271.0) / 3)
 
 
 def test_a_bill_with_an_unknown_part_is_called_the_least_it_can_be() -> None:

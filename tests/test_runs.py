@@ -1065,11 +1065,30 @@ def test_environment_with_a_cap_on_instructions_has_a_fingerprint_of_its_own(mon
     for name in environment.CAPS:
         monkeypatch.delenv(name, raising=False)
     free = environment.environment(energy_labels={}, tracking_mode="machine")
-    assert free.vector_instructions == torch.backends.cpu.get_cpu_capability()
+    kind, *units = free.vector_instructions.split(", ")
+    assert kind == torch.backends.cpu.get_cpu_capability()
+    assert units == [unit for unit in ("AMX_BF16", "AVX512_BF16") if f" {unit.lower()} " in f"{cpu_flags()} "][:1]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     capped = environment.environment(energy_labels={}, tracking_mode="machine")
     assert capped.vector_instructions == f"{free.vector_instructions}, ONEDNN_MAX_CPU_ISA=AVX2"
     assert capped.fingerprint != free.fingerprint
+
+
+def cpu_flags():
+    """Of the first processor, as Linux lists them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+
+
+def test_machines_with_and_without_units_for_bf16_are_told_apart(monkeypatch):
+    import torch  # noqa: F401 - instructions are known once it is loaded
+
+    found = set()
+    for flags in ("hypervisor avx512f", "hypervisor avx512f avx512_bf16", "hypervisor avx512f avx512_bf16 amx_bf16"):
+        monkeypatch.setattr(environment, "_cpuinfo", {"flags": flags, "model name": "a processor"}.get)
+        found.add(environment.environment(energy_labels={}, tracking_mode="machine").fingerprint)
+    assert len(found) == 3
 
 
 def test_environment_of_an_older_record_keeps_its_fingerprint():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smallmodels.records import Payback, RunRecord, Unfinished, costs_per_use, whole_sum
+from smallmodels.records import Payback, Phase, RunRecord, Unfinished, costs_per_use, whole_sum
 from smallmodels.report import formats, pictures, single, words
 from smallmodels.report.comparing import Comparisons
 from smallmodels.report.evidence import Evidence
@@ -50,10 +50,10 @@ def paybacks(comparisons: Comparisons, group: Sequence[RunRecord], evidence: Evi
         if not known:
             continue
         bill, what = bills[known[0].unit]
-        own = [p.build_without_shared for p in known]
+        own = _builds_without_caches(system, known)
         found.append(_counted(comparisons, system, known, [p.build for p in known], "one run, caches included"))
         if own != [p.build for p in known]:
-            found.append(_counted(comparisons, system, known, own, "one run, what others paid for caches left out"))
+            found.append(_counted(comparisons, system, known, own, "one run, caches that runs share left out"))
         if len(group) > 1 or evidence.unfinished:
             found.append(_counted(comparisons, system, known, [bill] * len(known), what))
     return found
@@ -67,6 +67,24 @@ def _recorded(system: System) -> list[Payback]:
     if len(found) < len(system.records) or any(r.smoke for r in system.records):
         return []
     return found if len({(p.unit, p.replaces) for p in found}) == 1 else []
+
+
+def _builds_without_caches(system: System, known: Sequence[Payback]) -> list[float]:
+    """What each run took to build its student, less its debts to caches and what others of its runs owe it for them."""
+    shared = {phase.name for record in system.records for phase in record.phases if _debt(phase, known[0].unit)}
+    found = []
+    for record, payback in zip(system.records, known, strict=True):
+        main = words.main_result(record)
+        names = shared & {*main.built_by, *main.teacher_phases} if main else set()
+        paid = [phase for phase in record.phases if phase.name in names and not _debt(phase, payback.unit)]
+        costs = [phase.energy_j if payback.unit == "J" else phase.cpu_s for phase in paid]
+        found.append(payback.build_without_shared - sum(cost or 0.0 for cost in costs))
+    return found
+
+
+def _debt(phase: Phase, unit: Unit) -> float:
+    """What a phase owes to those who filled the cache that it read."""
+    return (phase.shared_energy_j if unit == "J" else phase.shared_cpu_s) or 0.0
 
 
 def _counted(
@@ -158,8 +176,7 @@ def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
     payers = set()
     for record in group:
         for phase in record.phases:
-            debt = phase.shared_energy_j if unit == "J" else phase.shared_cpu_s
-            if debt:
+            if debt := _debt(phase, unit):
                 debts[phase.name, f"{debt:.{_DIGITS}g}"] = debt
             elif phase.num_examples:
                 payers.add(phase.name)
