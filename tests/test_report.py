@@ -280,6 +280,17 @@ def test_curve_is_drawn_against_joules_too_where_they_are_estimates() -> None:
     }
 
 
+def test_what_a_search_recommends_stands_beside_the_advice_in_page_and_terminal() -> None:
+    event = records.Event(
+        time_utc="2026-11-29T12:48:00Z", kind="recommended", message="layers_3 is recommended", details={}
+    )
+    record = dataclasses.replace(counted_record(), events=[event])
+    said = "Of what was tried, layers_3 is recommended."
+    assert said in report.further_sentences(record)
+    (section,) = (s for s in report.page_of([record]).sections if s.title == "Should you distil at all?")
+    assert [block.text for block in section.blocks][-1] == said
+
+
 def test_curve_table_is_thinned_and_keeps_the_best_point() -> None:
     base = classifier_record()
     curve = [

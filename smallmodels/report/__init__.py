@@ -144,9 +144,18 @@ def _token_values(use: Inference | None) -> list[float | None]:
 
 
 def further_sentences(record: RunRecord, uses_per_day: float | None = None) -> list[str]:
-    """What one run says beyond its summary: whether to distil, the way to the teacher, tokens' costs, days to repay."""
+    """What one run says beyond its summary.
+
+    Whether to distil, what a search recommends and which models are on its front, the way to the teacher, what tokens
+    cost, and days to repay.
+    """
     (group,) = several.analysed([record])
-    said = [group.advice, learning.run_sentence(record, group.unit), tokens.sentence(record)]
+    said = [
+        group.advice,
+        *words.recommendations(record),
+        learning.run_sentence(record, group.unit),
+        tokens.sentence(record),
+    ]
     if uses_per_day and record.payback is not None and record.payback.uses is not None and not record.smoke:
         days = single.days_words(record.payback.uses / uses_per_day)
         said.append(f"At {uses_per_day:,.15g} uses a day, building the student is repaid after {days}.")

@@ -142,8 +142,8 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
     sections += _account_sections([record], evidence)
-    if said := group.advice:
-        sections.insert(0, Section(ADVICE_TITLE, [Text(said)]))
+    if said := [sentence for sentence in (group.advice, *words.recommendations(record)) if sentence]:
+        sections.insert(0, Section(ADVICE_TITLE, [Text(sentence) for sentence in said]))
     return dataclasses.replace(found, sections=sections)
 
 

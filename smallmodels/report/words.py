@@ -166,6 +166,11 @@ def _use_ratio(record: RunRecord, unit: Unit) -> float | None:
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
+def recommendations(record: RunRecord) -> list[str]:
+    """What a search for a student came to: which one it recommends, and which models are on its front."""
+    return [f"Of what was tried, {event.message}." for event in record.events if event.kind == "recommended"]
+
+
 def summary(record: RunRecord) -> str:
     """Two plain sentences: how good the result is, and what it cost."""
     return f"{_quality_sentence(record)}. {_cost_sentence(record)}."
