@@ -4,7 +4,18 @@ import copy
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from smallmodels.models import LanguageModel, fused
 
@@ -20,6 +31,8 @@ KINDS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
     "shared heads": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
     "wide heads": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=10)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=6)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8)),
 }
 
@@ -175,6 +188,6 @@ def test_a_copy_is_a_model_of_its_own():
 
 
 def test_a_family_that_is_not_known_stays_as_it_is():
-    model = LanguageModel(Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)))
+    model = LanguageModel(GemmaForCausalLM(GemmaConfig(**SIZES, num_key_value_heads=2, head_dim=6)))
     fused.fuse(model)
     assert not any("forward" in vars(module) for module in model.modules())

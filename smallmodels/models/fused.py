@@ -20,8 +20,9 @@ from torch.autograd.function import once_differentiable
 
 from smallmodels.losses.inputs import full_precision, widened
 
-_FAMILIES = ("Llama", "Mistral")
-"""Of transformers: their layers hold a norm, an attention without biases, a norm and a gated part with SiLU."""
+_FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+"""Of transformers: their layers hold a norm, an attention, a norm and a gated part with SiLU. Attention with biases
+(Qwen2) or norms of its own (Qwen3) stays as it is."""
 
 _FEW_TOKENS = 64
 """Up to so many, to join weights would take longer than the product, as where a text is written token by token."""
@@ -40,7 +41,8 @@ def fuse(model: nn.Module) -> None:
         family = type(layer).__name__.removesuffix("DecoderLayer")
         for name, (kind, forward) in _PARTS.items():
             part = getattr(layer, name)
-            if type(part).__name__ == family + kind and "forward" not in vars(part):
+            is_known = type(part).__name__ == family + kind and not hasattr(part, "q_norm")
+            if is_known and "forward" not in vars(part):
                 part.forward = types.MethodType(forward, part)
 
 
