@@ -56,7 +56,7 @@ SMOKE = replace(
     num_layers=1,
     width=16,
     num_heads=2,
-    train=replace(Config().train, max_steps=2),
+    train=replace(Config().train, batch_size=8, max_steps=2),  # as many examples as the other side
 )
 
 
