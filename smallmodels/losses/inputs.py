@@ -16,6 +16,12 @@ def full_precision(values: Tensor) -> torch.autocast:
     return torch.autocast(values.device.type, enabled=False)
 
 
+def autocast_dtype(values: Tensor) -> torch.dtype | None:
+    """The number format that autocast would give a matrix product here."""
+    device = values.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
 def may_look(values: Tensor) -> bool:
     """Whether values can be looked at without waiting for them; on a GPU its own checks stand in for ours."""
     return values.device.type == "cpu"

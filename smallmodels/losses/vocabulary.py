@@ -16,7 +16,15 @@ from torch import Tensor
 from smallmodels import shapes
 from smallmodels.errors import InputError, require
 from smallmodels.losses.classes import Divergence, cross_entropy
-from smallmodels.losses.inputs import at_places, check_matrix, full_precision, may_look, places_in, widened
+from smallmodels.losses.inputs import (
+    at_places,
+    autocast_dtype,
+    check_matrix,
+    full_precision,
+    may_look,
+    places_in,
+    widened,
+)
 
 _CHUNK_BYTES = 32 * 2**20
 """Of float32 logits at once: they stay in the cache of a processor, and are enough rows for a fast product."""
@@ -131,7 +139,7 @@ def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callabl
 
     inputs = hidden_states, layer.weight, layer.bias
     if not torch.is_grad_enabled():
-        return _pass(finished, *inputs, (False, False, False), _autocast_dtype(hidden_states), None)[0]
+        return _pass(finished, *inputs, (False, False, False), autocast_dtype(hidden_states), None)[0]
     values: Tensor = _ByChunks.apply(finished, *inputs)  # type: ignore[no-untyped-call]
     return values
 
@@ -164,7 +172,7 @@ class _ByChunks(torch.autograd.Function):
     ) -> Tensor:
         ctx.loss_of_logits, ctx.has_bias = loss_of_logits, bias is not None
         ctx.needs = ctx.needs_input_grad[1:]
-        ctx.autocast_dtype = _autocast_dtype(hidden)
+        ctx.autocast_dtype = autocast_dtype(hidden)
         ctx.save_for_backward(hidden, weight, *([] if bias is None else [bias]))
         values, ctx.gradients = _pass(loss_of_logits, hidden, weight, bias, ctx.needs, ctx.autocast_dtype, None)
         return values
@@ -195,12 +203,6 @@ def _common(weights: Tensor) -> Tensor | None:
         return weights[0]
     low, high = torch.aminmax(weights)
     return low if bool(low == high) else None
-
-
-def _autocast_dtype(values: Tensor) -> torch.dtype | None:
-    """The number format that autocast would give a matrix product here."""
-    device = values.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _pass(

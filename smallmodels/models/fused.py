@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch read
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from smallmodels.losses.inputs import full_precision, widened
+from smallmodels.losses.inputs import autocast_dtype, full_precision, widened
 
 _FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Of transformers: their layers hold a norm, an attention, a norm and a gated part with SiLU. Attention with biases
@@ -37,8 +37,10 @@ def fuse(model: nn.Module) -> None:
     Args:
         model: Any; weights and their names stay as they are.
     """
-    for layer in [m for m in model.modules() if type(m).__name__ in {f"{name}DecoderLayer" for name in _FAMILIES}]:
+    for layer in model.modules():
         family = type(layer).__name__.removesuffix("DecoderLayer")
+        if family not in _FAMILIES:
+            continue
         for name, (kind, forward) in _PARTS.items():
             part = getattr(layer, name)
             is_known = type(part).__name__ == family + kind and not hasattr(part, "q_norm")
@@ -110,8 +112,7 @@ def _joined(hidden: Tensor, layers: tuple[Any, ...]) -> Tensor:
 
 def _number_format(values: Tensor) -> torch.dtype:
     """That a product of these values has here."""
-    device = values.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
+    return autocast_dtype(values) or values.dtype
 
 
 # Functions with their own gradients
@@ -255,8 +256,8 @@ class _Attention(torch.autograd.Function):
         )
         found = upstream[0].new_empty(num_rows, length, num_heads + 2 * num_shared, query.shape[-1])
         parts = torch.split(found.transpose(1, 2), [num_heads, num_shared, num_shared], dim=1)
-        _turn_back(of_query, cos, sin, parts[0])
-        _turn_back(of_key, cos, sin, parts[1])
+        _turn(of_query, cos, -sin, parts[0])
+        _turn(of_key, cos, -sin, parts[1])
         parts[2].copy_(of_value)
         return found.flatten(2), *[None] * 6
 
@@ -273,16 +274,11 @@ def _summed(slopes: Tensor, num_shared: int) -> Tensor:
 
 
 def _turn(values: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """Turn each pair of dimensions, which lie half a head apart, by the angle of the position."""
+    """Turn each pair of dimensions, which lie half a head apart, by the angle of the position.
+
+    Both of a pair have the same angle, so the gradient is turned by its opposite.
+    """
     half = values.shape[-1] // 2
     torch.mul(values, cos, out=out)
     out[..., :half].addcmul_(values[..., half:], sin[..., :half], value=-1)
     out[..., half:].addcmul_(values[..., :half], sin[..., half:])
-
-
-def _turn_back(slopes: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """The gradient of `_turn`."""
-    half = slopes.shape[-1] // 2
-    torch.mul(slopes, cos, out=out)
-    out[..., :half].addcmul_(slopes[..., half:], sin[..., half:])
-    out[..., half:].addcmul_(slopes[..., :half], sin[..., :half], value=-1)

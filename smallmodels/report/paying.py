@@ -76,9 +76,8 @@ def _builds_without_caches(system: System, known: Sequence[Payback]) -> list[flo
     for record, payback in zip(system.records, known, strict=True):
         main = words.main_result(record)
         names = shared & {*main.built_by, *main.teacher_phases} if main else set()
-        paid = [phase for phase in record.phases if phase.name in names and not _debt(phase, payback.unit)]
-        costs = [phase.energy_j if payback.unit == "J" else phase.cpu_s for phase in paid]
-        found.append(payback.build_without_shared - sum(cost or 0.0 for cost in costs))
+        paid = [phase.name for phase in record.phases if phase.name in names and not _debt(phase, payback.unit)]
+        found.append(payback.build_without_shared - (phases_cost(record, paid, payback.unit, caches=False) or 0.0))
     return found
 
 
