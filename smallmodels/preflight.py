@@ -137,6 +137,7 @@ class _TrialRun(Run):
         """Bytes on disk, by the name of a source."""
         self.peak_bytes = 0
         self._trial, self._tell = trial, tell
+        self._matched: Sequence[str] = ()
         self._pinned: list[tuple[str, sources.Kind]] = []
 
     def pin(self, *names: tuple[str, sources.Kind]) -> list[str]:
@@ -158,6 +159,9 @@ class _TrialRun(Run):
         num_built = len(self._trial.built)
         value = super().phase(name, in_part, *args, **kwargs)
         self.left[name] = self._trial.take()
+        if self._matched:
+            self.left[name] += self._left_to_match(name, self._matched)
+            self._matched = ()
         self.built[name] = self._trial.built[num_built:]
         synchronize = getattr(value, "synchronize", None)
         if callable(synchronize):
@@ -176,16 +180,32 @@ class _TrialRun(Run):
 
     def cost_ratio(self, phases: Sequence[str], to: Sequence[str]) -> float:
         """What phases would cost over what others would."""
-        costs = [[self.foretell(name, self.meter.phases[name], self.watts) for name in names] for names in (phases, to)]
-        in_joules = records.is_counted(self.meter.labels)
-        sums = [sum(self._with_share(phase, in_joules=in_joules) for phase in side) for side in costs]
-        return sums[0] / max(sums[1], 1e-9)
+        costs, other_costs = (sum(map(self._cost_with_share, names)) for names in (phases, to))
+        return costs / max(other_costs, 1e-9)
 
-    def _with_share(self, phase: PhaseForecast, *, in_joules: bool) -> float:
-        counts = self.shared[phase.name]
-        if in_joules:
-            return (phase.energy_j or 0.0) + (counts.shared_energy_j or 0.0)
-        return phase.cpu_s + (counts.shared_cpu_s or 0.0)
+    def share_of_cost(self, phases: Sequence[str]) -> Callable[[energy.EnergyReading], float]:
+        """As of any run, which asks in the phase that may cost so much; so that one is foretold to cost that."""
+        self._matched = phases
+        return lambda reading: 0.0  # a trial fits no number of steps
+
+    def _left_to_match(self, name: str, phases: Sequence[str]) -> Cost:
+        """By how much a phase takes more than its planned steps, or less: it goes on until it costs what others do."""
+        told = self.foretell(name, self.meter.phases[name], self.watts)
+        more = sum(map(self._cost_with_share, phases)) / max(self._cost(told), 1e-9) - 1
+        return Cost(told.duration_s, told.cpu_s) * more
+
+    def _cost_with_share(self, name: str) -> float:
+        """Of a phase, what it owes to the cache included."""
+        counts = self.shared[name]
+        owed = counts.shared_energy_j if self._is_in_joules else counts.shared_cpu_s
+        return self._cost(self.foretell(name, self.meter.phases[name], self.watts)) + (owed or 0.0)
+
+    def _cost(self, told: PhaseForecast) -> float:
+        return (told.energy_j or 0.0) if self._is_in_joules else told.cpu_s
+
+    @property
+    def _is_in_joules(self) -> bool:
+        return records.is_counted(self.meter.labels)
 
     def foretell(self, name: str, done: energy.EnergyReading, watts: float | None) -> PhaseForecast:
         """What a phase would take, given what its trial did."""

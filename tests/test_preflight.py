@@ -268,6 +268,9 @@ def test_check_says_what_a_run_takes_and_leaves_no_trace(own, place, tiny_model_
     assert 0.5 * phases["teacher"].duration_s < in_teacher <= phases["teacher"].duration_s
     assert 0 < in_cache <= phases["cache"].duration_s
     assert not phases["teacher"].from_cache
+    paid_by_student = phases["cache"].cpu_s + phases["train"].cpu_s
+    assert phases["label_only"].cpu_s == pytest.approx(paid_by_student)  # however many steps that will be
+    assert phases["label_only_full_cost"].cpu_s == pytest.approx(phases["teacher"].cpu_s + paid_by_student)
 
 
 @pytest.mark.slow
