@@ -43,6 +43,7 @@ class Config(distilling.LayersConfig):
     train: TrainConfig = TrainConfig(learning_rate=3e-4, num_epochs=15, batch_size=16, train_embeddings=False)
 
 
+METRICS = ("macro_f1", "accuracy", "accuracy_at_50_percent", "accuracy_at_80_percent", "area_under_risk_coverage")
 SMOKE = distilling.smoke(Config())
 
 

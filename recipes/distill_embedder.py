@@ -62,6 +62,7 @@ class Config(distilling.TextsConfig):
         require(max(self.mse_weight, self.cosine_weight, self.pair_weight) > 0, "one of the weights", "> 0", 0)
 
 
+METRICS = ("spearman", "pearson", "mrr_at_10", "recall_at_1", "recall_at_10")
 SMOKE = replace(Config(), max_train=200, max_pairs=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 

@@ -112,6 +112,7 @@ class Config:
         require(self.k > 0, "k", "> 0", self.k)
 
 
+METRICS = ("bits_per_byte", "perplexity", "next_token_accuracy", "kl_from_teacher")
 SMOKE = replace(
     Config(),
     max_train=100,

@@ -33,6 +33,7 @@ class Config(distilling.LayersConfig):
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=4, train_embeddings=False)
 
 
+METRICS = ("micro_f1", "macro_f1", "average_precision")
 SMOKE = distilling.smoke(Config())
 
 

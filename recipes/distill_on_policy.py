@@ -112,6 +112,7 @@ class Config:
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
 
 
+METRICS = ("exact_match", "perplexity", "next_token_accuracy", "kl_from_teacher")
 SMOKE = replace(
     Config(),
     max_train=16,

@@ -37,6 +37,7 @@ class Config(distilling.LayersConfig):
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10, train_embeddings=False)
 
 
+METRICS = ("spearman", "pearson", "accuracy", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

@@ -82,6 +82,7 @@ class Config:
         require(self.max_new_tokens > 0, "max_new_tokens", "> 0", self.max_new_tokens)
 
 
+METRICS = ("exact_match", "perplexity", "next_token_accuracy", "kl_from_teacher")
 SMOKE = replace(
     Config(),
     max_train=16,

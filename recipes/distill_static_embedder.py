@@ -45,6 +45,7 @@ class Config(distilling.Config):
         require(self.head_size is None or self.head_size > 0, "head_size", "> 0", self.head_size)
 
 
+METRICS = ("accuracy", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

@@ -84,6 +84,7 @@ class Config:
             raise InputError("data have either texts or queries with documents: leave --text-columns or the others out")
 
 
+METRICS = ("mrr_at_10", "recall_at_1", "recall_at_10")
 SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 

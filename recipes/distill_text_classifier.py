@@ -25,6 +25,7 @@ class Config(distilling.LayersConfig):
     """Column with the labels: strings, integers or named classes; without it, the first of the usual names."""
 
 
+METRICS = ("accuracy", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

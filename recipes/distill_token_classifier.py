@@ -33,6 +33,7 @@ class Config(distilling.LayersConfig):
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=10)
 
 
+METRICS = ("f1", "precision", "recall", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

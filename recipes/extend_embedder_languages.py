@@ -44,6 +44,7 @@ class Config(distilling.TranslationsConfig):
         require(self.vocabulary_size > 0, "vocabulary_size", "> 0", self.vocabulary_size)
 
 
+METRICS = ("spearman", "pearson", "mrr_at_10", "recall_at_1", "recall_at_10")
 SMOKE = replace(
     Config(), max_rows=40, vocabulary_size=2000, train=replace(Config().train, max_steps=2, num_evaluations=1)
 )

@@ -64,6 +64,7 @@ class Config(distilling.Config):
         require(self.contrast_temperature > 0, "contrast_temperature", "> 0", self.contrast_temperature)
 
 
+METRICS = ("accuracy", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

@@ -67,6 +67,7 @@ class Config:
         require(self.max_train is None or self.max_train > 0, "max_train", "> 0", self.max_train)
 
 
+METRICS = ("accuracy", "macro_f1")
 SMOKE = replace(Config(), max_train=1000, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 

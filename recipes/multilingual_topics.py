@@ -52,6 +52,7 @@ class Config(distilling.LayersConfig):
             )
 
 
+METRICS = ("accuracy", "macro_f1", "worst_group_accuracy", "spread_of_groups")
 SMOKE = replace(distilling.smoke(Config()), languages=("eng_Latn", "swh_Latn", "tha_Thai"), max_train=100)
 
 

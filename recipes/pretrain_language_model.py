@@ -75,6 +75,7 @@ class Config:
         require(fits, "stride", f"in 1 … {self.max_length - 1}, below max_length", self.stride)
 
 
+METRICS = ("bits_per_byte", "perplexity", "next_token_accuracy")
 SMOKE = replace(
     Config(),
     max_train=200,

@@ -43,6 +43,7 @@ class Config(distilling.EmbedderConfig):
         require(self.max_entries is None or self.max_entries > 0, "max_entries", "> 0", self.max_entries)
 
 
+METRICS = ("mrr_at_10", "recall_at_1", "recall_at_10")
 SMOKE = replace(Config(), max_entries=100, train=replace(Config().train, max_steps=2, num_evaluations=1))
 
 

@@ -33,6 +33,7 @@ class Config(distilling.LayersConfig):
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=20, batch_size=16, train_embeddings=False)
 
 
+METRICS = ("accuracy", "macro_f1")
 SMOKE = distilling.smoke(Config())
 
 

@@ -43,7 +43,7 @@ def _machine(environment: records.Environment) -> dict[str, Any]:
     return {
         "processor": environment.processor,
         "num_cores": environment.num_cores,
-        "memory_gb": round(environment.memory_mb / 1000),  # how many MB a kernel keeps for itself varies
+        "memory_gb": round(environment.memory_mb / 1000),  # older records have the MB
         "gpu": environment.gpu,
         "virtual_machine": environment.virtual_machine,
         "energy_labels": environment.energy_labels,

@@ -31,7 +31,8 @@ def environment(*, energy_labels: Mapping[str, str], tracking_mode: str) -> reco
     """Describe this machine; the fingerprint is a hash of every other field.
 
     Runs with and without a cap on the processor's instructions have two fingerprints and are never ranked together.
-    Where the instructions are not known they are no part of it, as in older records.
+    Where the instructions are not known they are no part of it, as in older records. Memory is in whole GB, because how
+    much of it a kernel keeps for itself differs from boot to boot.
 
     Args:
         energy_labels: How each component's joules are obtained here, from the meter.
@@ -44,7 +45,7 @@ def environment(*, energy_labels: Mapping[str, str], tracking_mode: str) -> reco
         processor=_processor(),
         num_cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         num_threads=_num_threads(),
-        memory_mb=round(psutil.virtual_memory().total / 1e6),
+        memory_mb=1000 * max(1, round(psutil.virtual_memory().total / 1e9)),
         gpu=gpu,
         gpu_driver=driver,
         operating_system=_operating_system(),

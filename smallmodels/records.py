@@ -39,7 +39,7 @@ COUNTED_LABELS = frozenset({"wall", "counter", "sampled"})
 
 
 LOWER_IS_BETTER = frozenset(
-    {"bits_per_byte", "perplexity", "divergence", "area_under_risk_coverage", "spread_of_groups"}
+    {"bits_per_byte", "perplexity", "divergence", "kl_from_teacher", "area_under_risk_coverage", "spread_of_groups"}
 )
 """Metrics in which a smaller value is the better one; in all others a larger one is."""
 
@@ -99,6 +99,7 @@ class Environment:
     num_cores: int
     num_threads: int
     memory_mb: int
+    """Of the machine: whole GB, in older records what the kernel had left of it."""
     gpu: str | None
     gpu_driver: str | None
     operating_system: str

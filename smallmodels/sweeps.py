@@ -81,7 +81,7 @@ class Sweep:
     """Values of settings that all recipes have, by the name of the flag with underscores: `learning_rate`, `seed`; or
     one of the options of a run that change no result: `accept_license`, `idle_seconds`, `inference_protocol`."""
     metric: str
-    """Ranks, higher being better: a key of the metrics in the results of every recipe."""
+    """Ranks: a key of the metrics in the results of every recipe (`METRICS` of a recipe file)."""
     margin: float
     """Difference in it below which two models count as equal; >= 0. It takes the place of the recipes' own."""
     order: Order = "alternate"

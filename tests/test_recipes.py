@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from smallmodels import cli, evaluation, records, sources, training, verification
+from smallmodels import cli, evaluation, records, sources, sweeps, training, verification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.models import TextModel
 
@@ -40,6 +40,17 @@ def test_recipe_names_the_terms_that_its_default_data_need_in_its_command(name):
     defaults = json.dumps(records.to_json(recipe.Config()))
     needs = "PhilipMay/stsb_multi_mt" in defaults  # of the defaults the only data without an open licence
     assert (f"smallmodels run {name} --accept-license other:stsbenchmark" in recipe.doc) == needs
+
+
+def test_recipes_name_every_metric_of_their_kept_runs():
+    kept = sweeps.read(Path(__file__).resolve().parents[1] / "benchmarks" / "results")
+    found: dict[str, set[str]] = {name: set() for name in RECIPES}
+    for record in kept:
+        found.get(record.recipe, set()).update(name for result in record.results for name in result.metrics)
+    of_cost = {"cpu_s_per_answer", "energy_j_per_answer", "new_tokens_per_answer", "read_tokens_per_answer"}
+    for name, metrics in found.items():
+        assert metrics
+        assert metrics - of_cost <= set(cli.load_recipe(name).METRICS)
 
 
 @pytest.mark.parametrize("name", RECIPES)

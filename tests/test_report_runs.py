@@ -298,6 +298,10 @@ def test_another_fingerprint_label_or_thread_count_is_shown_and_never_ranked() -
         "threads": {"environment": dataclasses.replace(environment, num_threads=4)},
         "joules are": {"energy_label": "constant"},
     }
+    other_memory = dataclasses.replace(environment, fingerprint="cd" * 32, memory_mb=64_000)
+    found = table_of(several.page([*runs(), *runs(environment=other_memory)]), "What differs")
+    assert found.head == ["Group", "runs", "machine", "memory"]
+    assert [row[3] for row in found.rows] == ["8.34\u00a0GB", "64.0\u00a0GB"]
     for change in others.values():
         groups = several.analysed([*runs(), *runs(**change)])
         assert [len(group.records) for group in groups] == [3, 3]
@@ -770,8 +774,12 @@ def test_advice_of_a_student_that_never_pays_back_names_the_reason() -> None:
 
 
 def test_advice_from_one_run_is_a_hint_and_a_smoke_run_gets_none() -> None:
-    one = runs(count=1)[0]
+    one = runs(count=1, n_items=10_000_000)[0]
     assert advice(several.page_of_one(one)).startswith("From 1 seed, so a hint and no verdict: distil: the student")
+    few_items = advice(several.page_of_one(runs(count=1)[0]))  # one rule, however many seeds: the interval decides
+    assert few_items.startswith(
+        "From 1 seed, so a hint and no verdict: do not distil on this evidence: that the student"
+    )
     assert "hint" in report.run_page(one)
     page = several.page_of_one(dataclasses.replace(one, smoke=True))
     assert several.ADVICE_TITLE not in {s.title for s in page.sections}

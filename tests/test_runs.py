@@ -1055,7 +1055,8 @@ def test_environment_fingerprint_is_of_the_other_fields():
     assert one == environment.environment(energy_labels={"cpu": "modelled"}, tracking_mode="machine")
     assert one.fingerprint != two.fingerprint
     assert one.num_cores >= 1
-    assert one.memory_mb > 100
+    assert one.memory_mb >= 1000
+    assert one.memory_mb % 1000 == 0  # of two boots of one machine, kernels keep some MB more or less
     assert one.versions["python"].startswith("3.")
 
 

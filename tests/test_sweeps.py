@@ -390,6 +390,17 @@ def test_only_takes_sweeps_by_name(bench, capfd):
     assert "has no sweep 'frist': did you mean first?" in sentence
 
 
+def test_metric_that_a_recipe_does_not_have_is_refused_before_the_first_cell_runs(bench, capfd):
+    recipe = textwrap.dedent(RECIPE)
+    (bench / "recipes" / "a.py").write_text(recipe + '\nMETRICS = ("macro_f1", "acuracy")\n')
+    sentence = "the sweep ranks by accuracy, but a has macro_f1, acuracy: did you mean acuracy?"
+    write_sweep(bench, recipes=("recipes/a.py",), axes={"seed": (0,)})
+    assert refuse(capfd) == sentence
+    assert not (bench / "runs").exists()
+    (bench / "recipes" / "a.py").write_text(recipe + '\nMETRICS = ("macro_f1", "accuracy")\n')
+    assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast"]) == 0
+
+
 def test_cell_whose_data_cannot_be_had_is_refused_before_the_first_runs(bench, capfd):
     recipe = textwrap.dedent(RECIPE).replace(
         "    run.phase(", "    run.pin((config.name or '.', 'dataset'))\n    run.phase(", 1

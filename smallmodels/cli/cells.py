@@ -1,8 +1,10 @@
 """Check the cells of a sweep in a process of its own, because recipes import torch.
 
-Each has to fit the config of its recipe, and its models and data sets have to exist and have licences that allow it.
-Reads a list of `{"recipe": file, "values": {…}, "flags": […]}` from standard input. The last line of standard output is
-the list of their configs; of what is wrong, the first is said as every command says it, with its exit code.
+Each has to fit the config of its recipe, whose results have to have what the sweep ranks by, and its models and data
+sets have to exist and have licences that allow it.
+Reads a list of `{"recipe": file, "metric": name, "values": {…}, "flags": […]}` from standard input. The last line of
+standard output is the list of their configs; of what is wrong, the first is said as every command says it, with its
+exit code.
 """
 
 import json
@@ -20,12 +22,23 @@ from smallmodels.errors import InputError, PolicyError
 def _check() -> int:
     cells = json.load(sys.stdin)
     recipes = {name: load_recipe(name) for name in dict.fromkeys(cell["recipe"] for cell in cells)}
+    for cell in cells:
+        _require_metric(recipes[cell["recipe"]], cell["metric"])
     found = [_config(recipes[cell["recipe"]], cell["values"], cell["flags"]) for cell in cells]
     known: set[tuple[str, Any]] = set()
     for cell, config in zip(cells, found, strict=True):
         _require_names(recipes[cell["recipe"]], config, cell["values"], known)
     print("\n" + json.dumps([records.to_json(config) for config in found]))
     return 0
+
+
+def _require_metric(recipe: Recipe, metric: str) -> None:
+    """Raises: InputError if the recipe says which metrics it has, and this is none of them."""
+    if recipe.METRICS and metric not in recipe.METRICS:
+        hint = configs.suggestion(metric, recipe.METRICS)
+        raise InputError(
+            f"the sweep ranks by {metric}, but {recipe.name} has {', '.join(recipe.METRICS)}{hint or ': declare one'}"
+        )
 
 
 def _require_names(recipe: Recipe, config: Any, values: Mapping[str, Any], known: set[tuple[str, Any]]) -> None:

@@ -27,6 +27,8 @@ class Recipe:
     """Its dataclass of settings."""
     SMOKE: Any
     """A Config of a few steps, or None."""
+    METRICS: tuple[str, ...]
+    """That its results may have, so that a sweep that ranks by another is refused at once; empty if it says nothing."""
     function: Callable[[Any, "Run"], None]
     doc: str
 
@@ -104,5 +106,5 @@ def _recipe_from(module: Any, path: Path) -> Recipe:
             f"{path} should define a dataclass Config and a function main(config, run): see `smallmodels list`"
         )
     assert isinstance(config, type)
-    smoke = getattr(module, "SMOKE", None)
-    return Recipe(path.stem, path, config, smoke, main_function, module.__doc__ or "")
+    smoke, metrics = getattr(module, "SMOKE", None), tuple(getattr(module, "METRICS", ()))
+    return Recipe(path.stem, path, config, smoke, metrics, main_function, module.__doc__ or "")

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke: Any = None) -> NoReturn:
     """What a recipe file calls when it is run as a script; takes the flags of `smallmodels run` and exits."""
     path = Path(main_function.__globals__["__file__"])
-    doc = main_function.__globals__.get("__doc__") or ""
-    recipe = Recipe(path.stem, path, config, smoke, main_function, doc)
+    file: Mapping[str, Any] = main_function.__globals__
+    metrics, doc = tuple(file.get("METRICS", ())), file.get("__doc__") or ""
+    recipe = Recipe(path.stem, path, config, smoke, metrics, main_function, doc)
     arguments = sys.argv[1:]
     sys.exit(guarded(lambda: run_command([str(path), *arguments], recipe), debug="--debug" in arguments))
 

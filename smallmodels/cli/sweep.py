@@ -231,7 +231,13 @@ def _check_cells(jobs: Sequence[Job], *, debug: bool) -> None:
     Raises: SystemExit with the exit code of that process, which has said what is wrong.
     """
     asked = [
-        {"recipe": str(job.recipe), "values": records.to_json(job.cell.values), "flags": job.cell.flags} for job in jobs
+        {
+            "recipe": str(job.recipe),
+            "metric": job.sweep.metric,
+            "values": records.to_json(job.cell.values),
+            "flags": job.cell.flags,
+        }
+        for job in jobs
     ]
     command = [sys.executable, "-m", "smallmodels.cli.cells", *(["--debug"] if debug else [])]
     done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=False)

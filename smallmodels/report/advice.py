@@ -37,24 +37,29 @@ class _Case:
     """The best student, where another one is good enough too and cheaper to use."""
 
     def is_within(self, ours: System, theirs: System) -> bool:
-        """Whether ours is not worse than theirs by more than the margin: shown from enough seeds, else by value."""
+        """Whether it is shown that ours is not worse than theirs by more than the margin.
+
+        From few seeds that rests on the interval over test items alone, and without an interval on the value.
+        """
         from smallmodels import metrics
 
         value = self.comparisons.value(ours, theirs)
-        if value is None or value < -self.margin:
+        if value is None or value < -self.margin:  # which spares the drawing
             return False
         found = self.comparisons.difference(ours, theirs)
         assert found is not None, "both have the metric"
-        return bool(self.comparisons.why_no_verdict(found)) or metrics.is_within(found, margin=self.margin)
+        return found.low is None or metrics.is_within(found, margin=self.margin)
 
     def is_worse(self, ours: System, theirs: System) -> bool:
-        """Whether ours is worse than theirs by more than the margin: shown from enough seeds, else by value."""
+        """Whether it is shown that ours is worse than theirs by more than the margin; by value likewise."""
+        from smallmodels import metrics
+
         value = self.comparisons.value(ours, theirs)
         if value is None or value >= -self.margin:
             return False
-        if self.comparisons.why_no_verdict(self.comparisons.difference(ours, theirs)):
-            return True
-        return self.comparisons.is_shown_better(theirs, ours, margin=self.margin)
+        found = self.comparisons.difference(ours, theirs)
+        assert found is not None, "both have the metric"
+        return found.high is None or metrics.verdict(found, margin=self.margin) == "worse"
 
     def cheapest(self, systems: Sequence[System], *, below: float) -> System | None:
         """The cheapest to use within the margin of what is replaced, if no other of them beats it by more than that.
@@ -202,18 +207,13 @@ def _advice(case: _Case, counted: Sequence[Counted]) -> str:
 
 
 def _not_close(case: _Case) -> str:
-    from smallmodels import metrics
-
     found = case.comparisons.difference(case.student, case.reference)
     assert found is not None, "both have the metric"
     metric = case.comparisons.metric
     shown = f"{signed(metric, found.value)}"
     if found.low is not None:
         shown += f", 95\u00a0% interval {signed_interval(metric, found)}"
-    is_worse = metrics.verdict(found, margin=case.margin) == "worse" or (
-        found.value < -case.margin and found.low is None
-    )
-    if is_worse:
+    if case.is_worse(case.student, case.reference):
         return (
             f"Do not distil like this: {case.the(case.student)} misses {case.margin_words} against "
             f"{case.the(case.reference)} ({shown}): {_until_then(case)}, or train another student."

@@ -140,13 +140,9 @@ class Comparisons:
 
     def is_clearly_better(self, ours: System, theirs: System) -> bool:
         """Whether ours is better by more than the margin, from enough seeds."""
-        return self.is_shown_better(ours, theirs, margin=self.margin or 0.0)
-
-    def is_shown_better(self, ours: System, theirs: System, *, margin: float) -> bool:
-        """Whether ours is better by more than a margin, from enough seeds."""
         from smallmodels import metrics
 
-        value = self.value(ours, theirs)
+        value, margin = self.value(ours, theirs), self.margin or 0.0
         if value is None or value <= margin:  # which spares the drawing
             return False
         found = self.difference(ours, theirs)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smallmodels.records import Phase, RunRecord
+from smallmodels.records import Environment, Phase, RunRecord
 from smallmodels.report import formats, groups, words
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Bullets, Cell, Code, Picture, Row, Section, Table, Text, cut_note
@@ -250,18 +250,8 @@ def _notes_words(notes: Mapping[str, Any]) -> str:
 
 def _machine_section(record: RunRecord) -> Section:
     e = record.environment
-    facts = {
-        "Processor": f"{e.processor}, {_count(e.num_cores, 'core')}, {_count(e.num_threads, 'thread')} used",
-        **({"Vector instructions": e.vector_instructions} if e.vector_instructions else {}),
-        "Memory": formats.size(e.memory_mb * 1e6),
-        "GPU": f"{e.gpu}, driver {e.gpu_driver or 'unknown'}" if e.gpu else "none",
-        "Operating system": e.operating_system,
-        "Virtual machine": {True: "yes", False: "no", None: "unknown"}[e.virtual_machine],
-        "Power policy": e.power_policy or "unknown",
-        "Energy tracking": f"{e.tracking_mode}; {words.plain(e.energy_labels)}",
-        "Versions": ", ".join(f"{name} {version}" for name, version in e.versions.items()),
-        "Fingerprint": e.fingerprint[:16],
-    }
+    versions = ", ".join(f"{name} {version}" for name, version in e.versions.items())
+    facts = {**machine_facts(e), "Versions": versions, "Fingerprint": e.fingerprint[:16]}
     table = Table(
         caption="Machine and software",
         head=["What", "found"],
@@ -272,8 +262,21 @@ def _machine_section(record: RunRecord) -> Section:
     return Section("Machine", [table])
 
 
-def _count(number_of: int, thing: str) -> str:
-    return f"{number_of} {thing}{'' if number_of == 1 else 's'}"
+def machine_facts(found: Environment) -> dict[str, str]:
+    """What a fingerprint is of, in words, but for the versions of the software."""
+    instructions = found.vector_instructions
+    return {
+        "Processor": found.processor,
+        "Cores": str(found.num_cores),
+        "Threads": str(found.num_threads),
+        **({"Vector instructions": instructions} if instructions else {}),
+        "Memory": formats.size(found.memory_mb * 1e6),
+        "GPU": f"{found.gpu}, driver {found.gpu_driver or 'unknown'}" if found.gpu else "none",
+        "Operating system": found.operating_system,
+        "Virtual machine": {True: "yes", False: "no", None: "unknown"}[found.virtual_machine],
+        "Power policy": found.power_policy or "unknown",
+        "Energy tracking": f"{found.tracking_mode}; {words.plain(found.energy_labels)}",
+    }
 
 
 def _method_section(record: RunRecord, unit: Unit) -> Section:

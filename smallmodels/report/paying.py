@@ -182,7 +182,9 @@ def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
     return [debt for (name, _), debt in debts.items() if name not in payers]
 
 
-def sections(found: Sequence[Counted], evidence: Evidence, title: str, name: str) -> list[Section]:
+def sections(
+    found: Sequence[Counted], evidence: Evidence, title: str, name: str, warning: Sequence[Text] = ()
+) -> list[Section]:
     """The paybacks as a picture and a table; nothing where no run measured one."""
     if not found:
         return []
@@ -197,7 +199,7 @@ def sections(found: Sequence[Counted], evidence: Evidence, title: str, name: str
             "below 100\u00a0% the building is repaid. A faint line is never repaid, for the reason in the last column."
         )
     block = Picture([panel], table) if panel is not None else table
-    return [Section(formats.heading(title, "when it has paid for itself"), [Text(lead), block])]
+    return [Section(formats.heading(title, "when it has paid for itself"), [Text(lead), *warning, block])]
 
 
 def table_of(found: Sequence[Counted], evidence: Evidence) -> Table:

@@ -16,6 +16,7 @@ from smallmodels.records import RunRecord, Unfinished
 from smallmodels.report import (
     advice,
     comparing,
+    details,
     formats,
     fronts,
     inference,
@@ -68,6 +69,19 @@ class Group:
     def advice(self) -> str:
         """Whether to distil at all, and which model to ship; empty where there is nothing to choose."""
         return advice.sentence(self.comparisons, self.counted, self.unit)
+
+    @property
+    def is_advised_against(self) -> bool:
+        """Whether that is not to distil."""
+        return "o not distil" in self.advice
+
+    @property
+    def warning(self) -> Sequence[Text]:
+        """Beside a payback: that a student is repaid is no reason to ship it."""
+        is_repaid = any(each.estimate.uses is not None for each in self.counted)
+        if not is_repaid or not self.is_advised_against:
+            return ()
+        return (Text(f"That a student is repaid does not make it the model to ship. {self.advice}"),)
 
 
 def analysed(records: Sequence[RunRecord], evidence: Evidence = NO_EVIDENCE) -> list[Group]:
@@ -137,8 +151,9 @@ def page_of_one(record: RunRecord, evidence: Evidence = NO_EVIDENCE) -> Page:
         more = learning.run_block(group.records[0], group.unit) if each.title == single.CURVE_TITLE else None
         if each.title == single.PAYBACK_TITLE and group.counted and (evidence.uses_per_day or evidence.unfinished):
             more = paying.table_of(group.counted, group.evidence)
-        if more is not None:
-            sections[i] = dataclasses.replace(each, blocks=[*each.blocks, more])
+        warning = group.warning if each.title == single.PAYBACK_TITLE else ()
+        if more is not None or warning:
+            sections[i] = dataclasses.replace(each, blocks=[*each.blocks, *warning, *([more] if more else [])])
     if evidence.predictions:
         sections[1:1] = comparing.sections(group.comparisons, group.unit, "")
     sections += _account_sections([record], evidence)
@@ -178,7 +193,7 @@ def answer(groups: Sequence[Group]) -> str:
     advised = [said for said in said_of_all if not said.startswith(advice.NO_STUDENT)]
     if not advised:
         return "The first section says which model to ship now in each group, and why." if said_of_all else ""
-    against = sum("o not distil" in said for said in advised)
+    against = sum(group.is_advised_against for group in groups)
     undecided = sum(said.startswith(advice.UNDECIDED) for said in advised)
     rest = f", and in {undecided} that is not decided" if undecided else ""
     return (
@@ -218,19 +233,29 @@ def _runs_section(records: Sequence[RunRecord]) -> Section:
 
 def _apart_section(groups: Sequence[Group]) -> Section:
     """Why the groups are not compared with each other."""
-    identities = [identity(group.records[0]) for group in groups]
-    differing = [key for key in identities[0] if len({i[key] for i in identities}) > 1]
+    identities = [{**identity(group.records[0]), **_machine_facts(group.records[0])} for group in groups]
+    keys = dict.fromkeys(key for each in identities for key in each)
+    differing = [key for key in keys if len({each.get(key) for each in identities}) > 1]
     rows: list[Row] = [
         [
             group.title.removesuffix(": "),
             ", ".join(r.run_id for r in group.records[:10]),
-            *[found[key] for key in differing],
+            *[found.get(key, "not recorded") for key in differing],
         ]
         for group, found in zip(groups, identities, strict=True)
     ]
     columns = tuple(range(1, len(differing) + 2))
     table = Table(caption="What differs", head=["Group", "runs", *differing], rows=rows, text_columns=columns)
     return Section("Why they are not ranked together", [table])
+
+
+def _machine_facts(record: RunRecord) -> dict[str, str]:
+    """What a fingerprint is of, each by its name; what `identity` names has a column there."""
+    facts = details.machine_facts(record.environment)
+    del facts["Processor"]
+    return {
+        name if name.isupper() else name.lower(): fact for name, fact in facts.items()
+    } | record.environment.versions
 
 
 def _account_sections(records: Sequence[RunRecord], evidence: Evidence) -> list[Section]:
@@ -300,7 +325,7 @@ def _group_sections(group: Group) -> list[Section]:
     sections += [in_detail] if in_detail else []
     learned = learning.section(systems, unit, group.title, group.name)
     shared = paying.shared_section(group.records, unit, group.title)
-    paid = paying.sections(group.counted, group.evidence, group.title, f"{group.name}-payback")
+    paid = paying.sections(group.counted, group.evidence, group.title, f"{group.name}-payback", group.warning)
     return [*sections, *([learned] if learned else []), *paid, *([shared] if shared else [])]
 
 
