@@ -1,8 +1,8 @@
 """Which small model for which job, and what did it cost? Students of one teacher on five tasks, three seeds each.
 
 The only pretrained model is all-MiniLM-L6-v2. Its fine-tuning and its answers are made once for each task and shared by
-the cells, of which the first pays. Data sets are cut and epochs few, so that all of it ends within about two hours on
-two cores; a teacher and its students see the same texts.
+the cells, of which the first pays. Data sets are cut and epochs few, so that all of it ends within three hours on two
+cores, in parts where that is too long at once; a teacher and its students see the same texts.
 
 Run:    smallmodels sweep benchmarks/cpu_small.py          on an otherwise idle machine; goes on if it is stopped
         python benchmarks/cpu_small.py runs/sweeps/cpu_small   keeps the records, writes the page and the table
@@ -223,6 +223,12 @@ class Outcome:
         return systems.did_not_help(self.system("student"), self.system(systems.EQUAL_COST_CONTROL))
 
     @property
+    def unequal_cost(self) -> str:
+        """What is said of a control that did not cost what the student did."""
+        said = systems.at_what_cost(self.system("student"), self.system(systems.EQUAL_COST_CONTROL))
+        return "" if said == "at equal cost" else f", {said}"
+
+    @property
     def num_texts(self) -> int | None:
         """That teacher and student learned on."""
         source = next((source for source in self.runs[0].sources if source.role == "dataset"), None)
@@ -289,7 +295,7 @@ class Outcome:
             formats.quality(metric, mean(self.values("teacher"))),
             _quality(metric, self.values("student")),
             f"{100 * mean(self.shares_kept):.1f} %",
-            _quality(metric, self.values("label_only")),
+            _quality(metric, self.values("label_only")) + self.unequal_cost,
             self.seeds_won,
             formats.large(self.num_parameters),
             formats.number(mean(self.times_as_fast), 2),
@@ -352,7 +358,7 @@ def table(
     parts.append(formats.markdown_table(HEAD, [outcome.row() for outcome in outcomes], text_columns=(1, 3, 12)))
     if answer:
         about = "What is met here is no advice to distil. On that, the page of all runs says: "
-        parts.append(formats.markdown(about + answer))
+        parts.append(formats.markdown(about + answer.replace("the first section", "its first section")))
     parts += [formats.markdown(said) for outcome in outcomes if (said := outcome.did_not_help)]
     measured = [outcome.target.about for outcome in outcomes]
     if others := [target.about for target in TARGETS if target.about not in measured]:

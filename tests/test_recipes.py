@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from smallmodels import cli, evaluation, records, sources, sweeps, training, verification
+from smallmodels import accounts, cli, evaluation, records, sources, sweeps, training, verification
 from smallmodels.errors import SmallmodelsError
 from smallmodels.models import TextModel
 
@@ -42,8 +42,18 @@ def test_recipe_names_the_terms_that_its_default_data_need_in_its_command(name):
     assert (f"smallmodels run {name} --accept-license other:stsbenchmark" in recipe.doc) == needs
 
 
+KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+
+
+def test_payback_of_kept_runs_is_what_their_phases_come_to():
+    known = [record for record in sweeps.read(KEPT) if record.payback is not None]
+    assert known
+    for record in known:
+        assert accounts.payback(record, replaces=record.payback.replaces) == record.payback, record.run_id
+
+
 def test_recipes_name_every_metric_of_their_kept_runs():
-    kept = sweeps.read(Path(__file__).resolve().parents[1] / "benchmarks" / "results")
+    kept = sweeps.read(KEPT)
     found: dict[str, set[str]] = {name: set() for name in RECIPES}
     for record in kept:
         found.get(record.recipe, set()).update(name for result in record.results for name in result.metrics)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from test_report import cells, table_of
 
 from smallmodels import cli, energy, files, finishing, metrics, records, report, sweeps
 from smallmodels.cli import gathering
-from smallmodels.records import CurvePoint, Metric, RunRecord, Unfinished
+from smallmodels.records import CurvePoint, Metric, Phase, RunRecord, Unfinished
 from smallmodels.report import Evidence, items, learning, paying, several, systems
-from smallmodels.report.page import Page, Table, Text
+from smallmodels.report.page import Page, Picture, Table, Text
 
 N_ITEMS = 1000
 QUALITIES = {"teacher": 0.920, "student": 0.918, "label_only": 0.880, "tfidf": 0.800}
@@ -93,6 +94,11 @@ def system(group: several.Group, role: str) -> systems.System:
 
 def verdict(group: several.Group, ours: str, theirs: str) -> str:
     return group.comparisons.verdict(system(group, ours), system(group, theirs))
+
+
+def every_table(page: Page, caption: str) -> list[Table]:
+    found = [b.table if isinstance(b, Picture) else b for s in page.sections for b in s.blocks]
+    return [each for each in found if isinstance(each, Table) and each.caption == caption]
 
 
 def advice(page: Page) -> str:
@@ -301,7 +307,7 @@ def test_another_fingerprint_label_or_thread_count_is_shown_and_never_ranked() -
     other_memory = dataclasses.replace(environment, fingerprint="cd" * 32, memory_mb=64_000)
     found = table_of(several.page([*runs(), *runs(environment=other_memory)]), "What differs")
     assert found.head == ["Group", "runs", "machine", "memory"]
-    assert [row[3] for row in found.rows] == ["8.34\u00a0GB", "64.0\u00a0GB"]
+    assert [row[3] for row in found.rows] == ["8,341 MB", "64,000 MB"]
     for change in others.values():
         groups = several.analysed([*runs(), *runs(**change)])
         assert [len(group.records) for group in groups] == [3, 3]
@@ -448,7 +454,7 @@ def test_curves_of_every_run_are_drawn_with_the_levels_in_a_table() -> None:
     page = several.page(found)
     table = table_of(page, "Cost to come near the teacher")
     assert [row[3] for row in table.rows] == ["3 of 3", "3 of 3", "3 of 3"]
-    assert table.rows[0][4] == "20.0 (SD 10, -4.84–44.8, n 3)"
+    assert table.rows[0][4] == "20.0 (SD 10, 0–44.8, n 3)"  # no cost is below nothing
     panel = next(p for p in page.panels() if p.name == "group1-curve-j")
     assert "a line for each of 3 runs" in panel.alt
     assert [len(mark.touch) for mark in panel.figure.marks()] == [4, 4, 4]
@@ -663,6 +669,14 @@ def test_saving_is_measured_once_where_runs_share_that_of_the_teacher_alone() ->
     )
 
 
+def test_payback_that_quality_hinders_says_by_how_much_and_what_was_allowed() -> None:
+    (row, *_) = table_of(
+        several.page(runs(QUALITIES | {"student": 0.85})), "Uses until the student has paid for itself"
+    ).rows
+    assert row[4] == "never"
+    assert re.search(r"It is -7\.0 points from it \(95\xa0% interval -.* to -.*\), and the margin is", str(row[-1]))
+
+
 def test_payback_in_days_follows_the_rate() -> None:
     for rate, head, days in ((None, "at 1,000 uses a day", "3.8 months"), (50_000.0, "at 50,000 uses a day", "3 days")):
         page = several.page(runs(), Evidence(uses_per_day=rate))
@@ -699,6 +713,63 @@ def test_what_runs_share_is_counted_both_ways() -> None:
     assert rows["All runs"] == ["1,430", "365", "1,790"]
     assert paying.outside_debts([found[0], *owing], "CPU-s") == []  # the first run has paid
     assert paying.outside_debts(owing, "CPU-s") == [182.4]  # somebody else has, once for both
+    other_teacher = [with_teacher(r, cpu_s=90.0) for r in found[:1]]
+    assert paying.outside_debts([*other_teacher, *owing], "CPU-s") == [182.4]  # that one has paid for another
+
+
+def with_teacher(record: RunRecord, **costs: float) -> RunRecord:
+    """The run with other costs of the phase that made its teacher."""
+    phases = [dataclasses.replace(p, **costs) if p.name == "teacher" else p for p in record.phases]  # type: ignore[arg-type]
+    return dataclasses.replace(record, phases=phases)
+
+
+def runs_of_one_teacher(*, contended: bool = False) -> list[RunRecord]:
+    """Four seeds; the first has paid for the teacher, maybe beside other work, and the others read it."""
+    payer, *others = runs(count=4)
+    paid = next(p.cpu_s for p in payer.phases if p.name == "teacher")
+    owing = {"cpu_s": 0.1, "shared_cpu_s": 0.999 * paid}
+    return [dataclasses.replace(payer, contended=contended), *(with_teacher(r, **owing) for r in others)]
+
+
+def test_bill_that_runs_share_is_one_measurement() -> None:
+    shared, own = system(group_of(runs_of_one_teacher()), "teacher"), system(group_of(runs(count=4)), "teacher")
+    assert shared.build("CPU-s").n == 1
+    assert shared.build("CPU-s").low is None  # nothing is known of the chance in it
+    assert own.build("CPU-s").n == 4
+    assert shared.build("CPU-s", caches=False).n == 4  # what each has paid itself
+
+
+def test_what_a_run_on_a_shared_machine_made_for_others_is_not_ranked_by_its_cost() -> None:
+    of_use, of_build = [
+        cells(t, "place") for t in every_table(several.page(runs_of_one_teacher(contended=True)), "Mean over seeds")
+    ]
+    assert of_build["Teacher"] == "not comparable: a shared machine made what it has from the cache"
+    assert of_build["TF-IDF"].startswith("on the front")
+    assert "shared machine" not in of_use["Teacher"]
+    quiet = every_table(several.page(runs_of_one_teacher()), "Mean over seeds")[1]
+    assert "not comparable" not in cells(quiet, "place")["Teacher"]
+
+
+def test_number_formats_are_systems_of_their_own_and_devices_are_never_ranked_together() -> None:
+    model = classifier_record().model
+    bf16, fp32 = ({**model, "device": "cpu", "number_format": found} for found in ("bf16", "fp32"))
+    systems = group_of([*runs(model=fp32), *runs(model=bf16)]).systems
+    assert [(s.label, len(s.records)) for s in systems if s.role == "student"] == [
+        ("Student (number format fp32)", 3),
+        ("Student (number format bf16)", 3),
+    ]
+    page = several.page([*runs(model=fp32), *runs(model={**fp32, "device": "cuda"})])
+    assert page.title == "6 runs in 2 groups"
+    assert table_of(page, "What differs").head == ["Group", "runs", "device"]
+
+
+def test_run_without_a_record_that_fits_no_group_is_in_no_bill() -> None:
+    other = runs(task="token-classification", recipe="distill_token_classifier")
+    failed = Unfinished(run_id="x", recipe="pretrain_language_model", sweep_id=None, energy_j=9.0, cpu_s=1e6)
+    groups = several.analysed([*runs(), *other], Evidence(unfinished=[failed]))
+    assert [list(group.evidence.unfinished) for group in groups] == [[], []]
+    (alone,) = several.analysed(runs(), Evidence(unfinished=[failed]))
+    assert list(alone.evidence.unfinished) == [failed]
 
 
 # --- should you distil? -----------------------------------------------------------------------------------------------
@@ -846,6 +917,37 @@ def test_advice_is_for_the_cheapest_student_that_is_good_enough() -> None:
     for quality, cost in ((0.905, 0.6), (0.917, 0.999)):  # not good enough; not cheaper beyond chance
         said = advice(several.page([*with_layers(3, 0.921, 1.0), *with_layers(2, quality, cost)]))
         assert said.startswith("Distil: the student (num layers 3)")
+
+
+def with_control(record: RunRecord, quality: float) -> RunRecord:
+    """The run with another quality of the student that learned from labels alone."""
+    results = [
+        dataclasses.replace(r, metrics={"accuracy": metric(quality, 10_000_000)}) if r.role == "label_only" else r
+        for r in record.results
+    ]
+    return dataclasses.replace(record, results=results)
+
+
+def test_advice_never_praises_a_teacher_that_did_not_help() -> None:
+    found = runs(n_items=10_000_000)
+    noisy = [with_control(r, q) for r, q in zip(found, (0.95, 0.919, 0.935), strict=True)]
+    page = several.page(noisy)
+    assert "beats the same student on labels alone at equal cost in 0 of 3 seeds" in report_text(page)
+    assert advice(page).startswith(
+        "Do not distil on this evidence: the student is better than the same one trained on labels alone at equal cost "
+        "in 0 of 3 seeds"
+    )
+    dear = [dataclasses.replace(r, phases=[of_control(p, 1.2) for p in r.phases]) for r in noisy]
+    assert "on labels alone at 1.22 times its cost in 0 of 3 seeds" in advice(several.page(dear))
+
+
+def of_control(found: Phase, factor: float) -> Phase:
+    """A phase, that of the control at so many times its cost."""
+    return dataclasses.replace(found, cpu_s=factor * found.cpu_s) if found.name == "train_label_only" else found
+
+
+def report_text(page: Page) -> str:
+    return " ".join(b.text for s in page.sections for b in s.blocks if isinstance(b, Text)).replace("\u00a0", " ")
 
 
 def test_summary_of_several_groups_counts_where_distilling_is_advised() -> None:

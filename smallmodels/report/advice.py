@@ -7,7 +7,16 @@ from smallmodels.records import goodness
 from smallmodels.report import formats, words
 from smallmodels.report.comparing import Comparisons, control_pairs, signed, signed_interval
 from smallmodels.report.paying import Counted
-from smallmodels.report.systems import CONTROLS, MIN_SEEDS, System, replaced_by
+from smallmodels.report.systems import (
+    CONTROLS,
+    EQUAL_COST_CONTROL,
+    MIN_SEEDS,
+    System,
+    at_what_cost,
+    did_not_help,
+    replaced_by,
+    seeds_won,
+)
 from smallmodels.report.words import Unit
 
 _NETWORKS = frozenset({"teacher", "untuned_teacher", "student", "untrained_student", *CONTROLS})
@@ -19,6 +28,9 @@ _CONTROL_NAMES = dict(zip(CONTROLS, ("student on labels alone", "student on labe
 
 UNDECIDED = "Whether to distil is not decided"
 """How the sentence begins where no margin was declared."""
+
+NOT_SHOWN = "o not distil on this evidence"
+"""What it says where more seeds or test items would tell."""
 
 NO_STUDENT = "No student here replaces another model"
 """How it begins where there is nothing to distil from."""
@@ -182,10 +194,17 @@ def _advice(case: _Case, counted: Sequence[Counted]) -> str:
         return _not_close(case)
     if (control := _control_within(case)) is not None:
         trained = "without any training" if control.role == "untrained_student" else "trained on labels alone"
-        cost = "" if control.role == "untrained_student" else " at equal cost"
+        cost = "" if control.role == "untrained_student" else f" {at_what_cost(case.student, control)}"
         return (
             f"Do not distil: the same student {trained}{cost} is within {case.margin_words} of the distilled one: "
             "ship that."
+        )
+    if (control := _control_that_is_no_worse(case)) is not None:
+        won, seeds = seeds_won(case.student, control)
+        return (
+            f"Do not distil on this evidence: {case.the(case.student)} is better than the same one trained on labels "
+            f"alone {at_what_cost(case.student, control)} in {won} of {seeds} seeds: more seeds or test items would "
+            "tell; until then, train it on labels alone."
         )
     good = (
         f"{case.the(case.student)} is within {case.margin_words} of {case.the(case.reference)}"
@@ -275,12 +294,18 @@ def _cheapest_baseline(case: _Case) -> System | None:
 def _control_within(case: _Case) -> System | None:
     """The student that learned nothing of the teacher and is as good within the margin, the cheapest first."""
     beside = [s for s in case.comparisons.systems if s.role == "untrained_student" and _shares_runs(s, case.student)]
-    beside += [
-        control
-        for student, control in control_pairs(case.comparisons.systems)
-        if student is case.student and control.role == "label_only"
-    ]
+    beside += _controls_at_equal_cost(case)
     return next((s for s in beside if case.is_within(s, case.student)), None)
+
+
+def _control_that_is_no_worse(case: _Case) -> System | None:
+    """The control at equal cost, where the student beats it in too few of its seeds for the teacher to have helped."""
+    return next((control for control in _controls_at_equal_cost(case) if did_not_help(case.student, control)), None)
+
+
+def _controls_at_equal_cost(case: _Case) -> list[System]:
+    pairs = control_pairs(case.comparisons.systems)
+    return [control for student, control in pairs if student is case.student and control.role == EQUAL_COST_CONTROL]
 
 
 def _shares_runs(one: System, two: System) -> bool:

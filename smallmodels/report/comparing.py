@@ -13,22 +13,20 @@ from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Row, Section, Table, Text, cut_note
 from smallmodels.report.systems import (
     CONTROLS,
+    EQUAL_COST,
     EQUAL_COST_CONTROL,
     MIN_SEEDS,
     System,
+    cost_share,
     did_not_help,
     margin_of,
-    phases_cost,
     replaced_by,
     seeds_won,
 )
 from smallmodels.report.words import Unit
 
 if TYPE_CHECKING:
-    from smallmodels.metrics import Difference, Items, Spread
-
-EQUAL_COST = 0.03
-"""By how much costs may differ, as a share, and still be called equal."""
+    from smallmodels.metrics import Difference, Items
 
 _MAX_MATRIX = 8
 """More systems than that make a table of pairs that nobody reads."""
@@ -309,20 +307,3 @@ def control_pairs(systems: Sequence[System]) -> list[tuple[System, System]]:
         of_it = [s for s in systems if s.role in CONTROLS and runs & {r.run_id for r in s.records}]
         pairs += [(student, control) for control in of_it]
     return pairs
-
-
-def cost_share(student: System, control: System, unit: Unit) -> "Spread | None":
-    """What a control cost over what the student did, over the runs that have both; None where one is unknown."""
-    from smallmodels import metrics
-
-    shares = []
-    for record in control.records:
-        result, own = record.result(student.role), record.result(control.role)
-        if result is None or own is None:
-            continue
-        names = [*result.built_by, *(result.teacher_phases if control.role == "label_only_full_cost" else ())]
-        theirs, ours = phases_cost(record, names, unit), phases_cost(record, own.built_by, unit)
-        if not theirs or ours is None:
-            return None
-        shares.append(ours / theirs)
-    return metrics.spread(shares) if shares else None

@@ -270,7 +270,7 @@ def machine_facts(found: Environment) -> dict[str, str]:
         "Cores": str(found.num_cores),
         "Threads": str(found.num_threads),
         **({"Vector instructions": instructions} if instructions else {}),
-        "Memory": formats.size(found.memory_mb * 1e6),
+        "Memory": f"{found.memory_mb:,} MB",
         "GPU": f"{found.gpu}, driver {found.gpu_driver or 'unknown'}" if found.gpu else "none",
         "Operating system": found.operating_system,
         "Virtual machine": {True: "yes", False: "no", None: "unknown"}[found.virtual_machine],

@@ -15,7 +15,7 @@ _CHARACTERS = 120
 
 @dataclass(frozen=True)
 class Kind:
-    """Runs that share a recipe and a config but for the seed."""
+    """Runs that share a recipe, a number format and a config but for the seed."""
 
     difference: str
     """What tells them from the others: the recipe where there are several, and the settings that vary within it."""
@@ -31,7 +31,7 @@ def kinds_of(group: Sequence[RunRecord]) -> list[Kind]:
     """The kinds among these runs, in the order in which they came."""
     configs: dict[str, list[RunRecord]] = {}
     for record in group:
-        settings = {key: value for key, value in record.config.items() if key != "seed"}
+        settings = {key: value for key, value in _settings(record).items() if key != "seed"}
         configs.setdefault(json.dumps([record.recipe, settings], sort_keys=True, default=str), []).append(record)
     recipes = {record.recipe for record in group}
     varying = {recipe: _varying([r for r in group if r.recipe == recipe]) for recipe in recipes}
@@ -39,9 +39,14 @@ def kinds_of(group: Sequence[RunRecord]) -> list[Kind]:
     return [Kind(_setting_words(runs[0], [*also, *varying[runs[0].recipe]]), runs) for runs in configs.values()]
 
 
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """Of the config, and the number format, which is an option of the run."""
+    return {**record.config, "number_format": record.model.get("number_format")}
+
+
 def _varying(runs: Sequence[RunRecord]) -> list[str]:
     """Settings, but for the seed, that are not the same in all runs of a recipe."""
-    flats = [dotted(r.config) for r in runs]
+    flats = [dotted(_settings(r)) for r in runs]
     keys = dict.fromkeys(key for flat in flats for key in flat if key != "seed")
     return [key for key in keys if any(_is_other(flat.get(key), flats[0].get(key)) for flat in flats)]
 
@@ -52,7 +57,7 @@ def _is_other(one: Any, two: Any) -> bool:
 
 
 def _setting_words(record: RunRecord, keys: Sequence[str]) -> str:
-    values = {"recipe": record.recipe, **dotted(record.config)}
+    values = {"recipe": record.recipe, **dotted(_settings(record))}
     return ", ".join(
         f"{key.rpartition('.')[2].replace('_', ' ')} {words.plain(values[key])}" for key in keys if key in values
     )

@@ -297,7 +297,10 @@ def _mean_cost(costs: Sequence[float | None]) -> str:
     from smallmodels import metrics
 
     known = [cost for cost in costs if cost is not None]
-    return spread_words(metrics.spread(known)) if known and len(known) == len(costs) else MISSING
+    if not known or len(known) < len(costs):
+        return MISSING
+    found = metrics.spread(known)
+    return spread_words(found if found.low is None else dataclasses.replace(found, low=max(found.low, 0.0)))
 
 
 def spread_words(found: "Spread | None") -> str:

@@ -53,6 +53,8 @@ class Table:
     note: str = ""
     fold: str = ""
     """If given, the table is closed until this line is clicked."""
+    is_detail: bool = False
+    """Whether it is the first to be cut where a page has no room."""
 
     @property
     def is_long(self) -> bool:
@@ -162,8 +164,8 @@ def cut_note(total: int, shown: int) -> str:
 def to_html(page: Page) -> str:
     """The page as one HTML document: no network, readable from a file, and whole without its small script.
 
-    It stays under `MAX_BYTES`: where there is more, tables are cut to the same number of rows each and pictures are
-    left out, those first whose cost is not ranked; the page says what and where it is.
+    It stays under `MAX_BYTES`: where there is more, tables are cut to the same number of rows each, those of details
+    first, and pictures are left out, those first whose cost is not ranked; the page says what and where it is.
     """
     return next((text for text in map(functools.partial(_rendered, page), _SHARES) if _fits(text)), None) or _rendered(
         page, 0.0
@@ -202,7 +204,9 @@ def _drawn(page: Page, room: int) -> dict[str, str]:
     """Each panel's picture by its name, without those that the page has no room for."""
     drawn = {panel.name: svg.inline(panel.figure, says=panel.alt) for panel in page.panels()}
     room -= sum(len(text.encode()) for text in drawn.values())
-    unranked = [p.name for p in page.panels() if p.heading.endswith("not ranked")]
+    not_ranked = [p for p in page.panels() if p.heading.endswith("not ranked")]
+    # The last go first: those by phase, beside which there is another picture, before what stands alone for a cost.
+    unranked = [p.name for p in sorted(not_ranked, key=lambda p: "by phase" in p.heading)]
     for name in [*reversed(unranked), *reversed([name for name in drawn if name not in unranked])]:
         if room >= 0:
             break
@@ -211,13 +215,26 @@ def _drawn(page: Page, room: int) -> dict[str, str]:
 
 
 def _with_fewer_rows(page: Page, room: int) -> Page:
-    """The page with tables that are cut to the longest length at which all of them have room."""
+    """The page with tables cut to the longest length at which all of them have room, those of details first."""
     tables = [t for s in page.sections for b in s.blocks if (t := _table_of(b)) is not None]
-    most = next((n for n in _LENGTHS if sum(_table_bytes(t, n) for t in tables) <= room), _LENGTHS[-1])
-    if all(len(table.rows) <= most for table in tables):
+    shortest = _LENGTHS[-1]
+    lengths = [*((_LENGTHS[0], of_detail) for of_detail in _LENGTHS), *((most, shortest) for most in _LENGTHS[1:])]
+
+    def length(table: Table, most: int, of_detail: int) -> int:
+        return of_detail if table.is_detail else most
+
+    def needed(most: int, of_detail: int) -> int:
+        return sum(_table_bytes(table, length(table, most, of_detail)) for table in tables)
+
+    chosen = next((pair for pair in lengths if needed(*pair) <= room), lengths[-1])
+    if all(len(table.rows) <= length(table, *chosen) for table in tables):
         return page
-    sections = [replace(s, blocks=[_cut_block(block, most) for block in s.blocks]) for s in page.sections]
-    return replace(page, sections=sections)
+
+    def cut(block: Block) -> Block:
+        table = _table_of(block)
+        return block if table is None else _cut_block(block, length(table, *chosen))
+
+    return replace(page, sections=[replace(s, blocks=[*map(cut, s.blocks)]) for s in page.sections])
 
 
 def _table_of(block: Block) -> Table | None:
@@ -227,7 +244,7 @@ def _table_of(block: Block) -> Table | None:
 def _table_bytes(table: Table, most: int) -> int:
     """About what a table of at most so many rows takes in the page."""
     rows = [table.rows[i] for i in _kept(table, most)]
-    around = [14 if len(rows) > _LONG else 95 + len(name) for name in table.head]
+    around = [14 if len(rows) > _LONG else 82 + len(name) for name in table.head]
     content = sum(
         len(formats.clean(cell.text if isinstance(cell, Cell) else cell).encode()) for row in rows for cell in row
     )

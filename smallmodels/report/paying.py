@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smallmodels.records import Payback, Phase, RunRecord, Unfinished, costs_per_use, whole_sum
+from smallmodels.records import Payback, RunRecord, Unfinished, costs_per_use, whole_sum
 from smallmodels.report import formats, pictures, single, words
-from smallmodels.report.comparing import Comparisons
+from smallmodels.report.comparing import Comparisons, signed, signed_interval
 from smallmodels.report.evidence import Evidence
 from smallmodels.report.formats import MISSING, number
 from smallmodels.report.page import MAX_ROWS, Block, Picture, Row, Section, Table, Text, cut_note
 from smallmodels.report.pictures.payback import Way
-from smallmodels.report.systems import System, by_measurement, phases_cost, replaced_by
+from smallmodels.report.systems import (
+    System,
+    by_measurement,
+    debt,
+    is_one_bill,
+    phase_cost,
+    phases_cost,
+    replaced_by,
+)
 from smallmodels.report.words import Unit
 
 if TYPE_CHECKING:
@@ -39,6 +47,8 @@ class Counted:
     estimate: "PaybackEstimate"
     is_within_margin: bool
     """Whether it is shown that the student is not worse by more than the margin; the point has to be in any case."""
+    missed: str = ""
+    """By how much its quality is below what it replaces and what was allowed, where that is what hinders it."""
 
 
 def paybacks(comparisons: Comparisons, group: Sequence[RunRecord], evidence: Evidence) -> list[Counted]:
@@ -71,19 +81,14 @@ def _recorded(system: System) -> list[Payback]:
 
 def _builds_without_caches(system: System, known: Sequence[Payback]) -> list[float]:
     """What each run took to build its student, less its debts to caches and what others of its runs owe it for them."""
-    shared = {phase.name for record in system.records for phase in record.phases if _debt(phase, known[0].unit)}
+    shared = {phase.name for record in system.records for phase in record.phases if debt(phase, known[0].unit)}
     found = []
     for record, payback in zip(system.records, known, strict=True):
         main = words.main_result(record)
         names = shared & {*main.built_by, *main.teacher_phases} if main else set()
-        paid = [phase.name for phase in record.phases if phase.name in names and not _debt(phase, payback.unit)]
+        paid = [phase.name for phase in record.phases if phase.name in names and not debt(phase, payback.unit)]
         found.append(payback.build_without_shared - (phases_cost(record, paid, payback.unit, caches=False) or 0.0))
     return found
-
-
-def _debt(phase: Phase, unit: Unit) -> float:
-    """What a phase owes to those who filled the cache that it read."""
-    return (phase.shared_energy_j if unit == "J" else phase.shared_cpu_s) or 0.0
 
 
 def _counted(
@@ -95,9 +100,17 @@ def _counted(
     other = replaced_by(system, comparisons.systems)
     difference = comparisons.difference(system, other) if other is not None else None
     good = within = True
+    missed = ""
     if margin is not None and difference is not None:
         good = difference.value >= -margin
         within = metrics.is_within(difference, margin=margin)
+        if not good:
+            ends = signed_interval(comparisons.metric, difference) if difference.low is not None else "not known"
+            allowed = formats.difference(comparisons.metric, margin)
+            missed = (
+                f"It is {signed(comparisons.metric, difference.value)} from it (95\u00a0% interval {ends}), and the "
+                f"margin is {allowed}"
+            )
     if len(known) == 1 and builds[0] == first.build:  # the run's own windows give an interval
         estimate = metrics.PaybackEstimate(
             saved_per_use=first.saved_per_use or 0.0, uses=first.uses, low=first.low, high=first.high,
@@ -120,6 +133,7 @@ def _counted(
         build=_mean(builds),
         estimate=estimate,
         is_within_margin=within,
+        missed=missed,
     )
 
 
@@ -168,18 +182,22 @@ def whole_bill(group: Sequence[RunRecord], unfinished: Sequence[Unfinished], uni
 def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
     """What runs that are not in the group paid for caches, each entry once.
 
-    Records do not say who paid an entry. Debts of one phase that are equal are taken for one entry; where a run of the
-    group did that phase without a debt, it is taken for the one that paid.
+    Records do not say who paid an entry. Debts of one phase that are equal are taken for one entry; where that phase of
+    a run of the group cost as much and owed nothing, that run is taken for the one that paid.
     """
     debts: dict[tuple[str, str], float] = {}
-    payers = set()
+    paid = []
     for record in group:
         for phase in record.phases:
-            if debt := _debt(phase, unit):
-                debts[phase.name, f"{debt:.{_DIGITS}g}"] = debt
-            elif phase.num_examples:
-                payers.add(phase.name)
-    return [debt for (name, _), debt in debts.items() if name not in payers]
+            if owed := debt(phase, unit):
+                debts[phase.name, f"{owed:.{_DIGITS}g}"] = owed
+            else:
+                paid.append((phase.name, phase_cost(phase, unit)))
+    return [
+        owed
+        for (name, _), owed in debts.items()
+        if not any(name == other and is_one_bill(owed, cost) for other, cost in paid)
+    ]
 
 
 def sections(
@@ -228,7 +246,8 @@ def table_of(found: Sequence[Counted], evidence: Evidence) -> Table:
         text_columns=(1, 2, 7),
         note="Paid is the making of teacher, caches and student and their evaluation; controls and baselines of the "
         "same runs are not counted, nor is pre-training by others. The interval is Fieller's over runs and over the "
-        "measurements of their uses; where these were measured once, over the windows of that. "
+        "measurements of their uses; where these were measured once, over the windows of that. What runs "
+        "have from one entry of a cache is one bill, in which there is no chance. "
         + cut_note(len(found), MAX_ROWS),
     )  # fmt: skip
 
@@ -259,7 +278,7 @@ def reason(each: Counted) -> str:
     said = formats.capital(formats.clean(each.estimate.reason, 400).removeprefix("Never: ").rstrip(". "))
     if each.estimate.uses is not None and not each.is_within_margin:
         said += ". That its quality is within the margin is not shown: the interval reaches further"
-    return said
+    return f"{said}. {each.missed}" if each.missed else said
 
 
 def interval_words(estimate: "PaybackEstimate") -> str:

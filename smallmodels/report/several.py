@@ -110,12 +110,17 @@ def _labels(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
 
 
 def _assigned(groups: Sequence[Sequence[RunRecord]], unfinished: Sequence[Unfinished]) -> list[list[Unfinished]]:
-    """Runs without a record by their group: that of the same sweep, else of the same recipe, else the first."""
+    """Runs without a record by their group: that of the same sweep, else of the same recipe, else the only one.
+
+    Where there are several, one that fits none is in the page's account alone, and in no bill of a group.
+    """
     assigned: list[list[Unfinished]] = [[] for _ in groups]
     for run in unfinished:
         same_sweep = [i for i, g in enumerate(groups) if run.sweep_id and run.sweep_id in {r.sweep_id for r in g}]
         same_recipe = [i for i, g in enumerate(groups) if run.recipe in {r.recipe for r in g}]
-        assigned[next(iter((*same_sweep, *same_recipe)), 0)].append(run)
+        fitting = [*same_sweep, *same_recipe, *([0] if len(groups) == 1 else [])]
+        if fitting:
+            assigned[fitting[0]].append(run)
     return assigned
 
 
@@ -194,8 +199,10 @@ def answer(groups: Sequence[Group]) -> str:
     if not advised:
         return "The first section says which model to ship now in each group, and why." if said_of_all else ""
     against = sum(group.is_advised_against for group in groups)
+    not_shown = sum(advice.NOT_SHOWN in said for said in advised)
     undecided = sum(said.startswith(advice.UNDECIDED) for said in advised)
-    rest = f", and in {undecided} that is not decided" if undecided else ""
+    rest = f", in {not_shown} of these because the evidence does not suffice" if not_shown else ""
+    rest += f", and in {undecided} that is not decided" if undecided else ""
     return (
         f"Of {len(advised)} groups with a student, distilling is advised in {len(advised) - against - undecided} and "
         f"advised against in {against}{rest}: the first section says which model to ship now in each, and why."
@@ -343,6 +350,10 @@ def _placed(group: Group, unit: Unit, *, use: bool) -> tuple[list[Point], list[s
     systems = group.systems
     points: dict[int, Point] = {}
     verdict = [system.not_comparable(use=use) for system in systems]
+    if not use:
+        because = "not comparable: a shared machine made what it has from the cache"
+        owing = [system.owes_to_shared_machine(group.records, unit) for system in systems]
+        verdict = [why or because * owes for why, owes in zip(verdict, owing, strict=True)]
     apart = _other_labels(systems) if use and unit == "J" else {}
     for i, system in enumerate(systems):
         verdict[i] = verdict[i] or apart.get(i, "")

@@ -1,7 +1,8 @@
 """Which runs may be compared, and the systems among them: one role of one config over its seeds.
 
-Runs are compared within a group: same task, metric, test rows, machine fingerprint, threads and label of joules. Within
-it a system is one role of one recipe with one config, and its runs differ in their seed; it is ranked from three on.
+Runs are compared within a group: same task, metric, test rows, machine fingerprint, threads, device and label of
+joules. Within it a system is one role of one recipe with one config in one number format, and its runs differ in their
+seed; it is ranked from three on.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smallmodels.records import Inference, Metric, RunRecord, Source, cost_of, goodness
+from smallmodels.records import Inference, Metric, Phase, RunRecord, Source, cost_of, goodness
 from smallmodels.report import formats, single, words
 from smallmodels.report.kinds import kinds_of
 from smallmodels.report.words import Unit
@@ -33,6 +34,10 @@ SEEDS_TO_HELP = 2 / 3
 _OWN_ROLES = frozenset({"student", *CONTROLS})
 """Roles that each config has for itself, even where two configs give the same numbers."""
 
+
+_SAME_BILL = 0.05
+"""Relative difference that the phase of a run that made an entry of the cache and what others owe for it may have: in
+`benchmarks/results/cpu_small` a quarter of a second, which is 2 % of the least."""
 
 _ROUNDING = 1e-4
 """Relative difference that one model may show when it is evaluated again, in other batches."""
@@ -98,7 +103,41 @@ class System:
             teacher: Whether the making of its teacher is counted.
             caches: Whether what earlier runs paid for caches is counted.
         """
-        return _costs(_by_seed(self.costed, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
+        runs = [paid[0] for paid in self._by_bill(unit)] if caches and teacher else self.costed
+        return _costs(_by_seed(runs, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
+
+    def _by_bill(self, unit: Unit) -> list[list[RunRecord]]:
+        """The runs by who paid for it: those that have nearly all of it from one entry of the cache have one bill."""
+        found: list[list[RunRecord]] = []
+        for record in self.costed:
+            same = next((runs for runs in found if self._has_one_bill(runs[0], record, unit)), None)
+            if same is None:
+                found.append([record])
+            else:
+                same.append(record)
+        return found
+
+    def _has_one_bill(self, one: RunRecord, other: RunRecord, unit: Unit) -> bool:
+        """Whether one of two runs has it from the cache, and the other too or has paid for that."""
+        wholes, has_read = [], False
+        for record in (one, other):
+            paid, whole = (build_cost(record, self.role, unit, caches=caches) for caches in (False, True))
+            if not paid or not whole:
+                return False
+            wholes.append(whole)
+            has_read = has_read or paid <= _SAME_BILL * whole
+        return has_read and is_one_bill(*wholes)
+
+    def owes_to_shared_machine(self, group: Sequence[RunRecord], unit: Unit) -> bool:
+        """Whether a part of its cost is a debt for what a run of the group made while others used the machine."""
+        made = [(p.name, phase_cost(p, unit)) for r in group if r.contended for p in r.phases if not debt(p, unit)]
+        for record in self.costed:
+            result = record.result(self.role)
+            names = {*result.teacher_phases, *result.built_by} if result else set()
+            owed = [(p.name, debt(p, unit)) for p in record.phases if p.name in names and debt(p, unit)]
+            if any(name == other and is_one_bill(cost, bill) for name, cost in owed for other, bill in made):
+                return True
+        return False
 
     def on_validation(self) -> float | None:
         """Mean over the runs of the best validation of the student that they train; None where one has none."""
@@ -147,9 +186,38 @@ def did_not_help(student: System, control: System) -> str:
     if seeds < MIN_SEEDS or won >= SEEDS_TO_HELP * seeds:
         return ""
     return (
-        f"{student.label}: distillation did not help here; it beats the same student on labels alone at equal cost in "
-        f"{won} of {seeds} seeds."
+        f"{student.label}: distillation did not help here; it beats the same student on labels alone "
+        f"{at_what_cost(student, control)} in {won} of {seeds} seeds."
     )
+
+
+EQUAL_COST = 0.03
+"""By how much costs may differ, as a share, and still be called equal."""
+
+
+def at_what_cost(student: System, control: System) -> str:
+    """`at equal cost`, or `at 0.92 times its cost` where what a control took is not within 3 % of what it should."""
+    share = cost_share(student, control, words.ranking_unit(student.records[0]))
+    if share is None or abs(share.value - 1) <= EQUAL_COST:
+        return "at equal cost"
+    return f"at {formats.number(share.value)} times its cost"
+
+
+def cost_share(student: System, control: System, unit: Unit) -> "Spread | None":
+    """What a control cost over what the student did, over the runs that have both; None where one is unknown."""
+    from smallmodels import metrics
+
+    shares = []
+    for record in control.records:
+        result, own = record.result(student.role), record.result(control.role)
+        if result is None or own is None:
+            continue
+        names = [*result.built_by, *(result.teacher_phases if control.role == "label_only_full_cost" else ())]
+        theirs, ours = phases_cost(record, names, unit), phases_cost(record, own.built_by, unit)
+        if not theirs or ours is None:
+            return None
+        shares.append(ours / theirs)
+    return metrics.spread(shares) if shares else None
 
 
 def _by_seed(runs: Sequence[RunRecord], value: Callable[[RunRecord], float | None]) -> dict[str, float] | None:
@@ -213,6 +281,21 @@ def build_cost(record: RunRecord, role: str, unit: Unit, *, teacher: bool = True
     return phases_cost(record, names, unit, caches=caches)
 
 
+def is_one_bill(one: float, two: float) -> bool:
+    """Whether two costs may be of one entry of the cache."""
+    return abs(one - two) <= _SAME_BILL * max(abs(one), abs(two))
+
+
+def debt(phase: Phase, unit: Unit) -> float:
+    """What a phase owes to those who filled the cache that it read."""
+    return (phase.shared_energy_j if unit == "J" else phase.shared_cpu_s) or 0.0
+
+
+def phase_cost(phase: Phase, unit: Unit) -> float:
+    """What a phase cost the run itself; 0 where that is not known."""
+    return (phase.energy_j if unit == "J" else phase.cpu_s) or 0.0
+
+
 def phases_cost(record: RunRecord, names: Sequence[str], unit: Unit, *, caches: bool = True) -> float | None:
     """What these phases cost; None where a part is unknown."""
     joules, cpu_s = cost_of(record.phases, names, caches=caches)
@@ -233,6 +316,7 @@ def identity(record: RunRecord) -> dict[str, str]:
         "test rows": rows,
         "machine": f"{record.environment.processor} ({record.environment.fingerprint[:12]})",
         "threads": str(record.environment.num_threads),
+        "device": str(record.model.get("device", "not recorded")),
         "joules are": record.energy_label,
         "ranked cost": words.ranking_unit(record),
     }

@@ -71,6 +71,7 @@ def _section(
         rows=rows,
         note=f"Mean over seeds, of the model that each run was made for. {cut}".strip(),
         fold=f"All {len(order):,} rows" if len(rows) > _FOLD_FROM else "",
+        is_detail=True,
     )
     lead = [] if not table.fold else [Text(_worst(rows, columns))]
     return Section(title, [*lead, table])
