@@ -1,11 +1,11 @@
-"""How long the page of a thousand runs with their predictions takes, how large it is, and how smooth in a browser.
+"""How long the page of a thousand runs takes, with their predictions and without, how large and how smooth it is.
 
 Run:       python benchmarks/large_page.py [--count 1000]
-           on an idle machine; two minutes, no network. The browser's numbers need the extra `browser` and a Chromium.
+           on an idle machine; three minutes, no network. The browser's numbers need the extra `browser` and a Chromium.
 Runs:      those that `cpu_small.py` has kept, repeated, each time at another temperature, so that seeds stay together:
-           those of one task, as a sweep has them, and those of all of its tasks, which are not ranked together and have
-           pictures and tables each. Their folders are written first, and read by `smallmodels report` in a fresh
-           process, which is what is timed.
+           those of one task, as a sweep has them, with their predictions and as records alone, and those of all of its
+           tasks, which are not ranked together and have pictures and tables each. Their folders are written first, and
+           read by `smallmodels report` in a fresh process, which is what is timed.
 Reads:     `report_s` and `report_cpu_s` of that process, wanted below 10 s; `page_bytes`, below 1,000,000; `open_ms`
            until the page is loaded; `act_ms`, the slowest of sorting, filtering and focusing, wanted smooth, where a
            table has a hundred rows.
@@ -45,8 +45,8 @@ ACTS = """table => {
 """Milliseconds that a table takes to sort, to filter, and to show all again, and a point of a picture to be focused."""
 
 
-def write_runs(count: int, folder: Path, *, sweep: str = "") -> None:
-    """So many run folders with a record and predictions each, made of the kept ones, all or those of one sweep."""
+def write_runs(count: int, folder: Path, *, sweep: str = "", predictions: bool = True) -> None:
+    """So many run folders with a record and maybe predictions each, made of the kept ones, all or those of a sweep."""
     kept = sorted(path.parent for path in (KEPT / sweep).rglob(records.RECORD_NAME))
     for number in range(count):
         source, round_ = kept[number % len(kept)], number // len(kept)
@@ -56,7 +56,8 @@ def write_runs(count: int, folder: Path, *, sweep: str = "") -> None:
         record["run_id"] = f"{record['run_id']}-{round_}"
         record["config"]["temperature"] = 1 + round_ / 100
         files.write_json(run / records.RECORD_NAME, record)
-        shutil.copyfile(source / records.PREDICTIONS_NAME, run / records.PREDICTIONS_NAME)
+        if predictions:
+            shutil.copyfile(source / records.PREDICTIONS_NAME, run / records.PREDICTIONS_NAME)
 
 
 def time_report(folder: Path, out: Path) -> dict[str, Any]:
@@ -93,13 +94,14 @@ def time_browser(page_file: Path) -> dict[str, Any]:
     return {"open_ms": open_ms, "act_ms": act_ms, "chromium": version}
 
 
-def measure(count: int, sweep: str) -> dict[str, Any]:
+def measure(count: int, sweep: str, *, predictions: bool = True) -> dict[str, Any]:
     """All numbers of a page; of every sweep where it has no name."""
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name) / "runs", Path(name) / "page"
         folder.mkdir()
-        write_runs(count, folder, sweep=sweep)
-        return {"sweep": sweep or "all", **time_report(folder, out), **time_browser(out / "index.html")}
+        write_runs(count, folder, sweep=sweep, predictions=predictions)
+        about = {"sweep": sweep or "all", "predictions": predictions}
+        return {**about, **time_report(folder, out), **time_browser(out / "index.html")}
 
 
 def main() -> None:
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULT, help="a JSON file")
     arguments = parser.parse_args()
     found = [measure(arguments.count, sweep) for sweep in ("banking77_all", "")]
+    found.insert(0, measure(arguments.count, "banking77_all", predictions=False))
     for page in found:
         print(*(f"{key} {value:,.1f}" if isinstance(value, float) else f"{key} {value}" for key, value in page.items()))
     machine = environment.environment(energy_labels={}, tracking_mode="none")

@@ -1,6 +1,7 @@
 """The command `smallmodels`: the table of its commands, and each of them but `run`."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -159,11 +160,15 @@ def _report_command(arguments: list[str]) -> int:
     from smallmodels import report
     from smallmodels.cli import gathering
 
-    found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
-    records.require_outside_runs(options.out, "--out")
-    folders.make_folder(options.out)
-    for path in report.write_report(found, options.out, evidence=evidence):
-        print(path)
+    gc.disable()  # records are a million objects that all stay: looking through them took a tenth of the time
+    try:
+        found, evidence = gathering.gather(options.runs, uses_per_day=options.uses_per_day)
+        records.require_outside_runs(options.out, "--out")
+        folders.make_folder(options.out)
+        written = report.write_report(found, options.out, evidence=evidence)
+    finally:
+        gc.enable()
+    print(*written, sep="\n")
     return 0
 
 

@@ -309,7 +309,7 @@ def _controls_at_equal_cost(case: _Case) -> list[System]:
 
 
 def _shares_runs(one: System, two: System) -> bool:
-    return bool({r.run_id for r in one.records} & {r.run_id for r in two.records})
+    return not one.run_ids.isdisjoint(two.run_ids)
 
 
 def _the(system: System, comparisons: Comparisons) -> str:

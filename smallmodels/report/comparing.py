@@ -47,9 +47,7 @@ class Comparisons:
         self.margin = margin_of(group)
         """Declared before the runs; None where it was not, and any difference that is shown counts."""
         self.margins = sorted({r.margin for r in group if r.margin is not None})
-        self._answers = {
-            r.run_id: items.read(path, r) for r in group if (path := evidence.predictions.get(r.run_id)) is not None
-        }
+        self._answers = items.read_all(group, evidence.predictions)
         self._items: dict[int, Items | None] = {}
         self._found: dict[tuple[int, int], Difference | None] = {}
 
@@ -303,7 +301,6 @@ def control_pairs(systems: Sequence[System]) -> list[tuple[System, System]]:
     """Each student with the controls of its own runs."""
     pairs = []
     for student in (s for s in systems if s.role == "student"):
-        runs = {r.run_id for r in student.records}
-        of_it = [s for s in systems if s.role in CONTROLS and runs & {r.run_id for r in s.records}]
+        of_it = [s for s in systems if s.role in CONTROLS and not student.run_ids.isdisjoint(s.run_ids)]
         pairs += [(student, control) for control in of_it]
     return pairs

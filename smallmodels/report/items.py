@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,14 @@ class Answers:
     """A `pyarrow.Table`."""
 
 
+def read_all(group: Sequence[RunRecord], paths: Mapping[str, Path]) -> dict[str, Answers | None]:
+    """The predictions of runs that have some, by run; files are read beside each other, outside of Python's lock."""
+    having = [(paths[record.run_id], record) for record in group if record.run_id in paths]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = pool.map(lambda one: read(*one), having)
+    return {record.run_id: answers for (_, record), answers in zip(having, found, strict=True)}
+
+
 def read(path: Path, record: RunRecord) -> Answers | None:
     """The predictions of a run; None where they are not those of its record, or not of this kind of file."""
     import pyarrow as pa
@@ -51,8 +61,11 @@ def read(path: Path, record: RunRecord) -> Answers | None:
         return None
     key = hashlib.sha256()
     try:
-        columns = pq.read_table(path, use_threads=False)
-        columns = columns.take(pc.sort_indices(columns["id"].cast(pa.large_string())))
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = file.read([n for n in names if not _is_spare(n, record.metric, names)], use_threads=False)
+        ids = columns["id"].cast(pa.large_string())
+        columns = columns.take(pc.sort_indices(ids))
         for name in ("id", "label", "right", "num_bytes"):
             if name in columns.column_names:
                 for part in (name.encode(), *columns[name].cast(pa.large_string()).combine_chunks().buffers()):
@@ -60,6 +73,12 @@ def read(path: Path, record: RunRecord) -> Answers | None:
     except (pa.ArrowException, KeyError, OSError):
         return None
     return Answers(key.hexdigest(), record.metric, columns)
+
+
+def _is_spare(name: str, metric: str, names: Sequence[str]) -> bool:
+    """Whether a column of scores is not looked at, because the predictions beside it tell the metric."""
+    role, _, what = name.partition("/")
+    return what == "score" and f"{role}/prediction" in names and not metric.startswith(("mrr_at_", "recall_at_"))
 
 
 def items_of(found: Sequence[tuple[Answers | None, RunRecord]], role: str) -> "Items | None":

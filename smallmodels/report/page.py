@@ -223,8 +223,10 @@ def _with_fewer_rows(page: Page, room: int) -> Page:
     def length(table: Table, most: int, of_detail: int) -> int:
         return of_detail if table.is_detail else most
 
+    known = [(table, _row_bytes(table)) for table in tables]
+
     def needed(most: int, of_detail: int) -> int:
-        return sum(_table_bytes(table, length(table, most, of_detail)) for table in tables)
+        return sum(_table_bytes(table, rows, length(table, most, of_detail)) for table, rows in known)
 
     chosen = next((pair for pair in lengths if needed(*pair) <= room), lengths[-1])
     if all(len(table.rows) <= length(table, *chosen) for table in tables):
@@ -241,14 +243,16 @@ def _table_of(block: Block) -> Table | None:
     return block.table if isinstance(block, Picture) else block if isinstance(block, Table) else None
 
 
-def _table_bytes(table: Table, most: int) -> int:
-    """About what a table of at most so many rows takes in the page."""
-    rows = [table.rows[i] for i in _kept(table, most)]
-    around = [14 if len(rows) > _LONG else 82 + len(name) for name in table.head]
-    content = sum(
-        len(formats.clean(cell.text if isinstance(cell, Cell) else cell).encode()) for row in rows for cell in row
-    )
-    return content + len(rows) * (30 + sum(around))
+def _table_bytes(table: Table, row_bytes: Sequence[int], most: int) -> int:
+    """About what a table of at most so many rows takes in the page, given the bytes of what each row says."""
+    kept = _kept(table, most)
+    around = [14 if len(kept) > _LONG else 82 + len(name) for name in table.head]
+    return sum(row_bytes[i] for i in kept) + len(kept) * (30 + sum(around))
+
+
+def _row_bytes(table: Table) -> list[int]:
+    cells = ([cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows)
+    return [sum(len(formats.clean(text).encode()) for text in row) for row in cells]
 
 
 def _cut_block(block: Block, most: int) -> Block:

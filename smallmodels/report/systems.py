@@ -58,6 +58,11 @@ class System:
         return alone if len({seed_of(r) for r in alone}) >= MIN_SEEDS else [*self.records]
 
     @functools.cached_property
+    def run_ids(self) -> frozenset[str]:
+        """Of its runs."""
+        return frozenset(r.run_id for r in self.records)
+
+    @functools.cached_property
     def values(self) -> Mapping[str, float] | None:
         """The metric for each seed, repeats of a seed averaged; None where a run lacks it or it is not finite."""
         return _by_seed(self.records, lambda r: words.metric_value(r.result(self.role), r.metric))
@@ -68,6 +73,10 @@ class System:
 
     def quality_of_items(self) -> Metric | None:
         """The metric with its interval over test items alone, averaged over the runs; None where a run has none."""
+        return self._quality_of_items
+
+    @functools.cached_property
+    def _quality_of_items(self) -> Metric | None:
         found = [result.metrics.get(r.metric) if (result := r.result(self.role)) else None for r in self.records]
         known = [m for m in found if m is not None and None not in (m.value, m.low, m.high)]
         if not known or len(known) < len(found):
@@ -103,30 +112,41 @@ class System:
             teacher: Whether the making of its teacher is counted.
             caches: Whether what earlier runs paid for caches is counted.
         """
-        runs = [paid[0] for paid in self._by_bill(unit)] if caches and teacher else self.costed
-        return _costs(_by_seed(runs, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches)))
+        key = (unit, teacher, caches)
+        if key not in self._builds:
+            runs = [paid[0] for paid in self._by_bill(unit)] if caches and teacher else self.costed
+            costs = _by_seed(runs, lambda r: build_cost(r, self.role, unit, teacher=teacher, caches=caches))
+            self._builds[key] = _costs(costs)
+        return self._builds[key]
+
+    @functools.cached_property
+    def _builds(self) -> dict[tuple[Unit, bool, bool], "Spread | None"]:
+        """What was worked out of the cost of building it."""
+        return {}
 
     def _by_bill(self, unit: Unit) -> list[list[RunRecord]]:
-        """The runs by who paid for it: those that have nearly all of it from one entry of the cache have one bill."""
-        found: list[list[RunRecord]] = []
-        for record in self.costed:
-            same = next((runs for runs in found if self._has_one_bill(runs[0], record, unit)), None)
-            if same is None:
-                found.append([record])
-            else:
-                same.append(record)
-        return found
+        """The runs by who paid for it: those that have nearly all of it from one entry of the cache have one bill.
 
-    def _has_one_bill(self, one: RunRecord, other: RunRecord, unit: Unit) -> bool:
-        """Whether one of two runs has it from the cache, and the other too or has paid for that."""
-        wholes, has_read = [], False
-        for record in (one, other):
+        Of the runs that paid for themselves, one that paid what others owe is taken for the one that made the entry.
+        """
+        readers: dict[str, list[RunRecord]] = {}
+        payers: list[tuple[RunRecord, float]] = []
+        for record in self.costed:
             paid, whole = (build_cost(record, self.role, unit, caches=caches) for caches in (False, True))
-            if not paid or not whole:
-                return False
-            wholes.append(whole)
-            has_read = has_read or paid <= _SAME_BILL * whole
-        return has_read and is_one_bill(*wholes)
+            if paid is not None and whole is not None and paid <= _SAME_BILL * whole:
+                readers.setdefault(f"{whole - paid:.4g}", []).append(record)
+            else:
+                payers.append((record, math.nan if whole is None else whole))
+        alone = []
+        unpaid = {owed: float(owed) for owed in readers}
+        for record, whole in payers:
+            entry = next((owed for owed, bill in unpaid.items() if is_one_bill(bill, whole)), None)
+            if entry is None:
+                alone.append([record])
+            else:
+                readers[entry].append(record)
+                del unpaid[entry]
+        return [*readers.values(), *alone]
 
     def owes_to_shared_machine(self, group: Sequence[RunRecord], unit: Unit) -> bool:
         """Whether a part of its cost is a debt for what a run of the group made while others used the machine."""
@@ -380,9 +400,8 @@ def replaced_by(system: System, systems: Sequence[System]) -> System | None:
     """What this system is to replace, in the same runs: what their payback names, else the teacher."""
     first = system.records[0]
     role = first.payback.replaces if first.payback else "teacher"
-    runs = {r.run_id for r in system.records}
-    fitting = [s for s in systems if s.role == role and s is not system and runs & {r.run_id for r in s.records}]
-    return fitting[0] if fitting else None
+    fitting = (s for s in systems if s.role == role and s is not system and not system.run_ids.isdisjoint(s.run_ids))
+    return next(fitting, None)
 
 
 def margin_of(group: Sequence[RunRecord]) -> float | None:
