@@ -409,6 +409,7 @@ class Coarse(energy.FakeBackend):
         return self.sample
 
 
+@pytest.mark.slow
 def test_joules_of_reading_and_of_writing_are_right_though_both_are_shorter_than_the_backend_resolves(
     model, monkeypatch
 ):

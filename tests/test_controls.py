@@ -123,6 +123,7 @@ def test_control_costs_what_the_student_did_however_dear_its_steps_are(base, row
     assert (last["step"], last["train/learning_rate"]) == (steps, pytest.approx(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [9, 22])
 def test_control_that_was_interrupted_goes_on_with_the_steps_that_were_chosen(base, rows, tmp_path, step):
     """What it chose between its checkpoint and the interruption, too: a repeat with these choices has the same bits."""

@@ -786,6 +786,7 @@ def test_distill_embedder_leaves_a_student_of_fewer_dimensions_that_may_be_cut_o
     assert cli.main(["verify", str(folder)]) == 0
 
 
+@pytest.mark.slow
 def test_distill_embedder_searches_where_the_data_have_queries(
     tiny_model_folder, own_pairs, tmp_path, capsys, short_windows
 ):
@@ -816,6 +817,7 @@ def texts_held_out(pairs):
 QUERIES = {"query_column": "sentence1", "document_column": "sentence2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"text_columns": ("sentence2",)}, QUERIES])
 def test_texts_of_pairs_that_are_drawn_for_tests_are_not_learned_on(tiny_model_folder, own_pairs, tmp_path, changes):
     found = embedding_texts(tiny_model_folder, own_pairs[1], tmp_path / "run", **changes)
@@ -824,6 +826,7 @@ def test_texts_of_pairs_that_are_drawn_for_tests_are_not_learned_on(tiny_model_f
     assert learned if changes else learned == set(data.sentences_of(found.pairs.train).texts)
 
 
+@pytest.mark.slow
 def test_texts_that_splits_of_the_data_share_are_learned_on_and_counted(tiny_model_folder, tmp_path, monkeypatch):
     rows = texts(40)
     parts = {"train": rows[:20], "validation": rows[18:30], "test": rows[30:]}
@@ -836,6 +839,7 @@ def test_texts_that_splits_of_the_data_share_are_learned_on_and_counted(tiny_mod
     assert found.learned.source.notes["overlap"] == {"train/held out": 2}
 
 
+@pytest.mark.slow
 def test_distill_embedder_has_a_control_where_the_texts_are_those_of_scored_pairs(
     tiny_model_folder, own_pairs, tmp_path, short_windows
 ):
@@ -978,6 +982,7 @@ def run_extend_embedder_languages(teacher, dataset, out, *more):
     return folder
 
 
+@pytest.mark.slow
 def test_extend_embedder_languages_learns_on_texts_without_scores(tiny_model_folder, tmp_path, short_windows):
     folder = run_extend_embedder_languages(tiny_model_folder, parallel(tmp_path), tmp_path / "runs")
     record = records.read_record(folder)

@@ -264,6 +264,7 @@ def test_second_run_takes_the_numbers_of_the_first_and_owes_their_cost(tmp_path)
     assert [event.details["measured_in"] for event in two.events if event.kind == "cache"] == [[one.run_id]]
 
 
+@pytest.mark.slow
 def test_size_of_a_pass_that_a_run_chose_for_its_training_does_not_measure_a_shape_anew(tmp_path):
     one = run_full(tmp_path / "one", {"tfidf": Contender(Sleeper())})
     other = dataclasses.replace(FP32, tokens_per_pass=2 * FP32.tokens_per_pass)
@@ -275,6 +276,7 @@ def test_size_of_a_pass_that_a_run_chose_for_its_training_does_not_measure_a_sha
     assert three.inference[0].measured_in is None
 
 
+@pytest.mark.slow
 def test_cache_is_asked_by_shape_and_not_by_weights(tmp_path, tiny_model_folder):
     one = run_full(tmp_path / "one", {"student": classifier(tiny_model_folder)}, split_of(texts(12)))
     other_weights = classifier(tiny_model_folder)
@@ -299,6 +301,7 @@ def test_models_that_the_cache_lacks_are_measured_beside_those_that_it_has(tmp_p
     assert {use.role: use.measured_in for use in two.inference} == {"tfidf": one.run_id, "majority": None}
 
 
+@pytest.mark.slow
 def test_damaged_measurement_is_taken_again(tmp_path):
     run_full(tmp_path / "one", {"tfidf": Contender(Sleeper())})
     (entry,) = (tmp_path / "cache" / "inference").glob("*/entry.json")

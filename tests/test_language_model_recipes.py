@@ -283,6 +283,7 @@ def divergence_from(told, temperature, logits, chunk):
     return losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=temperature)
 
 
+@pytest.mark.slow
 def test_live_teacher_trains_the_student_of_the_stored_signal(notes, pretrained, distilled, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(runs.Run, "cost_ratio", lambda _, phases, to: asked.append((phases, to)) or 2.0)
@@ -349,6 +350,7 @@ def test_m7_student_with_another_tokenizer_is_refused_with_what_fits(
     assert re.search(said, sentence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spare", "signal"),
     [

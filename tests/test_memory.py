@@ -23,6 +23,7 @@ print(before, kept, faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is not glibc")
 @pytest.mark.parametrize(("setting", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
 def test_keep_freed_lets_the_next_tensor_have_the_same_pages_unless_the_user_has_set_something(setting, keeps):

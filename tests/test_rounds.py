@@ -385,6 +385,7 @@ def test_student_comes_nearer_to_its_teacher_round_by_round(run, files_of):
     assert after < 0.8 * before
 
 
+@pytest.mark.slow
 def test_student_is_that_of_the_best_round_and_not_that_of_the_last(files_of, tmp_path, monkeypatch):
     trained, fit = [], training.fit
 
@@ -411,6 +412,7 @@ def test_student_with_other_tokens_is_refused_in_a_sentence(files_of, tmp_path, 
     assert "distill_language_model --objective universal_logit_distance or distill_sequence_level" in told
 
 
+@pytest.mark.slow
 def test_one_round_without_samples_learns_from_the_data_set_alone(files_of, tmp_path):
     assert cli.main(words(files_of, tmp_path, "--num-rounds", 1, "--on-policy-share", 0)) == 0
     (folder,) = (tmp_path / "distill_on_policy").iterdir()

@@ -145,6 +145,7 @@ def toy(tmp_path, tiny_model_folder, monkeypatch) -> Toy:
     return Toy(tmp_path / "run", tiny_model_folder)
 
 
+@pytest.mark.slow
 def test_r15_search_that_has_spent_its_budget_keeps_the_best_so_far_and_goes_on_with_a_larger_one(toy):
     with pytest.raises(BudgetError, match="spent after 1 of 2 steps of the teacher's fine-tuning"):
         toy.start(budget_wh=1)

@@ -407,6 +407,7 @@ def bare_loop(model, train, config, loss_fn):
         optimizer.zero_grad()
 
 
+@pytest.mark.slow
 def test_our_loop_takes_little_more_than_a_bare_one():
     """CPU time of both in turn, on a step of some 20 ms: a slow loop shows whatever the machine's mood."""
     import transformers

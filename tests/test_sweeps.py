@@ -414,6 +414,7 @@ def test_cell_whose_data_cannot_be_had_is_refused_before_the_first_runs(bench, c
 # What cells take, before they run
 
 
+@pytest.mark.slow
 def test_dry_run_foretells_by_one_trial_of_a_config_or_by_its_records(bench, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     write_sweep(bench, recipes=("recipes/a.py",), axes={"temperature": (1.0, 2.0), "seed": (0, 1)})

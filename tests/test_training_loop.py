@@ -50,6 +50,7 @@ def test_readings_do_not_count_the_bare_steps_between_ours(job, monkeypatch):
     assert found[-1].seconds - found[0].seconds < training_loop.NUM_BESIDE * slow_s
 
 
+@pytest.mark.slow
 def test_parts_of_a_profile_add_up_to_the_whole_call(job):
     took_ms = []
 
@@ -62,6 +63,7 @@ def test_parts_of_a_profile_add_up_to_the_whole_call(job):
     assert sum(parts.values()) == pytest.approx(took_ms[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_profile_names_the_operations_of_a_step_and_its_python(job, monkeypatch):
     profiles, parts_ms = [], training_loop.parts_ms
     monkeypatch.setattr(
