@@ -129,8 +129,8 @@ def leave():
     ("how", "message"),
     [(fail, "OSError: disk unplugged"), (die, "it was killed, as the system does"), (leave, "it ended with code 7")],
 )
-# PyTorch says that a worker was killed from a signal handler, which may run where Python drops what is raised; the end of
-# the worker is seen later all the same.
+# PyTorch says that a worker was killed from a signal handler, which may run where Python drops what is raised; the end
+# of the worker is seen later all the same.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_d13_a_worker_that_fails_or_is_killed_ends_the_run_with_its_cause(base, train, monkeypatch, how, message):
     monkeypatch.setattr(Steps, "__getitem__", failing_at(4, how))

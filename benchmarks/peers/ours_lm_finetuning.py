@@ -6,7 +6,8 @@ Expected:  benchmarks/results/versus_peers.md; the other side is trl_finetuning.
 Licences:  GSM8K is MIT; the models have random weights, so the result inherits nothing.
 
 A step of 4 examples holds some 620 tokens, a packed row of the other side at most 1,024. In steps of 6, which are about
-as many as the other side takes, ours learned 0.7 points less. Counted is the phase `train`. Nobody validates while training, and the last weights are taken.
+as many as the other side takes, ours learned 0.7 points less. Counted is the phase `train`. Nobody validates while
+training, and the last weights are taken.
 """
 
 from dataclasses import dataclass, replace
