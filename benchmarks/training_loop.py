@@ -10,7 +10,8 @@ Reads:     `share`, operations per second over the matmul rate measured in the s
            the machine's own drift is taken out. `profile`, the milliseconds of a step by operation and by part of the
            loop's Python, without the beginning of `fit`; under the profiler they add up to `profiled_step_ms`, and on
            a GPU they are those of its kernels. `teacher_pass`, the same of a pass without gradients. Results go to
-           benchmarks/results/training_loop_<device>_<number format>.json, with the machine and commit of each.
+           benchmarks/results/training_loop_[<machine>_]<device>_<number format>.json, with the machine and commit of
+           each.
 """
 
 import argparse
@@ -442,9 +443,13 @@ def main() -> None:
     """Measure what was asked for, print it, and put it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument(
+        "--machine", metavar="NAME", help="part of the file's name, where another has been measured too"
+    )
     arguments = parser.parse_args()
     compute = models.choose_compute()
-    path = RESULTS / f"training_loop_{compute.device}_{compute.number_format}.json"
+    of_machine = f"{arguments.machine}_" if arguments.machine else ""
+    path = RESULTS / f"training_loop_{of_machine}{compute.device}_{compute.number_format}.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results["machine"] = machine_of(compute)
     for name in arguments.only:
