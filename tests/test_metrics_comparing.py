@@ -67,7 +67,7 @@ def test_intervals_of_a_difference_over_seeds_and_items_cover_95_percent() -> No
         for name, interval in (("seeds", seeds), ("items", items), ("both", both)):
             missed[name] += not interval.low <= truth <= interval.high  # type: ignore[operator]
     shares = {name: count / NUM_SIMULATIONS for name, count in missed.items()}
-    assert shares["both"] < share_of_simulations_that_may_miss()
+    assert 0.005 < shares["both"] < share_of_simulations_that_may_miss()  # one that never misses says nothing
     assert shares["items"] > 0.10  # an interval that forgets one of the two kinds of chance is too narrow
     assert shares["both"] < min(shares["seeds"], shares["items"])
 

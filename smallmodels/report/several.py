@@ -246,7 +246,7 @@ def _apart_section(groups: Sequence[Group]) -> Section:
     rows: list[Row] = [
         [
             group.title.removesuffix(": "),
-            ", ".join(r.run_id for r in group.records[:10]),
+            _first_names([r.run_id for r in group.records], 1),
             *[found.get(key, "not recorded") for key in differing],
         ]
         for group, found in zip(groups, identities, strict=True)
@@ -295,9 +295,9 @@ def _shared_section(shared: Sequence[tuple[RunRecord, Sequence[str]]]) -> Sectio
     return Section("Who shared a machine", [Text(lead), table])
 
 
-def _first_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
+def _first_names(names: Sequence[str], most: int = _MAX_NAMED) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _unfinished_section(unfinished: Sequence[Unfinished]) -> Section:
