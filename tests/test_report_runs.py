@@ -736,6 +736,14 @@ def test_bill_that_runs_share_is_one_measurement() -> None:
     assert shared.build("CPU-s").n == 1
     assert shared.build("CPU-s").low is None  # nothing is known of the chance in it
     assert own.build("CPU-s").n == 4
+    student = system(group_of(runs_of_one_teacher()), "student")
+    assert student.build("CPU-s").n == 4  # it was trained anew for each seed
+    small = [
+        with_teacher(r, cpu_s=3.5) if i == 0 else with_teacher(r, cpu_s=0.1, shared_cpu_s=3.1)
+        for i, r in enumerate(runs())
+    ]
+    assert system(group_of(small), "teacher").build("CPU-s").n == 1
+    assert paying.outside_debts(small, "CPU-s") == []  # opening and reading it cost the payer something too
     assert shared.build("CPU-s", caches=False).n == 4  # what each has paid itself
 
 
@@ -935,7 +943,8 @@ def test_advice_never_praises_a_teacher_that_did_not_help() -> None:
     assert "beats the same student on labels alone at equal cost in 0 of 3 seeds" in report_text(page)
     assert advice(page).startswith(
         "Do not distil on this evidence: the student is better than the same one trained on labels alone at equal cost "
-        "in 0 of 3 seeds"
+        "in 0 of 3 seeds, so that its teacher has helped is not shown: more seeds or test items would tell; until "
+        "then, use the student, which is within it at"
     )
     dear = [dataclasses.replace(r, phases=[of_control(p, 1.2) for p in r.phases]) for r in noisy]
     assert "on labels alone at 1.22 times its cost in 0 of 3 seeds" in advice(several.page(dear))

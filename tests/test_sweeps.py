@@ -397,6 +397,8 @@ def test_metric_that_a_recipe_does_not_have_is_refused_before_the_first_cell_run
     write_sweep(bench, recipes=("recipes/a.py",), axes={"seed": (0,)})
     assert refuse(capfd) == sentence
     assert not (bench / "runs").exists()
+    (bench / "recipes" / "a.py").write_text(recipe + '\nMETRICS = ("accuracy")\n')
+    assert refuse(capfd).endswith("""should be a tuple of names, such as ("accuracy",), got 'accuracy'""")
     (bench / "recipes" / "a.py").write_text(recipe + '\nMETRICS = ("macro_f1", "accuracy")\n')
     assert cli.main(["sweep", "benchmarks/pair.py", "--dry-run", "--no-forecast"]) == 0
 

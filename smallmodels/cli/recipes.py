@@ -5,7 +5,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,5 +106,16 @@ def _recipe_from(module: Any, path: Path) -> Recipe:
             f"{path} should define a dataclass Config and a function main(config, run): see `smallmodels list`"
         )
     assert isinstance(config, type)
-    smoke, metrics = getattr(module, "SMOKE", None), tuple(getattr(module, "METRICS", ()))
+    smoke, metrics = getattr(module, "SMOKE", None), metrics_of(vars(module), path)
     return Recipe(path.stem, path, config, smoke, metrics, main_function, module.__doc__ or "")
+
+
+def metrics_of(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The METRICS of a recipe's file.
+
+    Raises: InputError if they are not names.
+    """
+    found = content.get("METRICS", ())
+    if not isinstance(found, tuple) or not all(isinstance(name, str) for name in found):
+        raise InputError(f'METRICS of {path} should be a tuple of names, such as ("accuracy",), got {found!r}')
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from smallmodels import folders, privacy, processes, records, settings, sweeps
 from smallmodels.cli.exits import guarded
-from smallmodels.cli.recipes import Recipe, is_shipped
+from smallmodels.cli.recipes import Recipe, is_shipped, metrics_of
 from smallmodels.cli.request import Request, read_request, value_after
 from smallmodels.cli.terminal import plain_console, print_recipes, show
 from smallmodels.errors import BudgetError, InputError, SmallmodelsError, TrainingError, WorkerError
@@ -23,10 +23,13 @@ def run_recipe(main_function: Callable[[Any, "Run"], None], config: type, smoke:
     """What a recipe file calls when it is run as a script; takes the flags of `smallmodels run` and exits."""
     path = Path(main_function.__globals__["__file__"])
     file: Mapping[str, Any] = main_function.__globals__
-    metrics, doc = tuple(file.get("METRICS", ())), file.get("__doc__") or ""
-    recipe = Recipe(path.stem, path, config, smoke, metrics, main_function, doc)
-    arguments = sys.argv[1:]
-    sys.exit(guarded(lambda: run_command([str(path), *arguments], recipe), debug="--debug" in arguments))
+    arguments, doc = sys.argv[1:], file.get("__doc__") or ""
+
+    def run() -> int:
+        recipe = Recipe(path.stem, path, config, smoke, metrics_of(file, path), main_function, doc)
+        return run_command([str(path), *arguments], recipe)
+
+    sys.exit(guarded(run, debug="--debug" in arguments))
 
 
 def run_command(arguments: list[str], recipe: Recipe | None = None) -> int:

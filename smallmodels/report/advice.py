@@ -199,12 +199,12 @@ def _advice(case: _Case, counted: Sequence[Counted]) -> str:
             f"Do not distil: the same student {trained}{cost} is within {case.margin_words} of the distilled one: "
             "ship that."
         )
-    if (control := _control_that_is_no_worse(case)) is not None:
+    if (control := _control_it_rarely_beats(case)) is not None:
         won, seeds = seeds_won(case.student, control)
         return (
             f"Do not distil on this evidence: {case.the(case.student)} is better than the same one trained on labels "
-            f"alone {at_what_cost(case.student, control)} in {won} of {seeds} seeds: more seeds or test items would "
-            "tell; until then, train it on labels alone."
+            f"alone {at_what_cost(case.student, control)} in {won} of {seeds} seeds, so that its teacher has helped is "
+            f"not shown: more seeds or test items would tell; until then, {_until_then(case)}."
         )
     good = (
         f"{case.the(case.student)} is within {case.margin_words} of {case.the(case.reference)}"
@@ -298,7 +298,7 @@ def _control_within(case: _Case) -> System | None:
     return next((s for s in beside if case.is_within(s, case.student)), None)
 
 
-def _control_that_is_no_worse(case: _Case) -> System | None:
+def _control_it_rarely_beats(case: _Case) -> System | None:
     """The control at equal cost, where the student beats it in too few of its seeds for the teacher to have helped."""
     return next((control for control in _controls_at_equal_cost(case) if did_not_help(case.student, control)), None)
 

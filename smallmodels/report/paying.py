@@ -196,7 +196,7 @@ def outside_debts(group: Sequence[RunRecord], unit: Unit) -> list[float]:
     return [
         owed
         for (name, _), owed in debts.items()
-        if not any(name == other and is_one_bill(owed, cost) for other, cost in paid)
+        if not any(name == other and is_one_bill(owed, cost, unit) for other, cost in paid)
     ]
 
 

@@ -179,8 +179,8 @@ def _summary(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
     if len(groups) > 1:
         basis = (
             f"These {len(records)} runs fall into {len(groups)} groups that differ in task, metric, test rows, "
-            "machine, threads or in how their joules were obtained, so no number of one group is ranked against one of "
-            f"another; {rank}"
+            "machine, threads, device or in how their joules were obtained, so no number of one group is ranked "
+            f"against one of another; {rank}"
         )
     else:
         name = formats.metric_name(records[0].metric)
@@ -489,8 +489,8 @@ def _quality_cells(metric: str, system: System, quality: "Spread | None") -> lis
 
 def _method_lines(groups: Sequence[Group]) -> list[str]:
     lines = [
-        "Runs are ranked together only with the same task, metric, test rows, machine fingerprint, threads, and label "
-        "of their joules.",
+        "Runs are ranked together only with the same task, metric, test rows, machine fingerprint, threads, device and "
+        "label of their joules; number formats are models of their own.",
         f"Intervals are Student-t over runs that differ in their seed; a model is ranked from {MIN_SEEDS} seeds on.",
         "Differences between models have intervals over seeds and test items, joined as those of two causes that know "
         "nothing of each other; on the same test items, the bootstrap draws items with what both models did on them.",

@@ -36,8 +36,11 @@ _OWN_ROLES = frozenset({"student", *CONTROLS})
 
 
 _SAME_BILL = 0.05
-"""Relative difference that the phase of a run that made an entry of the cache and what others owe for it may have: in
-`benchmarks/results/cpu_small` a quarter of a second, which is 2 % of the least."""
+"""Relative difference that the phase of a run that made an entry of the cache and what others owe for it may have."""
+
+_OPENING: Mapping[Unit, float] = {"CPU-s": 1.0, "J": 50.0}
+"""What that phase may cost more than the entry, however small that is: opening and reading took a quarter of a second
+and more in `benchmarks/results/cpu_small`."""
 
 _ROUNDING = 1e-4
 """Relative difference that one model may show when it is evaluated again, in other batches."""
@@ -125,39 +128,42 @@ class System:
         return {}
 
     def _by_bill(self, unit: Unit) -> list[list[RunRecord]]:
-        """The runs by who paid for it: those that have nearly all of it from one entry of the cache have one bill.
+        """The runs by who paid for it: those that have all of it from one entry of the cache have one bill.
 
         Of the runs that paid for themselves, one that paid what others owe is taken for the one that made the entry.
         """
         readers: dict[str, list[RunRecord]] = {}
-        payers: list[tuple[RunRecord, float]] = []
+        payers = []
         for record in self.costed:
-            paid, whole = (build_cost(record, self.role, unit, caches=caches) for caches in (False, True))
-            if paid is not None and whole is not None and paid <= _SAME_BILL * whole:
-                readers.setdefault(f"{whole - paid:.4g}", []).append(record)
+            owed = [debt(phase, unit) for phase in self._phases(record)]
+            if owed and all(owed):
+                readers.setdefault(f"{sum(owed):.4g}", []).append(record)
             else:
-                payers.append((record, math.nan if whole is None else whole))
+                payers.append(record)
         alone = []
-        unpaid = {owed: float(owed) for owed in readers}
-        for record, whole in payers:
-            entry = next((owed for owed, bill in unpaid.items() if is_one_bill(bill, whole)), None)
-            if entry is None:
+        unpaid = {key: float(key) for key in readers}
+        for record in payers:
+            paid = build_cost(record, self.role, unit)
+            near = [key for key, owed in unpaid.items() if paid is not None and is_one_bill(owed, paid, unit)]
+            if paid is None or not near:
                 alone.append([record])
             else:
+                entry = min(near, key=lambda key: abs(unpaid[key] - paid))
                 readers[entry].append(record)
                 del unpaid[entry]
         return [*readers.values(), *alone]
 
+    def _phases(self, record: RunRecord) -> list[Phase]:
+        """Of a run, those that made it and its teacher."""
+        result = record.result(self.role)
+        names = {*result.teacher_phases, *result.built_by} if result else set()
+        return [phase for phase in record.phases if phase.name in names]
+
     def owes_to_shared_machine(self, group: Sequence[RunRecord], unit: Unit) -> bool:
         """Whether a part of its cost is a debt for what a run of the group made while others used the machine."""
         made = [(p.name, phase_cost(p, unit)) for r in group if r.contended for p in r.phases if not debt(p, unit)]
-        for record in self.costed:
-            result = record.result(self.role)
-            names = {*result.teacher_phases, *result.built_by} if result else set()
-            owed = [(p.name, debt(p, unit)) for p in record.phases if p.name in names and debt(p, unit)]
-            if any(name == other and is_one_bill(cost, bill) for name, cost in owed for other, bill in made):
-                return True
-        return False
+        owed = [(p.name, debt(p, unit)) for r in self.costed for p in self._phases(r) if debt(p, unit)]
+        return any(name == other and is_one_bill(cost, bill, unit) for name, cost in set(owed) for other, bill in made)
 
     def on_validation(self) -> float | None:
         """Mean over the runs of the best validation of the student that they train; None where one has none."""
@@ -218,7 +224,9 @@ EQUAL_COST = 0.03
 def at_what_cost(student: System, control: System) -> str:
     """`at equal cost`, or `at 0.92 times its cost` where what a control took is not within 3 % of what it should."""
     share = cost_share(student, control, words.ranking_unit(student.records[0]))
-    if share is None or abs(share.value - 1) <= EQUAL_COST:
+    if share is None:
+        return "at a cost that is not known"
+    if abs(share.value - 1) <= EQUAL_COST:
         return "at equal cost"
     return f"at {formats.number(share.value)} times its cost"
 
@@ -301,9 +309,9 @@ def build_cost(record: RunRecord, role: str, unit: Unit, *, teacher: bool = True
     return phases_cost(record, names, unit, caches=caches)
 
 
-def is_one_bill(one: float, two: float) -> bool:
-    """Whether two costs may be of one entry of the cache."""
-    return abs(one - two) <= _SAME_BILL * max(abs(one), abs(two))
+def is_one_bill(owed: float, paid: float, unit: Unit) -> bool:
+    """Whether what a run paid in a phase may be what made the entry of the cache that others owe so much for."""
+    return -_SAME_BILL * owed <= paid - owed <= _SAME_BILL * owed + _OPENING[unit]
 
 
 def debt(phase: Phase, unit: Unit) -> float:
