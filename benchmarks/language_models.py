@@ -32,6 +32,7 @@ from smallmodels.cli import gathering
 from smallmodels.errors import InputError
 from smallmodels.records import RunRecord, Unfinished
 from smallmodels.report import formats, words
+from smallmodels.report.systems import EQUAL_COST
 from smallmodels.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,9 +67,6 @@ SWEEPS = {"many_texts": job(500, 2, soft_weight=0.5), "few_texts": job(150, 8, s
 """Sizes that take a quarter of an hour each on two cores. The first has what were the recipe's defaults; it lost, and
 the second became them."""
 
-
-EQUAL_COST = 0.03
-"""By how much costs may differ, as a share, and still be called equal."""
 
 Unit = Literal["energy_j", "cpu_s"]
 

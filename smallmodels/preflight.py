@@ -174,7 +174,7 @@ class _TrialRun(Run):
 
     def paid_for(self, phase: str) -> energy.EnergyReading:
         """What a phase would have cost."""
-        told = self.foretell(phase, self.meter.phases[phase], self.watts)
+        told = self._foretold(phase)
         known = records.Component(energy_j=told.energy_j, label="unknown") if told.energy_j is not None else None
         return energy.EnergyReading(told.duration_s, told.cpu_s, {"machine": known} if known else {})
 
@@ -190,7 +190,7 @@ class _TrialRun(Run):
 
     def _left_to_match(self, name: str, phases: Sequence[str]) -> Cost:
         """By how much a phase takes more than its planned steps, or less: it goes on until it costs what others do."""
-        told = self.foretell(name, self.meter.phases[name], self.watts)
+        told = self._foretold(name)
         more = sum(map(self._cost_with_share, phases)) / max(self._cost(told), 1e-9) - 1
         return Cost(told.duration_s, told.cpu_s) * more
 
@@ -198,7 +198,11 @@ class _TrialRun(Run):
         """Of a phase, what it owes to the cache included."""
         counts = self.shared[name]
         owed = counts.shared_energy_j if self._is_in_joules else counts.shared_cpu_s
-        return self._cost(self.foretell(name, self.meter.phases[name], self.watts)) + (owed or 0.0)
+        return self._cost(self._foretold(name)) + (owed or 0.0)
+
+    def _foretold(self, name: str) -> PhaseForecast:
+        """Of a phase that the trial has been through, as far as the others tell by now."""
+        return self.foretell(name, self.meter.phases[name], self.watts)
 
     def _cost(self, told: PhaseForecast) -> float:
         return (told.energy_j or 0.0) if self._is_in_joules else told.cpu_s

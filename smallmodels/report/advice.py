@@ -29,8 +29,11 @@ _CONTROL_NAMES = dict(zip(CONTROLS, ("student on labels alone", "student on labe
 UNDECIDED = "Whether to distil is not decided"
 """How the sentence begins where no margin was declared."""
 
-NOT_SHOWN = "o not distil on this evidence"
-"""What it says where more seeds or test items would tell."""
+AGAINST = "o not distil"
+"""What it has where it advises against it, after a capital or a small letter."""
+
+NOT_SHOWN = f"{AGAINST} on this evidence"
+"""Likewise, where more seeds or test items would tell."""
 
 NO_STUDENT = "No student here replaces another model"
 """How it begins where there is nothing to distil from."""
@@ -284,7 +287,7 @@ def _value(system: System) -> float:
 
 def _cheapest_baseline(case: _Case) -> System | None:
     """The trivial baseline that is good enough and cheapest in use, where it is cheaper than the student, or better."""
-    beside = [s for s in case.comparisons.systems if s.role not in _NETWORKS and _shares_runs(s, case.student)]
+    beside = [s for s in case.comparisons.systems if s.role not in _NETWORKS and s.shares_runs(case.student)]
     mine = case.share(case.student)
     if (cheaper := case.cheapest(beside, below=float("inf") if mine is None else mine)) is not None:
         return cheaper
@@ -293,7 +296,7 @@ def _cheapest_baseline(case: _Case) -> System | None:
 
 def _control_within(case: _Case) -> System | None:
     """The student that learned nothing of the teacher and is as good within the margin, the cheapest first."""
-    beside = [s for s in case.comparisons.systems if s.role == "untrained_student" and _shares_runs(s, case.student)]
+    beside = [s for s in case.comparisons.systems if s.role == "untrained_student" and s.shares_runs(case.student)]
     beside += _controls_at_equal_cost(case)
     return next((s for s in beside if case.is_within(s, case.student)), None)
 
@@ -306,10 +309,6 @@ def _control_it_rarely_beats(case: _Case) -> System | None:
 def _controls_at_equal_cost(case: _Case) -> list[System]:
     pairs = control_pairs(case.comparisons.systems)
     return [control for student, control in pairs if student is case.student and control.role == EQUAL_COST_CONTROL]
-
-
-def _shares_runs(one: System, two: System) -> bool:
-    return not one.run_ids.isdisjoint(two.run_ids)
 
 
 def _the(system: System, comparisons: Comparisons) -> str:

@@ -73,7 +73,7 @@ class Comparisons:
             found = metrics.paired_bootstrap(our_items, their_items)
             over_items: Metric | None = found if self._sign > 0 else _negative(found)
         else:
-            apart = [system.quality_of_items() for system in (ours, theirs)]
+            apart = [system.quality_of_items for system in (ours, theirs)]
             known = [m if self._sign > 0 else _negative(m) for m in apart if m is not None]
             over_items = metrics.unpaired_items(*known) if len(known) == 2 else None
         return metrics.difference(metrics.seed_difference(one, two), over_items, is_paired=is_paired)
@@ -301,6 +301,6 @@ def control_pairs(systems: Sequence[System]) -> list[tuple[System, System]]:
     """Each student with the controls of its own runs."""
     pairs = []
     for student in (s for s in systems if s.role == "student"):
-        of_it = [s for s in systems if s.role in CONTROLS and not student.run_ids.isdisjoint(s.run_ids)]
+        of_it = [s for s in systems if s.role in CONTROLS and student.shares_runs(s)]
         pairs += [(student, control) for control in of_it]
     return pairs

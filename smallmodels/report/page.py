@@ -234,7 +234,10 @@ def _with_fewer_rows(page: Page, room: int) -> Page:
 
     def cut(block: Block) -> Block:
         table = _table_of(block)
-        return block if table is None else _cut_block(block, length(table, *chosen))
+        if table is None:
+            return block
+        shorter = _cut_table(table, length(table, *chosen))
+        return replace(block, table=shorter) if isinstance(block, Picture) else shorter
 
     return replace(page, sections=[replace(s, blocks=[*map(cut, s.blocks)]) for s in page.sections])
 
@@ -253,12 +256,6 @@ def _table_bytes(table: Table, row_bytes: Sequence[int], most: int) -> int:
 def _row_bytes(table: Table) -> list[int]:
     cells = ([cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows)
     return [sum(len(formats.clean(text).encode()) for text in row) for row in cells]
-
-
-def _cut_block(block: Block, most: int) -> Block:
-    if isinstance(block, Picture):
-        return replace(block, table=_cut_table(block.table, most))
-    return _cut_table(block, most) if isinstance(block, Table) else block
 
 
 def _cut_table(table: Table, most: int) -> Table:

@@ -73,7 +73,7 @@ class Group:
     @property
     def is_advised_against(self) -> bool:
         """Whether that is not to distil."""
-        return "o not distil" in self.advice
+        return advice.AGAINST in self.advice
 
     @property
     def warning(self) -> Sequence[Text]:
@@ -403,7 +403,7 @@ def _quality_ends(system: System, quality: "Spread") -> tuple[float | None, floa
     """The interval over seeds, or over test items where all seeds have the same model."""
     if not quality.is_constant:
         return quality.low, quality.high
-    over_items = system.quality_of_items()
+    over_items = system.quality_of_items
     return (over_items.low, over_items.high) if over_items is not None else (None, None)
 
 

@@ -65,6 +65,10 @@ class System:
         """Of its runs."""
         return frozenset(r.run_id for r in self.records)
 
+    def shares_runs(self, other: "System") -> bool:
+        """Whether a run has both."""
+        return not self.run_ids.isdisjoint(other.run_ids)
+
     @functools.cached_property
     def values(self) -> Mapping[str, float] | None:
         """The metric for each seed, repeats of a seed averaged; None where a run lacks it or it is not finite."""
@@ -74,12 +78,9 @@ class System:
         """The metric over seeds; None where a run lacks it."""
         return _spread(self.values)
 
+    @functools.cached_property
     def quality_of_items(self) -> Metric | None:
         """The metric with its interval over test items alone, averaged over the runs; None where a run has none."""
-        return self._quality_of_items
-
-    @functools.cached_property
-    def _quality_of_items(self) -> Metric | None:
         found = [result.metrics.get(r.metric) if (result := r.result(self.role)) else None for r in self.records]
         known = [m for m in found if m is not None and None not in (m.value, m.low, m.high)]
         if not known or len(known) < len(found):
@@ -408,7 +409,7 @@ def replaced_by(system: System, systems: Sequence[System]) -> System | None:
     """What this system is to replace, in the same runs: what their payback names, else the teacher."""
     first = system.records[0]
     role = first.payback.replaces if first.payback else "teacher"
-    fitting = (s for s in systems if s.role == role and s is not system and not system.run_ids.isdisjoint(s.run_ids))
+    fitting = (s for s in systems if s.role == role and s is not system and system.shares_runs(s))
     return next(fitting, None)
 
 
