@@ -62,17 +62,18 @@ def _whole(found: dict[str, RunRecord]) -> dict[str, RunRecord]:
 
 def _lines(found: dict[str, RunRecord]) -> str:
     """One row for each record: the metric of the models that a reader compares first, and what the run took."""
-    head = ["Recipe", "data", "metric", "teacher", "student", "95 % interval", "labels only", "best without a network"]
+    head = ["Recipe", "data", "metric", "teacher", "before", "student", "95 % interval", "labels only"]
     rows = []
     for name, record in found.items():
         main = words.main_result(record)
         value = main.metrics.get(record.metric) if main else None
         rows.append(
             [
-                name,
+                _recipe_words(name, record),
                 ", ".join(dict.fromkeys(source.name for source in record.sources if source.kind == "dataset")),
                 formats.metric_name(record.metric),
                 _quality_of(record, "teacher"),
+                _quality_of(record, "untrained_student"),
                 _quality_of(record, "student"),
                 formats.interval(record.metric, value.low if value else None, value.high if value else None),
                 _quality_of(record, "label_only"),
@@ -81,9 +82,15 @@ def _lines(found: dict[str, RunRecord]) -> str:
                 formats.number(record.cpu_s),
             ]
         )
-    table = formats.markdown_table([*head, "run", "CPU-s"], rows, text_columns=(1, 2))
+    table = formats.markdown_table([*head, "best without a network", "run", "CPU-s"], rows, text_columns=(1, 2))
     links = ", ".join(f"[{name}](benchmarks/results/{name}/record.json)" for name in found)
     return f"{table}\n\n{_machines(found)} The records: {links}."
+
+
+def _recipe_words(name: str, record: RunRecord) -> str:
+    """The recipe, and what tells this record from another one of it, as its folder is called."""
+    rest = name.removeprefix(record.recipe).strip("_")
+    return f"{record.recipe} ({rest})" if rest else name
 
 
 def _machines(found: dict[str, RunRecord]) -> str:

@@ -45,7 +45,7 @@ LOOP_RESULTS = "training_loop_*.json"
 """One file for each device and number format."""
 MIN_PAIRS = 3
 QUALITY_MARGIN = 0.005
-"""By how much ours may be below the peer's quality: half a point."""
+"""By how much ours may be below the peer's quality: half a point, and half a per cent of a perplexity."""
 
 
 NUM_TEXTS, NUM_ENTRIES = 4000, 600
@@ -53,8 +53,7 @@ NUM_TEXTS, NUM_ENTRIES = 4000, 600
 on two cores."""
 
 NUM_LM_TEXTS, LM_EPOCHS = 96, 3
-"""Of GSM8K for language models; a live teacher that compares whole vocabularies makes a few hundred tokens a second.
-The rows in fp32 that are kept are of 24, where beginning is most of our time."""
+"""Of GSM8K for language models; a live teacher that compares whole vocabularies makes a few hundred tokens a second."""
 
 
 def job(*contenders: str, metric: str, **settings: int) -> Sweep:
@@ -77,10 +76,8 @@ SWEEPS = {
     ),
     "finetuning": job("ours_finetuning", "trainer_finetuning_tuned", metric="accuracy", max_train=NUM_TEXTS),
     "embedding": job("ours_embedding", "sentence_transformers_embedding", metric="mrr_at_10", max_entries=NUM_ENTRIES),
-    "lm_distillation": job(
-        "ours_lm_distillation", "trl_distillation", metric="next_token_accuracy", max_train=NUM_LM_TEXTS
-    ),
-    "lm_finetuning": job("ours_lm_finetuning", "trl_finetuning", metric="next_token_accuracy", max_train=NUM_LM_TEXTS),
+    "lm_distillation": job("ours_lm_distillation", "trl_distillation", metric="perplexity", max_train=NUM_LM_TEXTS),
+    "lm_finetuning": job("ours_lm_finetuning", "trl_finetuning", metric="perplexity", max_train=NUM_LM_TEXTS),
 }
 
 
@@ -102,8 +99,6 @@ class Contest:
     """Smallest ratio of CPU-seconds that is wanted, where one is."""
     phases: tuple[str, ...] | None = None
     """That are counted, on both sides; None is all that has to be done again for another student."""
-    reach_was_for: str | None = None
-    """Number format that the target was set for, where that is another one."""
 
 
 _DISTILLATION = f"Encoder distillation on {NUM_TEXTS:,} texts, the teacher's pass included"
@@ -217,13 +212,7 @@ CONTESTS = (
         reach=1.1,
         number_format="fp32",
     ),
-    *(
-        dataclasses.replace(
-            contest, number_format=number_format, reach_was_for=None if number_format == "bf16" else "bf16"
-        )
-        for number_format in ("bf16", "fp32")
-        for contest in _LANGUAGE
-    ),
+    *_LANGUAGE,
 )
 
 COMPUTE_IN_FP32 = ("trainer_distillation", "pipeline_teacher_pass")
@@ -236,11 +225,15 @@ TOKENS_JOBS = {
     "ours_lm_distillation": "language-model distillation",
     "ours_lm_finetuning": "language-model fine-tuning",
 }
+ABOVE_IMPORTS, OF_PROCESS = "above the imports", "of the process"
 MEMORY_REACH = {
-    ("ours_distillation", "trainer_distillation_tuned"): ("encoder distillation, against the tuned Trainer", 0.6),
-    ("ours_lm_distillation", "trl_distillation"): ("language-model distillation, against TRL's GKD", 0.35),
+    ("ours_distillation", "trainer_distillation_tuned", ABOVE_IMPORTS): (
+        "encoder distillation, against the tuned Trainer",
+        0.6,
+    ),
+    ("ours_lm_distillation", "trl_distillation", OF_PROCESS): ("language-model distillation, against TRL's GKD", 0.35),
 }
-"""Largest share of a peer's memory that is wanted."""
+"""Largest share of a peer's memory that is wanted, and which memory was meant."""
 SHARE_REACH = {("cpu", "bf16"): 0.5, ("cuda", "bf16"): 0.45}
 """Smallest share of the matmul rate that is wanted, by device and number format."""
 LOOP_REACH, EVEN_REACH = 1.01, 1.03
@@ -290,8 +283,8 @@ def joules(record: RunRecord, phases: tuple[str, ...] | None = None) -> float | 
     return records.cost_of(counted(record, phases), (ALSO_OURS, *COUNTED))[0]
 
 
-def memory_mb(record: RunRecord) -> float | None:
-    """Highest resident memory of the counted phases, above what the imports take.
+def memory_mb(record: RunRecord, which: str = ABOVE_IMPORTS) -> float | None:
+    """Highest resident memory of the counted phases, above what the imports take or of the whole process.
 
     None where the system does not tell, and where this very process had fine-tuned the teacher, which leaves traces.
     """
@@ -299,7 +292,8 @@ def memory_mb(record: RunRecord) -> float | None:
     if imports is None or imports.peak_memory_mb is None or (teacher and teacher.num_examples):
         return None
     peaks = Spread.of(phase.peak_memory_mb for phase in counted(record))
-    return peaks.high - imports.peak_memory_mb if peaks else None
+    before = imports.peak_memory_mb if which == ABOVE_IMPORTS else 0.0
+    return peaks.high - before if peaks else None
 
 
 def real_token_share(record: RunRecord) -> float | None:
@@ -452,9 +446,17 @@ def ratio(
 
 
 def quality_difference(pairs: Sequence[Pair]) -> Spread | None:
-    """Ours minus the peer's."""
-    both = [(quality(ours), quality(peer)) for ours, peer in pairs]
-    return Spread.of(own - theirs if own is not None and theirs is not None else None for own, theirs in both)
+    """By how much ours is better than the peer's: the difference, or the share of it where lower is better."""
+    both = [(ours.metric, quality(ours), quality(peer)) for ours, peer in pairs]
+    return Spread.of(
+        None if own is None or theirs is None else (theirs - own) / theirs if is_share(metric) else own - theirs
+        for metric, own, theirs in both
+    )
+
+
+def is_share(metric: str) -> bool:
+    """Whether a difference of qualities is told as a share: perplexities have no points."""
+    return metric in records.LOWER_IS_BETTER
 
 
 def verdict(contest: Contest, pairs: Sequence[Pair]) -> str:
@@ -483,9 +485,7 @@ def contest_row(contest: Contest, found: Sequence[RunRecord]) -> list[str]:
     pairs = contest_pairs(contest, found)
     head = [job_name(contest, pairs), peer_name(contest), contest.number_format, trained_as(pairs, found)]
     also = ", also in CPU-s" if contest.reach_cpu else ""
-    head.append(
-        f"≥ {contest.reach:g} ×{also}" + (f", set for {contest.reach_was_for}" if contest.reach_was_for else "")
-    )
+    head.append(f"≥ {contest.reach:g} ×{also}")
     if not pairs:
         return [*head, *[formats.MISSING] * 5, "0", _not_measured(contest.number_format, found)]
     metric = pairs[0][0].metric
@@ -515,9 +515,12 @@ def _joules_words(pairs: Sequence[Pair], phases: tuple[str, ...] | None) -> str:
 def _difference_words(metric: str, difference: Spread | None) -> str:
     if difference is None:
         return formats.MISSING
+    within = "within" if abs(difference.median) <= QUALITY_MARGIN else "beyond"
+    if is_share(metric):
+        way = "lower" if difference.median >= 0 else "higher"
+        return f"{100 * abs(difference.median):.1f} % {way}, {within} half a per cent"
     sign = "+" if difference.median >= 0 else "−"
-    is_within = abs(difference.median) <= QUALITY_MARGIN
-    return f"{sign}{formats.difference(metric, difference.median)}, {'within' if is_within else 'beyond'} half a point"
+    return f"{sign}{formats.difference(metric, difference.median)}, {within} half a point"
 
 
 def _not_measured(number_format: str, found: Sequence[RunRecord]) -> str:
@@ -533,15 +536,21 @@ def own_rows(found: Sequence[RunRecord]) -> list[list[str]]:
     rows = [
         _memory_row(found, *names, *words, number_format)
         for names, words in MEMORY_REACH.items()
-        for number_format in NUMBER_FORMATS
+        for number_format in _formats_of(names[0])
     ]
     rows += [
         _tokens_row(runs_of(found, recipe, number_format), f"{job}, {number_format}")
         for recipe, job in TOKENS_JOBS.items()
-        for number_format in NUMBER_FORMATS
+        for number_format in _formats_of(recipe)
     ]
     bounded = [c for c in CONTESTS if c.ours in {of.ours for of in _LANGUAGE} and contest_pairs(c, found)]
     return rows + [_bound_row(contest, found) for contest in bounded]
+
+
+def _formats_of(ours: str) -> list[str]:
+    """Number formats that a recipe of ours has targets in."""
+    wanted = {contest.number_format for contest in CONTESTS if contest.ours == ours}
+    return [number_format for number_format in NUMBER_FORMATS if number_format in wanted]
 
 
 def _tokens_row(mine: Sequence[RunRecord], job: str) -> list[str]:
@@ -580,14 +589,14 @@ def _busy_s(record: RunRecord, phases: tuple[str, ...] | None, rate: float) -> f
 
 
 def _memory_row(
-    found: Sequence[RunRecord], ours: str, peer: str, job: str, reach: float, number_format: str
+    found: Sequence[RunRecord], ours: str, peer: str, which: str, job: str, reach: float, number_format: str
 ) -> list[str]:
     pairs = pairs_of(found, ours, peer, number_format)
-    shares = [_over(memory_mb(mine), memory_mb(theirs)) for mine, theirs in pairs]
+    shares = [_over(memory_mb(mine, which), memory_mb(theirs, which)) for mine, theirs in pairs]
     known = [share for share in shares if share is not None]  # not of the pair whose process fine-tuned the teacher
     memory = Spread.of(known)
     judged = _judged(memory, len(known), memory is not None and memory.median <= reach)
-    return [f"Peak memory above the imports, {job}, {number_format}", f"≤ {reach:g} ×", *judged]
+    return [f"Peak memory {which}, {job}, {number_format}", f"≤ {reach:g} ×", *judged]
 
 
 def _over(own: float | None, theirs: float | None) -> float | None:
@@ -870,8 +879,9 @@ def _introduction(found: Sequence[RunRecord]) -> str:
         "run as they come, train these too and drop. That is a part of the difference. At its defaults the Trainer "
         "computes in fp32, and so does a pipeline with the model as it was loaded: their rows and records in bf16 "
         "stand beside ours in bf16, on a machine where that is fast. A target is met by seconds, and by CPU-seconds "
-        "where it says so, with a quality that is at most half a point below the peer's: only this side of the quality "
-        "is judged. A peer that ends lower than ours could have been tuned further."
+        "where it says so, with a quality that is at most half a point, or half a per cent of a perplexity, worse "
+        "than the peer's: only this side of the quality is judged. A peer that ends worse than ours could have been "
+        "tuned further."
     )
     where = f"Measured on: {'; '.join(sorted(machines)) or 'nothing yet'}. {', '.join(sorted(torch | peers))}"
     return f"{formats.markdown(text)}\n\n{formats.markdown(where)}"

@@ -27,7 +27,7 @@ from smallmodels import cli, data, distilling, generation, losses, models, perpl
 from smallmodels.data import Batch
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel, TextModel
+from smallmodels.models import LanguageModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -56,19 +56,18 @@ class Config:
     """Train on so many texts only."""
     max_validation: int | None = 500
     """Validate on so many texts only; None is as many as are tested."""
-    max_test: int | None = 500
-    """Test on so many texts only; None tests the whole split, which takes longer than minutes with the default
-    teacher."""
+    max_test: int | None = None
+    """Test on so many texts only; None tests the whole split."""
     teacher: str = "HuggingFaceTB/SmolLM2-135M"
     """Causal language model, from the hub or a local folder."""
     student: str | None = None
     """Causal language model to train, which may have another tokenizer; without it, one is made of the teacher."""
     hidden_size: int | None = None
     """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
-    num_layers: int = 10
-    """Layers of a student that is made."""
-    num_heads: int = 4
-    """Heads of attention of a new student."""
+    num_layers: int | None = None
+    """Layers of a student that is made; without it, half of the teacher's."""
+    num_heads: int | None = None
+    """Heads of attention of a new student; without it, 4."""
     max_length: int = 256
     """Tokens of a row; longer texts make several."""
     stride: int | None = None
@@ -103,9 +102,12 @@ class Config:
         require(0 <= self.skew < 1, "skew", "in [0, 1)", self.skew)
         if self.objective == "universal_logit_distance":
             require(self.temperature == 1, "temperature", "1 for universal_logit_distance", self.temperature)
+        if self.hidden_size is None:
+            require(self.num_heads is None, "num_heads", "left out where --hidden-size is", self.num_heads)
         if self.student is not None:
-            require(self.hidden_size is None, "hidden_size", "left out where a student is named", self.hidden_size)
-        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+            for name in ("hidden_size", "num_layers"):
+                require(getattr(self, name) is None, name, "left out where a student is named", getattr(self, name))
+        require(self.num_layers is None or self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         fits = self.stride is None or 0 < self.stride < self.max_length
         require(fits, "stride", f"in 1 … {self.max_length - 1}, below max_length", self.stride)
@@ -118,24 +120,33 @@ SMOKE = replace(
     max_train=100,
     max_validation=20,
     max_test=20,
-    num_layers=1,
     max_length=64,
     k=8,
     train=replace(Config().train, max_steps=2, num_evaluations=1),
 )
 
 
-def soft_loss_of(config: Config) -> Callable[[Tensor, losses.TopK], Tensor]:
-    """How far a student's logits are from what the teacher said, for each target."""
+def loss_of(config: Config) -> Callable[[Tensor, losses.TopK, Tensor], Tensor]:
+    """The loss of each target, from a student's logits, what the teacher said, and the right token."""
     if config.objective == "universal_logit_distance":
-        return losses.top_k_universal_logit_distance
+
+        def with_distance(logits: Tensor, told: losses.TopK, labels: Tensor) -> Tensor:
+            distance = losses.top_k_universal_logit_distance(logits, told)
+            return config.soft_weight * distance + (1 - config.soft_weight) * losses.cross_entropy(logits, labels)
+
+        return with_distance
     weights: dict[str, Any] = {
         "jensen_shannon": {"beta": config.beta},
         "skew_kl": {"skew": config.skew},
         "skew_reverse_kl": {"skew": config.skew},
     }
     divergence = partial(losses.DIVERGENCES[config.objective], **weights.get(config.objective, {}))
-    return partial(losses.top_k_divergence, divergence=divergence, temperature=config.temperature)
+    return partial(
+        losses.top_k_distillation_loss,
+        divergence=divergence,
+        temperature=config.temperature,
+        soft_weight=config.soft_weight,
+    )
 
 
 def require_fitting_tokens(config: Config) -> None:
@@ -195,6 +206,8 @@ def main(config: Config, run: Run) -> None:
     if not tokens_fit:
         require_fitting_tokens(config)
     max_length = min(untrained.max_length, teacher.max_length) if tokens_fit else untrained.max_length
+    for model in (teacher, untrained):
+        perplexity.require_stride(model, config.stride)
     rows = data.cut_into_rows(splits.train, untrained.tokenizer, max_length=max_length)
     options = dict(run.compute)
     if config.teacher_signal == "live" and not models.keeps_texts_apart(teacher.model):
@@ -228,27 +241,18 @@ def main(config: Config, run: Run) -> None:
             told_rows, paid = rows.with_signals(paired), ["cache", "pair", "train"]
 
     # 3. The student, and the same one without a teacher at equal cost
-    distance = soft_loss_of(config)
-
-    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
+    of_tokens = loss_of(config)
 
     def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
         states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = hear(batch)
 
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
-            soft = distance(logits, told[chunk])
-            return config.soft_weight * soft + (1 - config.soft_weight) * losses.cross_entropy(logits, labels[chunk])
+            return of_tokens(logits, told[chunk], labels[chunk])
 
         return losses.by_chunks(states, model.output_layer.cut(own_classes), of_chunk)
 
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.text_losses(model, splits.validation, stride=config.stride, compute=compute)
-        return {"minus_bits_per_byte": -found.metrics()["bits_per_byte"].value}
-
+    validate = perplexity.validation_of_texts(splits.validation, stride=config.stride, compute=compute)
     how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
     reached = distilling.teacher_on_validation(run, teacher, validate)
     student = run.phase("train", training.fit, untrained.copy(), told_rows, soft_loss, config.train, **how)
@@ -257,7 +261,7 @@ def main(config: Config, run: Run) -> None:
         {"label_only": paid},
         student=student,
         of_student=distilling.Training(untrained, told_rows, soft_loss, config.train),
-        of_control=distilling.Training(untrained, rows, hard_loss, config.train),
+        of_control=distilling.Training(untrained, rows, losses.next_token_loss, config.train),
         probe="probe_soft",  # a step with the teacher's signal costs its own
         **how,
     )

@@ -15,6 +15,7 @@ divergence on earlier rows over the sum of its divergences on earlier and on new
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -54,7 +55,7 @@ class Config:
     prompt_column: str = "question"
     """Column with what the student is asked."""
     completion_column: str = "answer"
-    """Column with the right answer, whose number stands after `####`."""
+    """Column with the right answer: its number after `####`, or where it has none its words."""
     train_split: str = "train"
     """Split whose prompts the student answers."""
     validation_split: str | None = None
@@ -73,8 +74,8 @@ class Config:
     """Causal language model that scores, from the hub or a local folder."""
     student: str | None = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Causal language model with the teacher's tokenizer that can answer already; None keeps layers of the teacher."""
-    num_layers: int = 16
-    """Layers of a student that is made of the teacher."""
+    num_layers: int | None = None
+    """Layers of a student that is made of the teacher; without it, half of the teacher's."""
     template: data.Template = "chat"
     """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
     num_rounds: int = 4
@@ -95,6 +96,8 @@ class Config:
     """Most likely tokens of the teacher that are kept for each place."""
     objective: Literal["jensen_shannon", "kl", "reverse_kl"] = "jensen_shannon"
     """Divergence from the teacher."""
+    beta: float = 0.5
+    """Weight of the teacher in the mixture of `jensen_shannon`, in (0, 1)."""
     temperature: float = 1.0
     """Softens both distributions in the loss; > 0, and 1 leaves them as they are."""
     seed: int = 0
@@ -104,8 +107,12 @@ class Config:
     train: TrainConfig = TrainConfig(learning_rate=5e-5, num_epochs=1, batch_size=16, num_evaluations=2)
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "num_rounds", "prompts_per_round", "max_new_tokens", "k", "temperature"):
+        if self.student is not None:
+            require(self.num_layers is None, "num_layers", "left out where a student is named", self.num_layers)
+        require(self.num_layers is None or self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+        for name in ("num_rounds", "prompts_per_round", "max_new_tokens", "k", "temperature"):
             require(getattr(self, name) > 0, name, "> 0", getattr(self, name))
+        require(0 < self.beta < 1, "beta", "in (0, 1)", self.beta)
         require(0 <= self.on_policy_share <= 1, "on_policy_share", "in [0, 1]", self.on_policy_share)
         require(0 <= self.max_replay_share < 1, "max_replay_share", "in [0, 1)", self.max_replay_share)
         require(self.sampling_temperature >= 0, "sampling_temperature", ">= 0", self.sampling_temperature)
@@ -118,7 +125,6 @@ SMOKE = replace(
     max_train=16,
     max_test=4,
     student=None,
-    num_layers=1,
     num_rounds=2,
     prompts_per_round=8,
     max_new_tokens=8,
@@ -154,7 +160,7 @@ def main(config: Config, run: Run) -> None:
     teacher, fetched = models.load_language_model(teacher_name, max_length=config.max_length)
     run.add_source(fetched.source)
     if not student_name:
-        untrained = students.keep_layers(teacher, config.num_layers)
+        untrained = students.smaller_language_model(teacher, num_layers=config.num_layers)
     else:
         untrained, found = models.load_language_model(student_name[0], max_length=config.max_length, role="base_model")
         run.add_source(found.source)
@@ -169,22 +175,20 @@ def main(config: Config, run: Run) -> None:
         "template": config.template,
         "max_length": min(teacher.max_length, untrained.max_length),
     }
-    validation, test = (
-        data.cut_completions(split, untrained.tokenizer, **writing) for split in (splits.validation, splits.test)
-    )
-    for whole, left in ((splits.validation, validation), (splits.test, test)):
-        run.note_too_long(whole, left, whole.name)
-    generation.require_room(
-        [teacher, untrained], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens
-    )
-    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=validation.tokens, **run.compute)
+    own = distilling.cut_answers(run, splits, untrained.tokenizer, **writing)
+    room: dict[str, Any] = {"template": config.template, "max_new_tokens": config.max_new_tokens}
+    generation.require_room([teacher], splits.test.texts, **room)
+    generation.require_room([untrained], [*splits.train.texts, *splits.test.texts], **room)
+    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=own.validation.tokens, **run.compute)
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)
 
     # 2. The loss, on what the teacher said about each token that the student wrote
+    weights = {"beta": config.beta} if config.objective == "jensen_shannon" else {}
+    objective = partial(losses.DIVERGENCES[config.objective], **weights)
+
     def divergence(model: LanguageModel, states: Tensor, told: TopK) -> Tensor:
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
-            objective = losses.DIVERGENCES[config.objective]
             return losses.top_k_divergence(logits, told[chunk], objective, temperature=config.temperature)
 
         return losses.by_chunks(states, model.output_layer.cut(num_classes), of_chunk)
@@ -198,7 +202,7 @@ def main(config: Config, run: Run) -> None:
         signals = run.phase(phase, teachers.store_token_signals, teacher, rows, packing=packing, compute=compute)
         return rows.with_signals(signals)
 
-    held_out = scored("cache", validation)
+    held_out = scored("cache", own.validation)
 
     def validate(model: TextModel) -> dict[str, float]:
         return {"minus_divergence": -rounds.mean_divergence(model, held_out, divergence, compute=compute)}
@@ -220,6 +224,7 @@ def main(config: Config, run: Run) -> None:
             on_policy_share=config.on_policy_share,
             max_new_tokens=config.max_new_tokens,
             temperature=config.sampling_temperature,
+            num_classes=num_classes,
             seed=seed,
             compute=compute,
             **writing,
@@ -263,28 +268,20 @@ def main(config: Config, run: Run) -> None:
     student = best  # the last round is not always the best one, least of all one that a budget cut
 
     # 4. The same student on the data set's own answers, at equal cost
-    own = data.cut_completions(splits.train, untrained.tokenizer, **writing)
-
-    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    def validate_answers(model: TextModel) -> dict[str, float]:
-        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
-        return {"minus_perplexity": -found.value}
-
     controls: dict[str, TextModel] = {}
     how: dict[str, Any] = {"seed": config.seed, "compute": compute}
     if run.affords("label_only"):
-        num_probed = run.phase("probe_label_only", training.probe, untrained, own, hard_loss, config.train, **how)
+        num_probed = run.phase(
+            "probe_label_only", training.probe, untrained, own.train, losses.next_token_loss, config.train, **how
+        )
 
         def first_guess() -> int:
             return max(1, round(num_probed * run.cost_ratio(phases, to=["probe_label_only"])))
 
-        learning = distilling.Training(untrained, own, hard_loss, config.train)
+        of_answers = perplexity.validation_of_rows(own.validation, compute=compute)
+        learning = distilling.Training(untrained, own.train, losses.next_token_loss, config.train)
         controls = distilling.train_control(
-            run, "label_only", phases, learning, first_guess, validate=validate_answers, **how
+            run, "label_only", phases, learning, first_guess, validate=of_answers, **how
         )
 
     # 5. The test split is read here, once
@@ -294,21 +291,11 @@ def main(config: Config, run: Run) -> None:
         **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         "untrained_student": Contender(untrained),
     }
-    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
-    answered = run.phase(
-        "answer",
-        generation.evaluate_answers,
+    compared = distilling.compare_answers(
+        run,
         contenders,
-        splits.test,
-        template=config.template,
-        max_new_tokens=config.max_new_tokens,
-        compute=compute,
-    )
-    costs = run.phase(
-        "inference",
-        generation.measure_inference,
-        contenders,
-        splits.test,
+        splits,
+        own.test,
         template=config.template,
         max_new_tokens=config.max_new_tokens,
         compute=compute,
@@ -316,19 +303,10 @@ def main(config: Config, run: Run) -> None:
     run.finish(
         student,
         title=f"language model, taught by {fetched.source.name} on its own answers to {splits.source.name}",
-        task="text-generation",
-        metric="exact_match",
-        results=perplexity.together(answered.results, predicted.results),
-        inference=costs.inference,
-        predictions=answered.predictions,
         curve=curve,
         curve_of="divergence",
-        model={**models.describe(student, compute), **totals},
-        languages=splits.languages,
-        limits=[
-            f"Tested on {splits.source.name} only; check every answer before you rely on it.",
-            *data.tested_in_part(splits),
-        ],
+        model={**models.describe(student, compute), "template": config.template, **totals},
+        **compared,
     )
 
 

@@ -3,8 +3,8 @@
 Source:    Kim and Rush 2016, arXiv:1606.07947, section 3.2; the filter: Zelikman et al. 2022, arXiv:2203.14465.
 Run:       smallmodels run distill_sequence_level
 Expected:  as many right answers as the teacher's own allow; how many were written, kept and used is in the record.
-           There the same student on the answers of the data set, at equal cost, is better: this is for prompts that
-           have none.
+           There the same student on the answers of the data set, at equal cost, is better: where right answers are
+           at hand, learn from these.
 Measured:  arithmetic.csv: exact match 88.5 % (teacher 99.5 %, labels alone 95.5 %), one seed, flags as in its record; 2
            min 41 s and 285 CPU-s on Intel(R) Xeon(R) Processor, 2 cores, bf16.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
@@ -13,13 +13,21 @@ Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
-from smallmodels import cli, data, distilling, generation, losses, models, perplexity, students, teachers, training
-from smallmodels.data import Batch
+from smallmodels import (
+    cli,
+    data,
+    distilling,
+    generation,
+    losses,
+    models,
+    perplexity,
+    rounds,
+    students,
+    teachers,
+    training,
+)
 from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel, TextModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -35,7 +43,8 @@ class Config:
     prompt_column: str = "question"
     """Column with what the teacher is asked."""
     completion_column: str = "answer"
-    """Column with the right answer, whose number stands after `####`; only the filter and the test read it."""
+    """Column with the right answer: its number after `####`, or where it has none its words; the student that it is
+    compared with learns it."""
     train_split: str = "train"
     """Split whose prompts the teacher answers."""
     validation_split: str | None = None
@@ -56,10 +65,10 @@ class Config:
     """Causal language model to train, which may have another tokenizer; without it, one is made of the teacher."""
     hidden_size: int | None = None
     """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
-    num_layers: int = 16
-    """Layers of a student that is made."""
-    num_heads: int = 4
-    """Heads of attention of a new student."""
+    num_layers: int | None = None
+    """Layers of a student that is made; without it, half of the teacher's."""
+    num_heads: int | None = None
+    """Heads of attention of a new student; without it, 4."""
     template: data.Template = "chat"
     """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
     keep_wrong: bool = False
@@ -75,9 +84,12 @@ class Config:
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=3, batch_size=16)
 
     def __post_init__(self) -> None:
+        if self.hidden_size is None:
+            require(self.num_heads is None, "num_heads", "left out where --hidden-size is", self.num_heads)
         if self.student is not None:
-            require(self.hidden_size is None, "hidden_size", "left out where a student is named", self.hidden_size)
-        require(self.num_layers > 0, "num_layers", "> 0", self.num_layers)
+            for name in ("hidden_size", "num_layers"):
+                require(getattr(self, name) is None, name, "left out where a student is named", getattr(self, name))
+        require(self.num_layers is None or self.num_layers > 0, "num_layers", "> 0", self.num_layers)
         require(self.max_length > 2, "max_length", "> 2", self.max_length)
         require(self.max_new_tokens > 0, "max_new_tokens", "> 0", self.max_new_tokens)
 
@@ -87,7 +99,6 @@ SMOKE = replace(
     Config(),
     max_train=16,
     max_test=4,
-    num_layers=1,
     max_new_tokens=8,
     keep_wrong=True,
     train=replace(Config().train, max_steps=2, num_evaluations=1),
@@ -130,15 +141,13 @@ def main(config: Config, run: Run) -> None:
             seed=config.seed,
         )
 
-    def rows_of(split: data.Split) -> data.Split:
-        tokenizer, max_length = untrained.tokenizer, untrained.max_length
-        return data.cut_completions(split, tokenizer, template=config.template, max_length=max_length)
-
-    generation.require_room(
-        [teacher, untrained], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens
-    )
+    writing: dict[str, Any] = {"template": config.template, "max_length": untrained.max_length}
+    rightful = distilling.cut_answers(run, splits, untrained.tokenizer, **writing)
+    room: dict[str, Any] = {"template": config.template, "max_new_tokens": config.max_new_tokens}
+    generation.require_room([teacher], [*splits.train.texts, *splits.test.texts], **room)
+    generation.require_room([untrained], splits.test.texts, **room)
     compute = run.phase(
-        "setup", models.choose_compute, model=untrained, tokens=rows_of(splits.validation).tokens, **run.compute
+        "setup", models.choose_compute, model=untrained, tokens=rightful.validation.tokens, **run.compute
     )
 
     # 2. What the teacher writes, and what of it is right
@@ -159,7 +168,7 @@ def main(config: Config, run: Run) -> None:
             f"the teacher should answer some of {len(right)} prompts rightly, but did not: choose another teacher, "
             "a longer --max-new-tokens, or --keep-wrong"
         )
-    rows = rows_of(told.take(kept))
+    rows = data.cut_completions(told.take(kept), untrained.tokenizer, **writing)
     run.event(
         "answers",
         f"the teacher wrote {len(right)} answers, {sum(right)} of them right; {len(kept)} were kept, {len(rows)} used",
@@ -168,33 +177,21 @@ def main(config: Config, run: Run) -> None:
         num_kept=len(kept),
         num_used=len(rows),
         num_written_tokens=sum(written.num_new_tokens),
-        num_used_tokens=int(rows.require_tokens().lengths.sum()),
+        num_kept_tokens=sum(written.num_new_tokens[i] for i in kept),
+        num_used_tokens=rounds.num_targets(rows),
     )
 
     # 3. The student, and the same one on the data set's own answers at equal cost
-    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    validation, test = rows_of(splits.validation), rows_of(splits.test)
-    for whole, left in ((splits.validation, validation), (splits.test, test)):
-        run.note_too_long(whole, left, whole.name)
-
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
-        return {"minus_perplexity": -found.value}
-
+    validate = perplexity.validation_of_rows(rightful.validation, compute=compute)
     how: dict[str, Any] = {"seed": config.seed, "validate": validate, "compute": compute}
-    student = run.phase("train", training.fit, untrained.copy(), rows, loss_fn, config.train, **how)
-    rightful = rows_of(splits.train)
+    student = run.phase("train", training.fit, untrained.copy(), rows, losses.next_token_loss, config.train, **how)
 
     def first_guess() -> int:
-        length, own_length = (float(part.require_tokens().lengths.mean()) for part in (rows, rightful))
+        length, own_length = (float(part.require_tokens().lengths.mean()) for part in (rows, rightful.train))
         ratio = run.cost_ratio(["write", "train"], to=["train"]) * length / own_length  # a longer row costs more
         return training.steps_at_cost(student, ratio=ratio)
 
-    learning = distilling.Training(untrained, rightful, loss_fn, config.train)
+    learning = distilling.Training(untrained, rightful.train, losses.next_token_loss, config.train)
     controls = distilling.train_control(run, "label_only", ["write", "train"], learning, first_guess, **how)
 
     # 4. The test split is read here, once
@@ -204,24 +201,11 @@ def main(config: Config, run: Run) -> None:
         **{role: Contender(model, built_by=(role,)) for role, model in controls.items()},
         "untrained_student": Contender(untrained),
     }
-    readers = dict(contenders)
-    if not data.cuts_alike(untrained.tokenizer, teacher.tokenizer):  # perplexity is per token, and theirs are others
-        del readers["teacher"]
-    predicted = run.phase("evaluate", perplexity.evaluate_rows, readers, test, compute=compute)
-    answered = run.phase(
-        "answer",
-        generation.evaluate_answers,
+    compared = distilling.compare_answers(
+        run,
         contenders,
-        splits.test,
-        template=config.template,
-        max_new_tokens=config.max_new_tokens,
-        compute=compute,
-    )
-    costs = run.phase(
-        "inference",
-        generation.measure_inference,
-        contenders,
-        splits.test,
+        splits,
+        rightful.test,
         template=config.template,
         max_new_tokens=config.max_new_tokens,
         compute=compute,
@@ -231,19 +215,10 @@ def main(config: Config, run: Run) -> None:
         student,
         title=f"{described['num_layers']}-layer language model, taught by the answers of {fetched.source.name} "
         f"to {splits.source.name}",
-        task="text-generation",
-        metric="exact_match",
-        results=perplexity.together(answered.results, predicted.results),
-        inference=costs.inference,
-        predictions=answered.predictions,
         curve=training.curve(student),
         curve_of="perplexity",
-        model=described,
-        languages=splits.languages,
-        limits=[
-            f"Tested on {splits.source.name} only; check every answer before you rely on it.",
-            *data.tested_in_part(splits),
-        ],
+        model={**described, "template": config.template},
+        **compared,
     )
 
 

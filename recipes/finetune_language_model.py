@@ -16,13 +16,9 @@ The saved model is whole, with adapters merged into it. They are also left by th
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
-
-from smallmodels import cli, data, generation, losses, models, perplexity, training
-from smallmodels.data import Batch
+from smallmodels import cli, data, distilling, generation, losses, models, perplexity, training
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel, TextModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -38,7 +34,7 @@ class Config:
     prompt_column: str = "question"
     """Column with what the model is asked."""
     completion_column: str = "answer"
-    """Column with what it shall say; the right number stands after `####`."""
+    """Column with what it shall say: an answer is right with its number after `####`, or where it has none its words."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str | None = None
@@ -60,7 +56,7 @@ class Config:
     adapter: Literal["none", "lora", "dora", "qlora"] = "lora"
     """Train all weights, or adapters, which are merged into the saved model and kept beside it; `qlora` keeps the
     weights under them in 4 bits while it trains, and needs bitsandbytes and a GPU with CUDA, on which it has not been
-    tried yet."""
+    tried yet. All weights of a pretrained model take a smaller learning rate than adapters, such as 5e-5."""
     lora_rank: int = 16
     """Of the adapters."""
     max_length: int = 384
@@ -116,25 +112,11 @@ def main(config: Config, run: Run) -> None:
     base, fetched = models.load_language_model(base_name, max_length=config.max_length, role="base_model")
     run.add_source(fetched.source)
 
-    def rows_of(split: data.Split) -> data.Split:
-        return data.cut_completions(split, base.tokenizer, template=config.template, max_length=base.max_length)
-
-    rows, validation, test = (rows_of(split) for split in (splits.train, splits.validation, splits.test))
-    for whole, left in ((splits.train, rows), (splits.validation, validation), (splits.test, test)):
-        run.note_too_long(whole, left, whole.name)
+    rows = distilling.cut_answers(run, splits, base.tokenizer, template=config.template, max_length=base.max_length)
     generation.require_room([base], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens)
-    compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.tokens, **run.compute)
+    compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.train.tokens, **run.compute)
 
     # 2. Train on the completions
-    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
-        return {"minus_perplexity": -found.value}
-
     adapted = base.copy()
     if config.adapter == "qlora":
         adapted, _ = models.load_language_model(fetched, max_length=config.max_length, four_bit=True)
@@ -144,11 +126,11 @@ def main(config: Config, run: Run) -> None:
         "train",
         training.fit_with_adapter,
         adapted,
-        rows,
-        loss_fn,
+        rows.train,
+        losses.next_token_loss,
         config.train,
         seed=config.seed,
-        validate=validate,
+        validate=perplexity.validation_of_rows(rows.validation, compute=compute),
         compute=compute,
     )
 
@@ -157,21 +139,11 @@ def main(config: Config, run: Run) -> None:
         "student": Contender(student, built_by=("train",)),
         "untrained_student": Contender(base),
     }
-    predicted = run.phase("evaluate", perplexity.evaluate_rows, contenders, test, compute=compute)
-    answered = run.phase(
-        "answer",
-        generation.evaluate_answers,
+    compared = distilling.compare_answers(
+        run,
         contenders,
-        splits.test,
-        template=config.template,
-        max_new_tokens=config.max_new_tokens,
-        compute=compute,
-    )
-    costs = run.phase(
-        "inference",
-        generation.measure_inference,
-        contenders,
-        splits.test,
+        splits,
+        rows.test,
         template=config.template,
         max_new_tokens=config.max_new_tokens,
         compute=compute,
@@ -181,19 +153,10 @@ def main(config: Config, run: Run) -> None:
     run.finish(
         student,
         title=f"{fetched.source.name}, fine-tuned on {splits.source.name}",
-        task="text-generation",
-        metric="exact_match",
-        results=perplexity.together(answered.results, predicted.results),
-        inference=costs.inference,
-        predictions=answered.predictions,
         curve=training.curve(student),
         curve_of="perplexity",
-        model=models.describe(student, compute),
-        languages=splits.languages,
-        limits=[
-            f"Tested on {splits.source.name} only; check every answer before you rely on it.",
-            *data.tested_in_part(splits),
-        ],
+        model={**models.describe(student, compute), "template": config.template},
+        **compared,
     )
 
 

@@ -13,13 +13,9 @@ The model learns how such texts go on, and nothing else: its answers on health a
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from smallmodels import cli, data, generation, losses, models, perplexity, training
-from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel, TextModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -126,24 +122,15 @@ def main(config: Config, run: Run) -> None:
     unigrams = perplexity.Unigrams.fit(rows, untrained.tokenizer)
 
     # 2. Train
-    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.text_losses(model, splits.validation, stride=config.stride, compute=compute)
-        return {"minus_bits_per_byte": -found.metrics()["bits_per_byte"].value}
-
     student = run.phase(
         "train",
         training.fit,
         untrained.copy(),
         rows,
-        loss_fn,
+        losses.next_token_loss,
         config.train,
         seed=config.seed,
-        validate=validate,
+        validate=perplexity.validation_of_texts(splits.validation, stride=config.stride, compute=compute),
         compute=compute,
     )
 

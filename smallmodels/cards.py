@@ -11,6 +11,7 @@ from smallmodels.report import formats, groups, tokens, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
+_SPECIAL_TOKEN = re.compile(r"<[A-Za-z0-9_|/ .-]{1,40}>")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _BASE_LOADERS = (
     "AutoModelForCausalLM",
@@ -47,9 +48,10 @@ def _card(record: RunRecord, *, of_adapter: bool) -> str:
         record=record,
         adapter=_adapter(record) if of_adapter else None,
         front_matter=_front_matter(_metadata(record, main) | (_adapter_metadata(record) if of_adapter else {})),
-        distilled=_is_distilled(record),
+        made=_made(record),
         embeds=record.task == "sentence-similarity",
         without_torch=_is_static_classifier(record),
+        begin=_begin(record),
         options=_PIPELINE_OPTIONS.get(str(record.model.get("problem")), ""),
         license=_license_words(record),
         quality=_quality_table(record),
@@ -95,7 +97,7 @@ def _metadata(record: RunRecord, main: Result | None) -> dict[str, Any]:
         "datasets": list(dict.fromkeys(s.name for s in data if _on_hub(s))),
         "pipeline_tag": record.task if _TASK.fullmatch(record.task) else None,
         "library_name": _library(record),
-        "tags": ["smallmodels", "distillation" if _is_distilled(record) else "fine-tuning", "energy"],
+        "tags": ["smallmodels", _TAGS[_made(record)], "energy"],
         "metrics": [_metric_id(record.metric)] if main and record.metric in main.metrics else None,
         "co2_eq_emissions": _emissions(record),
         "model-index": _model_index(record, main, data),
@@ -133,13 +135,34 @@ def _is_static_classifier(record: RunRecord) -> bool:
     return record.task == "text-classification" and record.model.get("loader") == "smallmodels.static.StaticModel"
 
 
-def _is_distilled(record: RunRecord) -> bool:
-    """Whether a teacher took part; without one the model was fine-tuned."""
-    return record.result("teacher") is not None or any(s.role == "teacher" for s in record.sources)
+def _made(record: RunRecord) -> str:
+    """Distilled where a teacher took part, else trained from scratch or fine-tuned."""
+    if record.result("teacher") is not None or any(s.role == "teacher" for s in record.sources):
+        return "Distilled"
+    return "Trained from scratch" if _is_new(record) else "Fine-tuned"
+
+
+_TAGS = {"Distilled": "distillation", "Trained from scratch": "from-scratch", "Fine-tuned": "fine-tuning"}
+
+
+def _is_new(record: RunRecord) -> bool:
+    """Whether training began from random weights, so that none come from a base model."""
+    return record.model.get("made_from") == "random weights"
+
+
+def _begin(record: RunRecord) -> Any:
+    """What stands before each text of a language model: written into code, so it is none but a plain special token."""
+    from markupsafe import Markup
+
+    begin = str(record.model.get("begins_with") or "")
+    return Markup(begin if _SPECIAL_TOKEN.fullmatch(begin) else "")
 
 
 def _base_source(record: RunRecord) -> Source | None:
-    """The model whose weights the student started from: named by the record, else the only or the teacher's."""
+    """The model whose weights the student started from: named by the record, else the only or the teacher's.
+
+    For a student of random weights it is the teacher, whose licence it comes under.
+    """
     models = [s for s in record.sources if s.kind == "model"]
     named = record.model.get("base_model")
     by_name = next((s for s in models if s.name == named), None)
@@ -148,6 +171,8 @@ def _base_source(record: RunRecord) -> Source | None:
 
 
 def _base_model(record: RunRecord) -> str | None:
+    if _is_new(record):
+        return None
     named = record.model.get("base_model")
     if isinstance(named, str) and "/" in named and _HUB_ID.fullmatch(named):
         return named
@@ -193,7 +218,7 @@ def _emissions(record: RunRecord) -> dict[str, Any] | None:
         "emissions": round(carbon.emissions_g, 6),
         "source": f"{how}{by}; energy label {record.energy_label}; {carbon.intensity_g_per_kwh:g} g CO2e per kWh "
         f"({carbon.source}{year})",
-        "training_type": "fine-tuning",
+        "training_type": "pre-training" if _is_new(record) else "fine-tuning",
         "hardware_used": hardware,
     }
 
@@ -203,7 +228,7 @@ def _model_index(record: RunRecord, main: Result | None, data: Sequence[Source])
     metrics = [
         {"type": _metric_id(key), "value": round(found.value, 6), "name": f"{formats.metric_name(key)} (test)"}
         for key, found in (main.metrics if main else {}).items()
-        if formats.is_number(found.value)
+        if formats.is_number(found.value) and not formats.is_cost(key)
     ]
     if not metrics or not data or not _TASK.fullmatch(record.task):
         return None
@@ -272,17 +297,17 @@ def _thresholds_table(record: RunRecord) -> Any:
 def _license_words(record: RunRecord) -> str:
     """What is known about the licence of the weights, and of the data they learned from."""
     source = _base_source(record)
+    comes_from = "what it learned from" if _is_new(record) else "where the weights come from"
+    begin = "It learned from" if _is_new(record) else "The weights come from"
     if source is None:
         said = "The record names no base model, so no licence of the weights is stated."
     elif source.license is None:
-        said = (
-            f"{source.name}, where the weights come from, declares no licence: ask its authors before you share them."
-        )
+        said = f"{source.name}, {comes_from}, declares no licence: ask its authors before you share the weights."
     elif not (ids := licenses.ids_of(source)) or not all(map(licenses.is_known, ids)):
-        said = f"The weights come from {source.name}; its licence: {source.license}."
+        said = f"{begin} {source.name}; its licence: {source.license}."
     else:
         seen = "its licence file was seen" if source.license_file_seen else "as its own card declares"
-        said = f"The weights come from {source.name}, which is under {source.license} ({seen})."
+        said = f"{begin} {source.name}, which is under {source.license} ({seen})."
     data = [f"{s.name}: {s.license or 'no licence declared'}" for s in record.sources if s.kind == "dataset"]
     said += f" Data: {'; '.join(data)}." if data else ""
     return " ".join([said, *_binding_words(record, source), *words.acceptance(record)])
@@ -304,7 +329,7 @@ def _quality_table(record: RunRecord) -> Any:
         return ""
     keys, _ = words.metric_keys(record)
     calibration = any(r.calibration_error is not None for r in results)
-    head = ["Model", *[formats.metric_name(k) for k in keys]]
+    head = ["Model", *[words.metric_head(record, k) for k in keys]]
     head += [*["calibration error"] * calibration, "test items", "parameters"]
     rows = []
     for result in results:

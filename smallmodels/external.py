@@ -32,6 +32,7 @@ from smallmodels import (
     sources,
     verification,
 )
+from smallmodels.data.completions import Template
 from smallmodels.errors import InputError, PolicyError
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.text import printable, shorten
@@ -50,6 +51,7 @@ def evaluate_run(
     include_path: Path | None = None,
     limit: int | None = None,
     num_fewshot: int | None = None,
+    template: Template | None = None,
     batch_size: int = 8,
 ) -> records.ExternalEvaluation:
     """Evaluate the language model of a run on tasks of lm-eval; record, card and page say what came out.
@@ -62,6 +64,8 @@ def evaluate_run(
         include_path: Folder with YAML files whose tasks can be named too, before those of lm-eval.
         limit: Look at the first so many items of each task, ≥ 1; None looks at all.
         num_fewshot: Solved items in front of each, ≥ 0; None is what each task says.
+        template: `chat` writes each request in the model's own form of a dialogue, `plain` as lm-eval has it; None is
+            as the run wrote prompts in training.
         batch_size: Requests at once. Where answers are scored, lm-eval itself makes the logits of all their tokens,
             twice batch_size × tokens × vocabulary numbers in float32, so a smaller one is what bounds the memory.
 
@@ -76,7 +80,8 @@ def evaluate_run(
     _require_installed()
     _require_tasks(tasks, include_path)
     with verification.changing(folder) as record:
-        found = _evaluate(folder, tasks, include_path, limit, num_fewshot, batch_size)
+        in_chat = (template or record.model.get("template")) == "chat"
+        found = _evaluate(folder, tasks, include_path, limit, num_fewshot, in_chat, batch_size)
         finishing.amend(folder, record, external_evaluations=[*record.external_evaluations, found])
     return found
 
@@ -111,18 +116,21 @@ def _evaluate(
     include_path: Path | None,
     limit: int | None,
     num_fewshot: int | None,
+    in_chat: bool,
     batch_size: int,
 ) -> records.ExternalEvaluation:
     started = records.now()
     with _only_warnings() as warnings, energy.Meter() as meter:
         with meter.phase("setup"):
             model = _load_model(folder)
+            if in_chat and not getattr(model.tokenizer, "chat_template", None):
+                raise InputError("the model should have a chat template, but has none: choose --template plain")
             compute = models.choose_compute(number_format=_NUMBER_FORMAT)
             meter.set_synchronize(compute.synchronize)
             manager = _task_manager(tasks, include_path)
             with _no_metrics_of_the_hub():
                 loaded = _load_tasks(manager, tasks, num_fewshot)
-        options = {"task_manager": manager, "limit": limit, "num_fewshot": num_fewshot}
+        options = {"task_manager": manager, "limit": limit, "num_fewshot": num_fewshot, "apply_chat_template": in_chat}
         with _no_metrics_of_the_hub(), meter.phase("evaluate"):
             said = _ask(model, loaded, compute, batch_size=batch_size, **options)
         reading, contended = meter.read(fresh=True), meter.contended
@@ -143,6 +151,7 @@ def _evaluate(
         fingerprint=machine.fingerprint,
         warnings=warnings.sentences(),
         results=list(_results(said)),
+        in_chat=in_chat,
     )
 
 

@@ -117,6 +117,7 @@ def answer(
     max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
+    num_classes: int | None = None,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> Answers:
@@ -133,6 +134,7 @@ def answer(
         temperature: 0 takes the most likely token each time; above, tokens are drawn from the whole distribution, of
             which the logits are divided by it.
         seed: Of the draws: the same prompts, model and compute give the same answers.
+        num_classes: Write none of the tokens from this id on; None may write all.
         compute: Device and number format; chosen for this machine if None.
         context: Counts the work, gives the energy, and may ask to stop.
 
@@ -160,6 +162,7 @@ def answer(
             [rows[i] for i in places],
             model,
             temperature=temperature,
+            num_classes=num_classes,
             compute=compute,
             context=context,
             prefill=reading,
@@ -176,7 +179,7 @@ def answer(
     def key() -> dict[str, Any]:
         how: dict[str, Any] = {"template": template, "max_new_tokens": max_new_tokens, "compute": compute}
         made_of = answers_key(model, prompts, temperature=temperature, seed=seed, **how)
-        return {"weights": model.weights_sha256(), **made_of}
+        return {"weights": model.weights_sha256(), "num_classes": num_classes, **made_of}
 
     kept = parts.Parts(context, key, "batches of answers", len(batches))
     for number, places in trials.part(list(enumerate(batches)), lambda batch: len(batch[1])):
@@ -252,6 +255,7 @@ def _generate(
     max_new_tokens: int,
     *,
     temperature: float,
+    num_classes: int | None = None,
     compute: Compute,
     context: Context,
     prefill: Work,
@@ -264,6 +268,7 @@ def _generate(
     ids = torch.tensor([[filler] * (longest - len(row)) + row for row in rows], device=compute.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=compute.device)
     sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    unwanted = [] if num_classes is None else list(range(num_classes, models.vocabulary_size(model)))
     ends, clock = _ends(network, model) if until_end else set(), _Clock(compute)
     with torch.inference_mode(), compute.autocast(), _without_own_settings(network):
         made: Any = network.transformer.generate(
@@ -272,6 +277,7 @@ def _generate(
             max_new_tokens=max_new_tokens,
             do_sample=bool(sampling),
             **sampling,
+            suppress_tokens=unwanted or None,
             eos_token_id=sorted(ends) or None,
             pad_token_id=filler,
             stopping_criteria=[clock],
@@ -281,7 +287,8 @@ def _generate(
     begin_s, first_s = clock.ticks_s
     prefill.add(num_read, first_s - begin_s)
     decode.add(num_new - len(rows), clock.now_s() - first_s)
-    operations = models.num_operations(network, np.array([len(a) + len(b) for a, b in zip(rows, written, strict=True)]))
+    lengths = np.array([len(a) + len(b) for a, b in zip(rows, written, strict=True)])
+    operations = models.num_operations(network, lengths, num_targets=num_new)
     processed = ids.numel() + made[:, longest:].numel()
     context.counts.add(examples=len(rows), tokens=num_read + num_new, processed=processed, operations=operations)
     return written
@@ -348,11 +355,14 @@ def require_room(
 def _require_room_for(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
     limit = getattr(network.config, "max_position_embeddings", None)
     longest = max(map(len, rows), default=0)
-    if limit is not None and longest + max_new_tokens > int(limit):
-        raise InputError(
-            f"the model takes {limit} tokens, but the longest prompt has {longest} and its answer may have "
-            f"{max_new_tokens}: choose a smaller --max-new-tokens"
-        )
+    if limit is None or longest + max_new_tokens <= int(limit):
+        return
+    number = next(i for i, row in enumerate(rows) if len(row) == longest) + 1
+    advice = "choose a smaller --max-new-tokens" if longest < int(limit) else "leave it out or shorten it"
+    raise InputError(
+        f"the model takes {limit} tokens, but the longest prompt, {number} of {len(rows)}, has {longest} and its "
+        f"answer may have {max_new_tokens}: {advice}"
+    )
 
 
 def _batches(rows: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
@@ -381,14 +391,17 @@ def gsm8k_answer(text: str) -> str | None:
 
 
 def right_answers(texts: Sequence[str], completions: Sequence[str]) -> list[bool]:
-    """Whether each text has the number of its completion; a completion without one has no right answer.
+    """Whether each text has the number of its completion, or says the same as one without a number, word for word.
 
     In a trial all are taken for right: they were cut short.
     """
     if trials.current():
         return [True] * len(texts)
-    pairs = [(gsm8k_answer(text), gsm8k_answer(right)) for text, right in zip(texts, completions, strict=True)]
-    return [given is not None and given == wanted for given, wanted in pairs]
+    pairs = zip(texts, completions, strict=True)
+    return [
+        gsm8k_answer(text) == number if (number := gsm8k_answer(right)) is not None else text.split() == right.split()
+        for text, right in pairs
+    ]
 
 
 def evaluate_answers(
@@ -400,7 +413,7 @@ def evaluate_answers(
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> Evaluation:
-    """Share of prompts whose greedy answer has the number of the completion (`gsm8k_answer`), and what an answer costs.
+    """Share of prompts whose greedy answer is right (`right_answers`), and what an answer costs.
 
     Args:
         contenders: Language models by role.
@@ -414,9 +427,9 @@ def evaluate_answers(
         and where energy is known, of a second or more, `energy_j_per_answer`; the answers themselves.
     """
     assert split.completions is not None, "right answers are needed"
-    wanted = [gsm8k_answer(text) for text in split.completions]
+    wanted = [gsm8k_answer(text) or " ".join(text.split()) for text in split.completions]
     results = []
-    columns: dict[str, list[Any]] = {"id": list(split.ids), "right": [text or "" for text in wanted]}
+    columns: dict[str, list[Any]] = {"id": list(split.ids), "right": wanted}
     for role, value in contenders.items():
         contender = as_contender(value)
         found = answer(

@@ -6,7 +6,7 @@ token, does not. Legend: T texts.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from smallmodels import losses, metrics, models, records, trials
 from smallmodels.data import cut_into_rows
 from smallmodels.data.splits import Split, cuts_alike, tokenizer_sha256
 from smallmodels.data.texts import text_edges
-from smallmodels.errors import InputError
+from smallmodels.errors import InputError, require
 from smallmodels.evaluation import Contender, Contenders, Evaluation, as_contender, plain_result
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
@@ -79,7 +79,8 @@ def evaluate_language_models(
         compute: Device, number format and size of a pass.
         context: Of the run.
 
-    Returns: The results, and for each text its bytes and what each role made of it, in bits.
+    Returns: The results, and for each text its bytes and what each role made of it, in bits. A teacher that cuts texts
+        otherwise than its students has bits per byte alone: all else is per token.
     """
     results = []
     columns: dict[str, list[Any]] = {"id": list(split.ids), "num_bytes": _num_bytes(split).tolist()}
@@ -88,6 +89,8 @@ def evaluate_language_models(
     teacher = all_models.get("teacher")
     beside_teacher = {role: model for role, model in all_models.items() if _reads_the_same_rows(model, teacher)}
     measured = _measure(beside_teacher, split, **options) if teacher else {}
+    tokenizers = [model.tokenizer for model in all_models.values() if isinstance(model, TextModel)]
+    alike = teacher is None or all(cuts_alike(one, teacher.tokenizer) for one in tokenizers)
     for number, (role, value) in enumerate(contenders.items()):
         model = all_models[role]
         if role in measured:
@@ -98,7 +101,10 @@ def evaluate_language_models(
                 near = closeness(model, teacher, split, **options)
         else:
             found, near = model.text_losses(split), None
-        results.append(_result(role, as_contender(value), split.name, found, near))
+        result = _result(role, as_contender(value), split.name, found, near)
+        if model is teacher and not alike:
+            result = dataclasses.replace(result, metrics={"bits_per_byte": result.metrics["bits_per_byte"]})
+        results.append(result)
         columns[f"{role}/bits"] = (found.nats / math.log(2)).round(3).tolist()
         context.progress(number + 1, len(contenders))
     return Evaluation(results, columns)
@@ -231,6 +237,27 @@ def row_losses(
     return _text_losses_of(sums, None)
 
 
+def validation_of_texts(
+    split: Split, *, stride: int | None = None, compute: Compute
+) -> Callable[[TextModel], dict[str, float]]:
+    """For `fit`: bits per byte of a split, negative so that more is better. Args: As `text_losses`."""
+
+    def validate(model: TextModel) -> dict[str, float]:
+        found = text_losses(model, split, stride=stride, compute=compute).metrics()["bits_per_byte"]
+        return {"minus_bits_per_byte": -found.value}
+
+    return validate
+
+
+def validation_of_rows(rows: Split, *, compute: Compute) -> Callable[[TextModel], dict[str, float]]:
+    """For `fit`: perplexity of rows, negative so that more is better. Args: As `row_losses`."""
+
+    def validate(model: TextModel) -> dict[str, float]:
+        return {"minus_perplexity": -row_losses(model, rows, compute=compute).metrics()["perplexity"].value}
+
+    return validate
+
+
 @dataclass(frozen=True)
 class Closeness:
     """How near a student is to its teacher on held-out texts, with 95 % intervals over texts."""
@@ -287,6 +314,14 @@ def usual_stride(max_length: int) -> int:
 def stride_of(model: TextModel, stride: int | None) -> int:
     """The stride that `text_losses` takes for a model."""
     return stride or usual_stride(model.max_length)
+
+
+def require_stride(model: TextModel, stride: int | None) -> None:
+    """Refuse a stride that the rows of a model have no room for, before anything is paid for.
+
+    Raises: InputError.
+    """
+    require(0 < stride_of(model, stride) < model.max_length, "stride", f"in 1 … {model.max_length - 1}", stride)
 
 
 def stride_sentence(model: TextModel, stride: int | None) -> str:

@@ -444,6 +444,8 @@ class ExternalEvaluation:
     warnings: list[str]
     """What the program warned of, such as texts that it cut; each kind once."""
     results: list[ExternalResult]
+    in_chat: bool | None = None
+    """Whether requests were written in the model's own form of a dialogue; None is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

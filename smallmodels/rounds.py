@@ -63,6 +63,7 @@ def write(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    num_classes: int | None = None,
     compute: Compute | None = None,
     context: Context = NO_CONTEXT,
 ) -> Written:
@@ -79,6 +80,7 @@ def write(
         max_new_tokens: Longest sample.
         temperature: Of the draws, see `generation.answer`.
         seed: Which prompts, and what is drawn.
+        num_classes: Write none of the tokens from this id on, which the teacher does not have; None may write all.
         compute: Device and number format.
         context: Counts the work; told of the data set.
     """
@@ -92,6 +94,7 @@ def write(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
+        num_classes=num_classes,
         compute=compute,
         context=context,
     )

@@ -12,7 +12,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
@@ -590,18 +590,6 @@ class Run:
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Note something unusual, in the record, the journal and on the terminal."""
         self._log.event(kind, message, **details)
-
-    def note_too_long(self, whole: Sized, left: Sized, name: str) -> None:
-        """Tell of examples that had no room for a completion, if there are any.
-
-        Args:
-            whole: The examples of a split.
-            left: Those of them that were cut into tokens.
-            name: Of the split.
-        """
-        if dropped := len(whole) - len(left):
-            message = f"{dropped} of {len(whole)} examples of {name} have no room for a completion, and are left out"
-            self.event("too long", message)
 
     # Models and data sets
 

@@ -1,4 +1,4 @@
-"""Use the model of a run from the command line: classify texts, answer questions, and say what that cost."""
+"""Use the model of a run from the command line: classify texts, search, let it write, and say what that cost."""
 
 import csv
 import io
@@ -7,19 +7,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from smallmodels import energy, evaluation, files, models, records
+from smallmodels import energy, evaluation, files, generation, models, records
+from smallmodels.data.completions import Template
 from smallmodels.data.tables import Table, read_table
 from smallmodels.data.text_classification import TEXT_COLUMNS
 from smallmodels.errors import InputError
-from smallmodels.models import TextModel
-from smallmodels.text import inert_cell, shorten
+from smallmodels.models import LanguageModel, TextModel
+from smallmodels.text import inert_cell, printable, shorten
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 FILE_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
+
+Kind: TypeAlias = Literal["classifier", "embedder", "language model"]
 
 
 def predict(
@@ -51,7 +54,7 @@ def predict(
     write = _writer(output, text_or_file)
     with energy.Meter() as meter:
         with meter.phase("setup"):
-            model = _load_model(run, wants_embedder=False)
+            model = _load_model(run, "classifier")
             _require_pairs(run, evaluation.reads_pairs(model), texts, seconds)
             compute = models.choose_compute()
             meter.set_synchronize(compute.synchronize)
@@ -99,11 +102,11 @@ def search(run: str, question: str, top: int) -> int:
         raise InputError('the question should have words, but is empty: ask something like "run a command"')
     folder = Path(run) / "index"
     if not folder.is_dir():
-        _load_model(run, wants_embedder=True)  # says so where there is none
+        _load_model(run, "embedder")  # says so where there is none
         raise InputError(f"{run} holds an embedder but no index of texts to search in: {_embed_with(run)}")
     with energy.Meter() as meter:
         with meter.phase("setup"):
-            model, index = _load_model(run, wants_embedder=True), evaluation.SearchIndex.load(folder)
+            model, index = _load_model(run, "embedder"), evaluation.SearchIndex.load(folder)
             compute = models.choose_compute()
             meter.set_synchronize(compute.synchronize)
         with meter.phase("inference") as measured:
@@ -112,6 +115,57 @@ def search(run: str, question: str, top: int) -> int:
         print(f"{hit.score:6.3f}  {shorten(hit.text, 72)}")
     print(cost_sentence(1, "question", measured.reading), file=sys.stderr)
     return 0
+
+
+def ask(
+    run: str,
+    prompt: str,
+    *,
+    template: Template | None = None,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> int:
+    """Print what a language model answers.
+
+    Args:
+        run: Run folder of a language model, or its model folder.
+        prompt: What it is asked.
+        template: How the prompt is written; None is as the run wrote it in training, `plain` where it had no prompts.
+        max_new_tokens: Longest answer.
+        temperature: 0 takes the most likely token each time; above, tokens are drawn.
+        seed: Of the draws.
+
+    Returns: 0.
+    Raises: InputError if the run has no language model, or prompt and answer do not fit into it.
+    """
+    if not prompt.strip():
+        raise InputError('the prompt should have words, but is empty: ask something like "What is asthma?"')
+    with energy.Meter() as meter:
+        with meter.phase("setup"):
+            model = _load_model(run, "language model")
+            compute = models.choose_compute()
+            meter.set_synchronize(compute.synchronize)
+        with meter.phase("inference") as measured:
+            found = generation.answer(
+                model,
+                [prompt],
+                template=template or _template_of(run),
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                compute=compute,
+            )
+    print(*map(printable, found.texts[0].splitlines()), sep="\n")
+    print(cost_sentence(1, "answer", measured.reading), file=sys.stderr)
+    return 0
+
+
+def _template_of(run: str) -> Template:
+    """How the run wrote its prompts, as its record says."""
+    path = Path(run) / records.RECORD_NAME
+    named = records.read_record(path).model.get("template") if path.is_file() else None
+    return "chat" if named == "chat" else "plain"
 
 
 def _model_folder(run: str) -> Path:
@@ -124,18 +178,31 @@ def _embed_with(run: str) -> str:
     return f'embed texts in Python with SentenceTransformer("{_model_folder(run)}")'
 
 
-def _load_model(run: str, *, wants_embedder: bool) -> TextModel:
+_LACKS = {"classifier": "has no labels", "embedder": "cannot search", "language model": "writes no answers"}
+"""What a model cannot do that is not of this kind."""
+
+
+def _kind_of(model: TextModel) -> Kind:
+    if isinstance(model.model, LanguageModel):
+        return "language model"
+    return "embedder" if evaluation.is_embedder(model.model) else "classifier"
+
+
+def _load_model(run: str, wanted: Kind) -> TextModel:
     folder = _model_folder(run)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise InputError(f"{run} should be the folder of a complete run, but holds no model: check the path")
     model = TextModel.load(folder)
-    is_embedder = evaluation.is_embedder(model.model)
-    if is_embedder and not wants_embedder:
+    found = _kind_of(model)
+    if found != wanted:
         has_index = (Path(run) / "index").is_dir()
-        instead = f"use `smallmodels search {run} QUESTION`" if has_index else _embed_with(run)
-        raise InputError(f"{run} holds an embedder, which has no labels: {instead}")
-    if wants_embedder and not is_embedder:
-        raise InputError(f"{run} holds a classifier, which cannot search: use `smallmodels predict {run} TEXT`")
+        instead = {
+            "classifier": f"use `smallmodels predict {run} TEXT`",
+            "embedder": f"use `smallmodels search {run} QUESTION`" if has_index else _embed_with(run),
+            "language model": f"use `smallmodels ask {run} PROMPT`",
+        }
+        article = "an" if found == "embedder" else "a"
+        raise InputError(f"{run} holds {article} {found}, which {_LACKS[wanted]}: {instead[found]}")
     return model
 
 

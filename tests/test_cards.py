@@ -63,6 +63,36 @@ def test_card_of_a_language_model_loads_it_with_its_output_layer() -> None:
     assert 'AutoModelForCausalLM.from_pretrained("path/to/this/folder")' in text
 
 
+@pytest.mark.parametrize(
+    ("about", "code"),
+    [
+        ({}, 'tokenizer("a text", add_special_tokens=False'),
+        ({"begins_with": "<|endoftext|>"}, 'tokenizer("<|endoftext|>a text", add_special_tokens=False'),
+        ({"begins_with": "<s>", "template": "plain"}, 'tokenizer("<s>a question\\n", add_special_tokens=False'),
+        ({"template": "chat"}, "tokenizer.apply_chat_template(asked, add_generation_prompt=True"),
+        ({"begins_with": '<s>"); import os', "template": "plain"}, 'tokenizer("a question\\n"'),
+    ],
+)
+def test_card_of_a_language_model_asks_it_as_it_was_trained(about: dict[str, str], code: str) -> None:
+    record = classifier_record(task="text-generation")
+    assert code in model_card(dataclasses.replace(record, model={**record.model, **about}))
+
+
+def test_card_of_a_model_with_random_weights_names_no_base() -> None:
+    record = classifier_record(task="text-generation")
+    distilled = dataclasses.replace(record, model={**record.model, "base_model": None, "made_from": "random weights"})
+    found = metadata(distilled)
+    assert ("base_model" in found, "base_model_relation" in found, "distillation" in found["tags"]) == (0, 0, 1)
+    assert "It learned from sentence-transformers/all-MiniLM-L6-v2, which is under apache-2.0" in model_card(distilled)
+    new = dataclasses.replace(
+        distilled,
+        sources=[source for source in record.sources if source.kind != "model"],
+        results=[result for result in record.results if result.role != "teacher"],
+    )
+    assert "from-scratch" in metadata(new)["tags"]
+    assert "Trained from scratch with smallmodels by the recipe" in model_card(new)
+
+
 def test_card_gives_results_that_the_hub_library_reads() -> None:
     card = ModelCard(model_card(classifier_record()))
     results = {r.metric_name: r for r in card.data.eval_results}

@@ -276,7 +276,21 @@ def test_help_and_list_name_every_command_and_recipe(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["list", "check", "shrink", "sweep", "show", "compare", "report", "predict", "search", "energy", "verify", "push"],
+    [
+        "list",
+        "check",
+        "shrink",
+        "sweep",
+        "show",
+        "compare",
+        "report",
+        "predict",
+        "search",
+        "ask",
+        "energy",
+        "verify",
+        "push",
+    ],
 )
 def test_every_command_has_help(command, capsys):
     assert cli.main([command, "--help"]) == 0
@@ -428,6 +442,8 @@ def test_nonsense_is_refused_before_anything_is_fetched_c2(tmp_path, monkeypatch
         (["predict", "x", "y", "--output", "z.txt"], "--output should end in .csv or .jsonl, got z.txt"),
         (["search", "nowhere", "question"], "nowhere should be the folder of a complete run, but holds no model"),
         (["search", "nowhere", " "], "the question should have words, but is empty"),
+        (["ask", "nowhere", "question"], "nowhere should be the folder of a complete run, but holds no model"),
+        (["ask", "nowhere", " "], "the prompt should have words, but is empty"),
     ],
 )
 def test_bad_command_is_refused_in_one_sentence(toy, capsys, arguments, sentence):
@@ -983,6 +999,38 @@ def test_use_of_the_wrong_kind_of_run_names_the_right_command(classifier_run, se
     assert f"use `smallmodels predict {classifier_run} TEXT`" in refuse(
         capsys, "search", str(classifier_run), "question"
     )
+
+
+@pytest.fixture(scope="module")
+def language_run(tiny_language_model_folder, tmp_path_factory) -> Path:
+    from smallmodels import models
+
+    folder = tmp_path_factory.mktemp("ask")
+    models.load_language_model(str(tiny_language_model_folder), max_length=64)[0].save(folder / "model")
+    return folder
+
+
+def test_ask_prints_what_the_model_writes_in_the_form_of_its_training(language_run, capsys):
+    from smallmodels import generation, models
+
+    model = models.TextModel.load(language_run / "model")
+    words = ["ask", str(language_run), "where is my card", "--max-new-tokens", "8"]
+    (expected,) = generation.answer(model, ["where is my card"], template="plain", max_new_tokens=8).texts
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == expected.split()
+    assert "1 answer took" in captured.err
+    assert "choose --template plain" in refuse(capsys, *words, "--template", "chat")  # it has no chat template
+    written = [(cli.main([*words, "--temperature", "5", "--seed", seed]), capsys.readouterr().out) for seed in "112"]
+    assert written[0] == written[1] != written[2]
+
+
+def test_language_model_is_asked_and_others_are_not(language_run, classifier_run, search_run, capsys):
+    for command in ("predict", "search"):
+        said = refuse(capsys, command, str(language_run), "text")
+        assert f"use `smallmodels ask {language_run} PROMPT`" in said
+    assert f"use `smallmodels predict {classifier_run} TEXT`" in refuse(capsys, "ask", str(classifier_run), "text")
+    assert f"use `smallmodels search {search_run} QUESTION`" in refuse(capsys, "ask", str(search_run), "text")
 
 
 def test_an_embedder_without_an_index_is_for_sentence_transformers(search_run, capsys, tmp_path):

@@ -23,6 +23,7 @@ from small_data import BF16, FP32, Events
 from smallmodels import (
     cli,
     data,
+    distilling,
     energy,
     generation,
     losses,
@@ -103,6 +104,20 @@ def test_template_that_writes_the_date_gives_the_same_rows_on_every_day(chatting
     chatting.chat_template = "\n{{ strftime_now('%d %b %Y, %Y-%m-%d') }}: " + CHATML
     written = chatting.decode(data.prompt_ids("hello", chatting, "chat"))
     assert written.startswith("\n26 Jul 2024, 2024-07-26: <|im_start|>user\nhello")
+
+
+def test_token_of_both_prompt_and_answer_is_told_apart(model):
+    """As where a tokenizer has a token for the line breaks that end the one and begin the other."""
+    tokenizer = models.new_tokenizer(["assistant\n\n\n\nyes"] * 50, vocabulary_size=300)
+    tokenizer.chat_template = CHATML
+    answers = ["\n\n\nyes", "yes"]
+    rows = data.cut_completions(split_of(PROMPTS[:2], answers), tokenizer, template="chat", max_length=300)
+    for (read, said), prompt, completion in zip(read_and_said(rows, tokenizer), PROMPTS, answers, strict=False):
+        assert read.endswith(f"{prompt}<|endoftext|>\n<|im_start|>assistant\n")
+        assert said == f"{completion}<|endoftext|>"
+    asked = data.prompt_ids(PROMPTS[0], tokenizer, "chat")
+    both = tokenizer(f"{tokenizer.decode(asked)}{answers[0]}", add_special_tokens=False)["input_ids"]
+    assert both[: len(asked)] != asked  # else this shows nothing
 
 
 def test_example_without_room_for_its_completion_is_left_out_and_all_of_them_refused(model):
@@ -498,10 +513,16 @@ def test_full_protocol_takes_ten_windows_of_reading_and_of_whole_uses_and_keeps_
     assert uses[2].windows != uses[0].windows  # it writes less, so it is another use
 
 
-def test_right_answers_need_a_number_on_both_sides():
+def test_right_answers_have_the_number_or_where_there_is_none_the_same_words():
     texts, completions = ["#### 7", "#### 7", "7", "#### 1,000"], ["x\n#### 7", "#### 8", "#### 7", "#### 1000"]
     assert generation.right_answers(texts, completions) == [True, False, False, True]
-    assert generation.right_answers(["#### 7"], ["no number"]) == [False]
+    texts = ["#### 7", " a  red\napple", "a red apple!", ""]
+    assert generation.right_answers(texts, ["no number", "a red apple", "a red apple", "a"]) == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -632,8 +653,56 @@ def test_answers_without_room_are_refused_before_anything_is_paid_for(base, tmp_
     named = "--base-model" if recipe == "finetune_language_model" else "--teacher"
     words = ["run", recipe, "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain", "--dataset", path]
     assert cli.main([*words, "--max-length", "64", named, str(base), "--max-new-tokens", "60"]) == 2
-    assert "takes 64 tokens, but the longest prompt has" in capsys.readouterr().err
+    assert "takes 64 tokens, but the longest prompt, " in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()  # nothing was paid for that could be gone on with
+
+
+@pytest.mark.parametrize("recipe", ["distill_sequence_level", "distill_on_policy"])
+def test_prompt_of_train_without_room_for_an_answer_is_refused_before_anything_is_paid_for(
+    base, tmp_path, recipe, capsys
+):
+    prompts = [*PROMPTS[:20], " and then ".join(PROMPTS[:8]), *PROMPTS[20:]]
+    path = write_csv(tmp_path / "sums.csv", zip(prompts, [*COMPLETIONS, "#### 1"], strict=True))
+    for name in ("validation", "test"):
+        write_csv(tmp_path / f"{name}.csv", zip(PROMPTS[:4], COMPLETIONS[:4], strict=True))
+    words = ["run", recipe, "--smoke", "--out", str(tmp_path / "runs"), "--template", "plain", "--dataset", path]
+    sizes = ["--max-length", "64", "--max-new-tokens", "8", "--max-train", "None"]
+    splits = ["--validation-split", str(tmp_path / "validation.csv"), "--test-split", str(tmp_path / "test.csv")]
+    assert cli.main([*words, *sizes, *splits, "--teacher", str(base)]) == 2
+    said = capsys.readouterr().err
+    assert "takes 64 tokens, but the longest prompt, " in said
+    assert "leave it out or shorten it" in said
+    assert not (tmp_path / "runs").exists()
+
+
+class Told:
+    """Stands for a run that is told of events."""
+
+    def __init__(self):
+        self.messages = []
+
+    def event(self, kind, message):
+        assert kind in ("too long", "no number")
+        self.messages.append(message)
+
+
+def test_completions_that_are_cut_left_out_or_without_a_number_are_told_of(model):
+    long = [*PROMPTS[:38], " and ".join(PROMPTS), PROMPTS[39]]
+    cut = [f"{text} {'because ' * 30 * (i < 2)}" for i, text in enumerate(COMPLETIONS)]
+    parts = {
+        "train": split_of(long, cut),
+        "validation": split_of(),
+        "test": split_of(PROMPTS[:3], ["a", "#### 2", "c"]),
+    }
+    splits = data.Splits(**{name: dataclasses.replace(part, name=name) for name, part in parts.items()}, source=None)
+    rows = distilling.cut_answers(run := Told(), splits, model.tokenizer, template="plain", max_length=64)
+    assert [len(part) for part in (rows.train, rows.validation, rows.test)] == [39, 40, 3]
+    assert run.messages == [
+        "1 of 40 examples of train have no room for a completion, and are left out: a larger --max-length keeps them",
+        "2 of 39 completions of train are cut at 64 tokens and have no end: a larger --max-length keeps it",
+        "2 of 3 completions of test have no number after ####: an answer is right there if it says the same, word for "
+        "word",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -652,6 +721,7 @@ def test_recipe_leaves_a_complete_record_with_answers_and_their_cost(base, tmp_p
     assert record.phase("answer").num_tokens > 0
     assert {use.role for use in record.inference} == {"student", "untrained_student"}
     assert all(use.tokens.num_read > 4 and use.protocol == "smoke" for use in record.inference)
+    assert (record.model["template"], record.model["begins_with"]) == ("plain", "<|endoftext|>")
     assert TextModel.load(run / "model").model.config.num_hidden_layers == 2
     assert (run / "adapter").exists() == (adapter != "none")
 
@@ -735,6 +805,8 @@ def test_student_of_written_answers_learns_from_those_that_are_right(sums, tmp_p
     (event,) = (event for event in record.events if event.kind == "answers")
     written, used = event.details["num_written"], event.details["num_used"]
     assert written == 81
+    told = [event.details[f"num_{name}_tokens"] for name in ("written", "kept", "used")]
+    assert told[0] > told[1] >= told[2] > 0  # of answers alone, without their prompts
     assert used == event.details["num_right"] <= written
     assert record.phase("write").num_tokens > 0
     assert record.phase("write").cpu_s > 0

@@ -1,5 +1,6 @@
 """`smallmodels eval`: a local task of lm-eval on a tiny language model, against a calculation by hand; refusals."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -174,6 +175,28 @@ def test_card_page_report_and_terminal_show_the_results(evaluated, tmp_path, cap
         assert "own_choice (version 2.0)" in plain
         assert f"{value:.4g}" in plain
         assert "lm-eval" in plain
+
+
+CHAT = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}{% if add_generation_prompt %} says{% endif %}"
+
+
+@needs_lm_eval
+def test_requests_are_written_as_the_run_wrote_its_prompts(student, tasks, tmp_path, capsys):
+    talking = dataclasses.replace(student, tokenizer=copy.deepcopy(student.tokenizer))
+    talking.tokenizer.chat_template = CHAT
+    folder = make_run(tmp_path / "run", talking, model={"template": "chat"})
+    found = [
+        external.evaluate_run(folder, [str(tasks / "own.yaml")], template=name) for name in (None, "chat", "plain")
+    ]
+    assert [evaluation.in_chat for evaluation in found] == [True, True, False]
+    values = [[result.value for result in evaluation.results] for evaluation in found]
+    assert values[0] == values[1] != values[2]
+    assert values[2] == pytest.approx(list(by_hand(student).values()))
+    assert "in the model's chat template" in (folder / "model" / records.CARD_NAME).read_text()
+    plain = make_run(tmp_path / "plain", student)
+    assert "has none: choose --template plain" in refuse(
+        capsys, str(plain), "--tasks", str(tasks / "own.yaml"), "--template", "chat"
+    )
 
 
 @needs_lm_eval

@@ -119,13 +119,13 @@ def test_stride_and_part_of_the_test_split_are_settings_that_stand_in_the_record
     assert not any("of the test split" in sentence for sentence in usual_record.limits)
 
 
-def test_whole_test_split_is_read_by_default_where_that_takes_minutes():
-    capped = {name: cli.load_recipe(name).Config().max_test for name in ("pretrain_language_model", *WITH_A_CAP)}
-    assert capped == {"pretrain_language_model": None, **WITH_A_CAP}
+def test_whole_test_split_is_read_by_default_but_where_each_prompt_is_answered():
+    whole = dict.fromkeys(("pretrain_language_model", "distill_language_model"))
+    capped = {name: cli.load_recipe(name).Config().max_test for name in (*whole, *WITH_A_CAP)}
+    assert capped == {**whole, **WITH_A_CAP}
 
 
 WITH_A_CAP = {
-    "distill_language_model": 500,
     "finetune_language_model": 200,
     "distill_sequence_level": 200,
     "distill_on_policy": 200,
@@ -150,18 +150,18 @@ def test_settings_of_the_divergences_reach_them():
     recipe = cli.load_recipe("distill_language_model")
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, 9, generator=generator) for _ in range(2))
-    told = losses.top_k(teacher, 9)
+    told, labels = losses.top_k(teacher, 9), torch.tensor([0, 3, 8, 5])
+    hard = losses.cross_entropy(student, labels)
     for objective, settings in (
         ("kl", {}),
         ("jensen_shannon", {"beta": 0.3}),
         ("skew_kl", {"skew": 0.4}),
         ("skew_reverse_kl", {"skew": 0.4}),
     ):
-        found = recipe.function.__globals__["soft_loss_of"](recipe.Config(objective=objective, **settings))(
-            student, told
-        )
-        function = getattr(losses, f"{objective}_divergence")
-        torch.testing.assert_close(found, function(student, teacher, temperature=1.0, **settings))
+        config = recipe.Config(objective=objective, soft_weight=0.6, **settings)
+        found = recipe.function.__globals__["loss_of"](config)(student, told, labels)
+        soft = getattr(losses, f"{objective}_divergence")(student, teacher, temperature=1.0, **settings)
+        torch.testing.assert_close(found, 0.6 * soft + 0.4 * hard)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +174,8 @@ def test_settings_of_the_divergences_reach_them():
             "temperature must be 1 for universal_logit_distance, got 2.0",
         ),
         (("--student", "x", "--hidden-size", "16"), "hidden_size must be left out where a student is named, got 16"),
+        (("--student", "x", "--num-layers", "2"), "num_layers must be left out where a student is named, got 2"),
+        (("--num-heads", "2"), "num_heads must be left out where --hidden-size is, got 2"),
         (("--stride", "256"), "stride must be in 1 … 255, below max_length, got 256"),
     ],
 )
@@ -246,6 +248,20 @@ def test_saved_model_writes_the_same_tokens_with_plain_transformers_and_carries_
     assert card.data.pipeline_tag == "text-generation"
     assert card.data.library_name == "transformers"
     assert record.title in card.text
+    if name not in ("pretrain_language_model", "distill_language_model"):
+        assert (
+            written_by_the_card(card.text, folder / "model")
+            == generation.answer(ours, ["a question"], template="plain", max_new_tokens=50, compute=FP32).texts.pop()
+        )
+
+
+def written_by_the_card(text, folder):
+    """What the code under "Use" gives, run as it stands."""
+    code = text.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    *lines, last = code.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    return eval(last, names)
 
 
 # A live teacher
@@ -331,6 +347,19 @@ def test_student_with_another_tokenizer_learns_by_universal_logit_distance(notes
     assert 0 < pairs.details["num_pairs"] <= pairs.details["num_targets"]
     assert [source.role for source in record.sources if source.kind == "model"] == ["teacher", "base_model"]
     assert len(AutoTokenizer.from_pretrained(folder / "model")) == 270
+    assert set(record.result("teacher").metrics) == {"bits_per_byte"}  # all else is per token, which are others for it
+    assert {"bits_per_byte", "perplexity"} <= set(record.result("label_only").metrics)
+
+
+def test_stride_that_the_models_rows_have_no_room_for_is_refused_before_the_teachers_pass(
+    notes, stranger, pretrained, tmp_path, capsys
+):
+    words = ["run", "distill_language_model", "--smoke", "--out", str(tmp_path), "--dataset", str(notes)]
+    models_of = ["--text-columns", "body", "--teacher", str(pretrained / "model"), "--student", str(stranger)]
+    lengths = ["--objective", "universal_logit_distance", "--max-length", "64", "--stride", "48"]
+    assert cli.main([*words, *models_of, *lengths]) == 2
+    assert "stride must be in 1 … 47, got 48" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("cache") if path.is_dir()]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,10 @@ def test_operations_count_half_of_the_pairs_and_the_output_layer(family):
     products += model.output_layer.weight.numel() if model.output_layer.weight in tables else 0
     num_layers = CONFIGS[family].num_hidden_layers
     assert models.num_operations(model, np.array([10])) == 2 * products * 10 + 0.5 * 4 * 32 * num_layers * 100
+    of_output = 2 * model.output_layer.weight.numel()  # for what is predicted alone
+    assert (
+        models.num_operations(model, np.array([10]), 3) == models.num_operations(model, np.array([10])) - 7 * of_output
+    )
 
 
 # A model of its own
@@ -183,6 +187,11 @@ def test_smaller_language_model_keeps_layers_or_is_new(small):
     new = students.smaller_language_model(small, hidden_size=8, num_layers=3, num_heads=2, seed=4)
     sizes = {"hidden_size": 8, "num_layers": 3, "num_heads": 2, "max_length": 24, "seed": 4}
     assert new.weights_sha256() == models.new_language_model(small.tokenizer, **sizes).weights_sha256()
+    half = students.smaller_language_model(small)
+    assert half.model.config.num_hidden_layers == small.model.config.num_hidden_layers // 2
+    assert students.smaller_language_model(small, hidden_size=8).model.config.num_attention_heads == 4
+    with pytest.raises(InputError, match="got 9: choose another --num-layers"):
+        students.smaller_language_model(small, num_layers=9)
 
 
 # Rows of tokens

@@ -113,6 +113,19 @@ def test_samples_are_those_of_the_model_without_settings_of_its_own(model, name)
     assert found == expected
 
 
+def test_tokens_that_the_teacher_does_not_have_are_never_written(model, prompts):
+    writer = model.copy()
+    writer.transformer.resize_token_embeddings(models.vocabulary_size(model) + 7)
+    with torch.no_grad():
+        writer.transformer.get_input_embeddings().weight[-7:] = 3 * writer.transformer.get_input_embeddings().weight[:7]
+    how = {"template": "plain", "max_new_tokens": 12, "temperature": 1.5, "compute": FP32}
+    limit = models.vocabulary_size(model)
+    written = generation.answer(writer, prompts.texts, **how).token_ids
+    assert max(map(max, written)) >= limit  # else this shows nothing
+    written = generation.answer(writer, prompts.texts, **how, num_classes=limit).token_ids
+    assert max(map(max, written)) < limit
+
+
 def test_negative_temperature_is_refused(model):
     with pytest.raises(InputError, match="temperature must be >= 0, got -1"):
         generation.answer(model, PROMPTS[:1], max_new_tokens=1, temperature=-1.0, **ANSWER)

@@ -254,17 +254,6 @@ def test_events_and_sources_reach_the_record_and_the_journal(tmp_path, capsys):
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_examples_without_room_for_a_completion_are_told_of_and_others_are_not(tmp_path):
-    with Run(tmp_path / "r", meter="fake") as run:
-        run.begin("toy", Config())
-        run.note_too_long([1, 2, 3], [1], "test")
-        run.note_too_long([1, 2], [1, 2], "train")
-        record = finish(run)
-    assert [(e.kind, e.message) for e in own_events(record)] == [
-        ("too long", "2 of 3 examples of test have no room for a completion, and are left out")
-    ]
-
-
 def test_idle_machine_is_watched_before_the_first_phase_and_once(tmp_path):
     with Run(tmp_path / "r", meter="fake", idle_seconds=0.3) as run:
         run.begin("toy", Config())

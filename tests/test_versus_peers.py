@@ -82,6 +82,27 @@ def test_verdict_wants_pairs_quality_and_speed(changes, words):
     assert versus_peers.verdict(CONTEST, pairs_of(three_pairs(**changes))) == words
 
 
+@pytest.mark.parametrize(
+    ("own", "theirs", "words", "told"),
+    [
+        (80.0, 100.0, "met", "20.0 % lower, beyond half a per cent"),
+        (100.4, 100.0, "met", "0.4 % higher, within half a per cent"),
+        (101.0, 100.0, "not met: quality is lower", "1.0 % higher, beyond half a per cent"),
+    ],
+)
+def test_perplexities_are_compared_by_their_share(own, theirs, words, told):
+    found = three_pairs()
+
+    def with_perplexity(record, value):
+        result = sample_records.result("student", 0.9, ["train"])
+        metrics = {"perplexity": dataclasses.replace(result.metrics["accuracy"], value=value)}
+        return dataclasses.replace(record, metric="perplexity", results=[dataclasses.replace(result, metrics=metrics)])
+
+    both = [*(with_perplexity(r, own) for r in found[:3]), *(with_perplexity(r, theirs) for r in found[3:])]
+    assert versus_peers.verdict(CONTEST, pairs_of(both)) == words
+    assert versus_peers.contest_row(CONTEST, both)[9] == told
+
+
 def test_verdict_wants_cpu_seconds_too_where_the_target_does():
     contest = dataclasses.replace(CONTEST, reach_cpu=2.5)
     assert versus_peers.verdict(contest, pairs_of(three_pairs())) == "not met: CPU-seconds"
@@ -147,6 +168,7 @@ def test_row_has_a_dash_for_joules_that_one_run_does_not_know():
 def test_memory_is_above_the_imports_and_unknown_beside_a_teacher_in_training():
     record = run(CONTEST.ours, cache_s=2.0)
     assert versus_peers.memory_mb(record) == 400.0
+    assert versus_peers.memory_mb(record, versus_peers.OF_PROCESS) == 900.0
     phases = [dataclasses.replace(p, num_examples=9 if p.name == "teacher" else None) for p in record.phases]
     assert versus_peers.memory_mb(dataclasses.replace(record, phases=phases)) is None
 
@@ -217,9 +239,9 @@ def test_kept_table_is_what_its_records_say():
 
 
 def test_contest_of_some_phases_counts_these_alone_on_both_sides():
-    contest = dataclasses.replace(CONTEST, phases=("train",), reach_was_for="bf16")
+    contest = dataclasses.replace(CONTEST, phases=("train",))
     row = versus_peers.contest_row(contest, three_pairs())
-    assert row[4] == "≥ 1.6 ×, set for bf16"
+    assert row[4] == "≥ 1.6 ×"
     assert row[5] == "2.50 (2.25–3.12)"  # 20, 18 and 25 s over 8, without the 2 s of our cache
     assert versus_peers.verdict(dataclasses.replace(contest, reach=2.4), pairs_of(three_pairs())) == "met"
 
@@ -351,7 +373,7 @@ def test_language_contenders_see_the_same_tokens_in_training_and_in_the_test(sum
     else:
         assert peer.phase("train").num_tokens == peer.phase("train").num_processed_tokens
         assert peer.phase("train").num_tokens == ours.phase("train").num_tokens
-    both = [record.result("student").metrics["next_token_accuracy"] for record in (ours, peer)]
+    both = [record.result("student").metrics["perplexity"] for record in (ours, peer)]
     assert both[0].n == both[1].n
     assert ours.phase("train").num_operations > 0
     assert versus_peers.seconds(peer) > 0

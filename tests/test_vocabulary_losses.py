@@ -414,6 +414,55 @@ def test_tail_stays_exact_where_it_is_far_below_the_rounding_of_one():
     assert losses.top_k(logits, 1).tails[0, 0].item() == pytest.approx(math.log(2) - 60, abs=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("gap", [12.0, 60.0, 300.0])
+def test_tail_and_its_gradient_stay_exact_where_its_exponentials_vanish(gap, temperature):
+    ids, weights = torch.tensor([[0], [2]]), torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+    wanted = torch.tensor([[gap, 0.0, -1.0, 2.0], [0.5, 0.0, 0.25, 1.0]], dtype=torch.float64, requires_grad=True)
+    found = wanted.detach().float().requires_grad_()
+    expected = wanted / temperature
+    tail = expected.scatter(1, ids, float("-inf")).logsumexp(1, keepdim=True)
+    expected = torch.cat([expected.gather(1, ids), tail], dim=1).log_softmax(1)
+    log_probs = losses.top_k_log_probs(found, ids, temperature=temperature)
+    torch.testing.assert_close(log_probs.double(), expected, rtol=1e-5, atol=1e-5)
+    (slopes,) = torch.autograd.grad((log_probs * weights.float()).sum(), found)
+    (wanted_slopes,) = torch.autograd.grad((expected * weights).sum(), wanted)
+    torch.testing.assert_close(slopes.double(), wanted_slopes, rtol=1e-4, atol=1e-4)
+    told = losses.top_k(wanted.detach().float(), 1, (1.0, temperature))
+    torch.testing.assert_close(told.buckets(temperature).log_softmax(1)[0].double(), expected[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [9, 4_999, 20_000])
+def test_largest_of_a_large_vocabulary_are_those_of_a_plain_search(size):
+    logits = randn(7, size, dtype=torch.float32)
+    logits[0, -1], logits[1, 0], logits[2, :40] = 50.0, 50.0, 40.0 + torch.arange(40)[:size]
+    logits[3, 5:] = float("-inf")
+    found, expected = losses.top_k(logits, 8, (1.0, 2.0)), logits.log_softmax(-1).topk(8)
+    torch.testing.assert_close(found.log_probs, expected.values)
+    assert torch.equal(found.ids[:3], expected.indices[:3])
+    others = logits.log_softmax(-1).scatter(1, found.ids, float("-inf"))
+    torch.testing.assert_close(found.tails, torch.stack([(others / t).logsumexp(-1) for t in (1.0, 2.0)], dim=1))
+    logits[4, 3] = float("nan")
+    assert losses.top_k(logits, 8).log_probs[4].isnan().all()
+
+
+@each_divergence
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_distillation_loss_is_the_weighted_sum_of_both_with_its_gradient(name, temperature):
+    labels, signal = torch.tensor([0, 3, 8, 8, 5]), losses.top_k(randn(5, 9, seed=1), 4, (1.0, temperature))
+    plain, leaf = randn(5, 9).requires_grad_(), randn(5, 9).requires_grad_()
+    soft = losses.top_k_divergence(plain, signal, DIVERGENCES[name], temperature=temperature)
+    expected = 0.7 * soft + 0.3 * losses.cross_entropy(plain, labels)
+    how = {"temperature": temperature, "soft_weight": 0.7}
+    found = losses.top_k_distillation_loss(leaf, signal, labels, DIVERGENCES[name], **how)
+    torch.testing.assert_close(found, expected)
+    expected.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(leaf.grad, plain.grad)
+    with pytest.raises(ValueError, match="ids that both models have"):
+        losses.top_k_distillation_loss(leaf[:, :3], signal, labels[:0], DIVERGENCES[name], **how)
+
+
 @pytest.mark.parametrize("temperature", [0.7, 2.0])
 def test_gradient_of_top_k_log_probs_is_that_of_the_plain_path(temperature):
     ids = torch.tensor([[1, 4], [0, 2], [5, 3]])

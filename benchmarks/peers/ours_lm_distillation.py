@@ -7,7 +7,7 @@ Licences:  GSM8K is MIT; the models have random weights, so the result inherits 
 
 Counted are the phases `cache` and `train`. The teacher is fine-tuned on the same examples for a moment, so that there
 is something to learn from it; that is the same for both sides and not counted, its pass is made afresh in each run.
-The loss is on completions alone, without labels. Nobody validates while training, and the last weights are taken.
+The loss is on completions alone. Nobody validates while training, and the last weights are taken.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from smallmodels import cli, data, losses, models, perplexity, teachers, trainin
 from smallmodels.data import Batch
 from smallmodels.errors import require
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel, TextModel
+from smallmodels.models import LanguageModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -53,6 +53,9 @@ class Config:
     """Tokens after which an example is cut."""
     k: int = 32
     """Most likely tokens of the teacher that are kept for each place."""
+    soft_weight: float = 0.9
+    """Share of the divergence in the loss, as the recipe has it; the rest is cross-entropy with the next token, which
+    tells tokens apart that are one tail in the signal."""
     seed: int = 0
     """Of the student's weights and its training."""
     teacher_seed: int = 0
@@ -126,36 +129,34 @@ def main(config: Config, run: Run) -> None:
     )
     compute = run.phase("setup", models.choose_compute, model=student, tokens=train_rows.tokens, **run.compute)
 
-    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
-        return {"minus_perplexity": -found.value}
-
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
         base,
         train_rows,
-        hard_loss,
+        losses.next_token_loss,
         config.teacher_train,
         seed=config.teacher_seed,
         validation=validation,
-        validate=validate,
+        validate=perplexity.validation_of_rows(validation, compute=compute),
         compute=compute,
     )
     del base  # else it is part of the memory of what follows
 
     # 2. The contender
     def soft_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        states, _ = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
+        states, labels = losses.next_tokens(model(**batch.inputs), batch.inputs["input_ids"], batch.targets)
         told = batch.teacher_top_k
 
         def of_chunk(logits: Tensor, chunk: slice) -> Tensor:
-            return losses.top_k_divergence(logits, told[chunk], losses.kl_divergence, temperature=1.0)
+            return losses.top_k_distillation_loss(
+                logits,
+                told[chunk],
+                labels[chunk],
+                losses.kl_divergence,
+                temperature=1.0,
+                soft_weight=config.soft_weight,
+            )
 
         return losses.by_chunks(states, model.output_layer, of_chunk)
 
@@ -190,7 +191,7 @@ def main(config: Config, run: Run) -> None:
         student,
         title=f"{config.num_layers}-layer language model of {splits.source.name}, distilled with smallmodels",
         task="text-generation",
-        metric="next_token_accuracy",
+        metric="perplexity",
         results=[*tested.results, *chosen_on.results],
         predictions={},
         model=models.describe(student, compute),

@@ -12,12 +12,8 @@ training, and the last weights are taken.
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from smallmodels import cli, data, losses, models, perplexity, training
-from smallmodels.data import Batch
 from smallmodels.evaluation import Contender
-from smallmodels.models import LanguageModel
 from smallmodels.runs import Run
 from smallmodels.training import TrainConfig
 
@@ -99,13 +95,9 @@ def main(config: Config, run: Run) -> None:
     compute = run.phase("setup", models.choose_compute, model=student, tokens=train_rows.tokens, **run.compute)
 
     # 2. The contender
-    def loss_fn(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
+    learned_by = losses.next_token_loss
     student = run.phase(
-        "train", training.fit, student, train_rows, loss_fn, config.train, seed=config.seed, compute=compute
+        "train", training.fit, student, train_rows, learned_by, config.train, seed=config.seed, compute=compute
     )
 
     # 3. What it learned; the learning rate was chosen on validation
@@ -118,7 +110,7 @@ def main(config: Config, run: Run) -> None:
         student,
         title=f"{config.num_layers}-layer language model of {splits.source.name}, fine-tuned with smallmodels",
         task="text-generation",
-        metric="next_token_accuracy",
+        metric="perplexity",
         results=[*tested.results, *chosen_on.results],
         predictions={},
         model=models.describe(student, compute),

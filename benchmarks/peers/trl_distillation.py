@@ -23,7 +23,6 @@ from transformers import PreTrainedTokenizerBase
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from smallmodels import cli, data, losses, models, perplexity, teachers
-from smallmodels.data import Batch
 from smallmodels.data.splits import Split
 from smallmodels.evaluation import Contender
 from smallmodels.models import Compute, LanguageModel, TextModel
@@ -218,25 +217,16 @@ def main(config: Config, run: Run) -> None:
     )
     compute = run.phase("setup", models.choose_compute, **run.compute)
 
-    def hard_loss(model: LanguageModel, batch: Batch) -> Tensor:
-        return losses.next_token_cross_entropy(
-            model(**batch.inputs), batch.inputs["input_ids"], batch.targets, model.output_layer
-        )
-
-    def validate(model: TextModel) -> dict[str, float]:
-        found = perplexity.row_losses(model, validation, compute=compute).metrics()["perplexity"]
-        return {"minus_perplexity": -found.value}
-
     teacher = run.phase(
         "teacher",
         teachers.fine_tune,
         base,
         train_rows,
-        hard_loss,
+        losses.next_token_loss,
         config.teacher_train,
         seed=config.teacher_seed,
         validation=validation,
-        validate=validate,
+        validate=perplexity.validation_of_rows(validation, compute=compute),
         compute=compute,
     )
     del base  # else it is part of the memory of what follows
@@ -258,7 +248,7 @@ def main(config: Config, run: Run) -> None:
         student,
         title=f"{config.num_layers}-layer language model of {splits.source.name}, distilled with TRL",
         task="text-generation",
-        metric="next_token_accuracy",
+        metric="perplexity",
         results=[*tested.results, *chosen_on.results],
         predictions={},
         model=models.describe(student, compute) | {"made_with": f"trl {trl.__version__}"},

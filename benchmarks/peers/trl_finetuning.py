@@ -201,7 +201,7 @@ def main(config: Config, run: Run) -> None:
         student,
         title=f"{config.num_layers}-layer language model of {splits.source.name}, fine-tuned with TRL",
         task="text-generation",
-        metric="next_token_accuracy",
+        metric="perplexity",
         results=[*tested.results, *chosen_on.results],
         predictions={},
         model=models.describe(student, compute) | {"made_with": f"trl {trl.__version__}"},

@@ -24,6 +24,7 @@ COMMANDS = {
     "report": ("RUN… --out DIR", "compare runs in pages and tables"),
     "predict": ("RUN TEXT_OR_FILE", "classify texts"),
     "search": ("RUN QUESTION", "ask a search model"),
+    "ask": ("RUN PROMPT", "let a language model answer"),
     "eval": ("RUN --tasks NAME,…", "evaluate a language model with lm-eval"),
     "energy": ("RUN --wall-wh X", "add what a meter at the socket read"),
     "verify": ("RUN", "check every file against the record"),
@@ -210,6 +211,37 @@ def _search_command(arguments: list[str]) -> int:
     return usage.search(options.run, options.question, options.top)
 
 
+def _ask_command(arguments: list[str]) -> int:
+    parser = _Parser("ask", "Let the language model of a run answer a prompt.")
+    parser.add_argument("run", metavar="RUN", help="run folder of a language model")
+    parser.add_argument("prompt", metavar="PROMPT", help="what it is asked")
+    _add_template(parser)
+    parser.add_argument(
+        "--max-new-tokens", metavar="N", type=_positive, default=256, help="longest answer (default: 256)"
+    )
+    parser.add_argument(
+        "--temperature", metavar="X", type=float, default=0.0, help="draw tokens (default: 0, the most likely ones)"
+    )
+    parser.add_argument("--seed", metavar="N", type=_count, default=0, help="of the draws (default: 0)")
+    options = parser.parse(arguments)
+    from smallmodels import usage
+
+    return usage.ask(
+        options.run,
+        options.prompt,
+        template=options.template,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+
+
+def _add_template(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--template", choices=("chat", "plain"), help="how prompts are written (default: as the run was trained)"
+    )
+
+
 def _eval_command(arguments: list[str]) -> int:
     parser = _Parser(
         "eval",
@@ -226,6 +258,7 @@ def _eval_command(arguments: list[str]) -> int:
     parser.add_argument(
         "--num-fewshot", metavar="N", type=_count, help="solved items in front of each (default: what the task says)"
     )
+    _add_template(parser)
     batch_help = "requests at once, of which lm-eval has all logits in memory (default: 8)"
     parser.add_argument("--batch-size", metavar="N", type=_positive, default=8, help=batch_help)
     options = parser.parse(arguments)
@@ -237,6 +270,7 @@ def _eval_command(arguments: list[str]) -> int:
         include_path=options.include_path,
         limit=options.limit,
         num_fewshot=options.num_fewshot,
+        template=options.template,
         batch_size=options.batch_size,
     )
     for line in external_lines(found):
@@ -375,6 +409,7 @@ _FUNCTIONS: dict[str, Callable[[list[str]], int]] = {
     "report": _report_command,
     "predict": _predict_command,
     "search": _search_command,
+    "ask": _ask_command,
     "eval": _eval_command,
     "energy": _energy_command,
     "verify": _verify_command,

@@ -112,6 +112,11 @@ class Batch:
         return self._is_target
 
     @property
+    def num_targets(self) -> int | None:
+        """Of all rows; None where tokens have no targets."""
+        return None if self._is_target is None else int(self._is_target.sum())
+
+    @property
     def targets(self) -> "torch.Tensor":
         """Shape (num_targets,), int64: where `is_target` holds, in the rows laid end to end.
 

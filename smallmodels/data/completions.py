@@ -90,6 +90,10 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", template: Temp
         return [*text_edges(tokenizer)[0], *_ids(f"{prompt}\n", tokenizer)]
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("the model should have a chat template, but has none: choose --template plain")
+    return _ids(_asked(prompt, tokenizer), tokenizer)
+
+
+def _asked(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     return _chat([{"role": "user", "content": prompt}], tokenizer, add_generation_prompt=True)
 
 
@@ -100,13 +104,19 @@ def _both(
     before = prompt_ids(prompt, tokenizer, template)
     if template == "plain":
         return before, [*_ids(completion, tokenizer), *text_edges(tokenizer)[1]]
-    both = _chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], tokenizer)
-    if both[: len(before)] != before:
+    text = _chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], tokenizer)
+    both = _ids(text, tokenizer)
+    if both[: len(before)] == before:
+        after = both[len(before) :]
+    elif text.startswith(
+        asked := _asked(prompt, tokenizer)
+    ):  # a token of both would hold the end of the one and the beginning of the other
+        after = _ids(text[len(asked) :], tokenizer)
+    else:
         raise InputError(
             "the model's chat template should write a prompt in the same way with and without an answer, but does "
             "not: choose --template plain"
         )
-    after = both[len(before) :]
     end = tokenizer.eos_token_id
     if end in after:  # what a template writes after it, such as a line break, is no part of the answer
         after = after[: len(after) - after[::-1].index(end)]
@@ -117,7 +127,7 @@ def _ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase", **options: Any) -> list[int]:
+def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase", **options: Any) -> str:
     from jinja2 import TemplateError
 
     try:
@@ -138,7 +148,7 @@ def _chat(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBas
             f"a dialogue in the model's chat template should have at most {LONGEST_TEXT:,} characters, but has "
             f"{len(text):,}: choose --template plain"
         )
-    return _ids(text, tokenizer)
+    return text
 
 
 def _undated(template: str) -> str:

@@ -2,10 +2,11 @@
 
 The order of steps, what is compared, and what is counted are the same for all of them, so that their reports can be
 read side by side. `classifiers` is for labels of texts and words, `few_shots` for the few labels that somebody has,
-`embedders` for sentence embeddings, whose texts are in `embedding_texts` and `translations` and which `judges` compare;
-`controls` are the same students without a teacher.
+`embedders` for sentence embeddings, whose texts are in `embedding_texts` and `translations` and which `judges` compare,
+`answers` for language models that answer prompts; `controls` are the same students without a teacher.
 """
 
+from smallmodels.distilling.answers import AnswerRows, compare_answers, cut_answers
 from smallmodels.distilling.classifiers import (
     STATIC_DIMENSIONS,
     STATIC_SOFT_WEIGHT,
@@ -56,6 +57,7 @@ __all__ = [
     "STATIC_SOFT_WEIGHT",
     "STATIC_TEMPERATURE",
     "STATIC_TRAIN",
+    "AnswerRows",
     "Config",
     "Distilled",
     "EmbedderConfig",
@@ -68,7 +70,9 @@ __all__ = [
     "Training",
     "Translations",
     "TranslationsConfig",
+    "compare_answers",
     "compare_classifiers",
+    "cut_answers",
     "distil_classifier",
     "distil_embedder",
     "distil_layers",

@@ -163,6 +163,20 @@ def next_token_cross_entropy(hidden_states: Tensor, input_ids: Tensor, targets: 
     return by_chunks(states, layer, lambda logits, chunk: cross_entropy(logits, labels[chunk]))
 
 
+def next_token_loss(model: Any, batch: Any) -> Tensor:
+    """`next_token_cross_entropy` of a batch, by which a language model learns from texts alone.
+
+    Args:
+        model: A `models.LanguageModel`.
+        batch: A `data.Batch` with targets.
+
+    Returns:
+        Shape (num_targets,), in nats, float32.
+    """
+    states, ids = model(**batch.inputs), batch.inputs["input_ids"]
+    return next_token_cross_entropy(states, ids, batch.targets, model.output_layer)
+
+
 class _ByChunks(torch.autograd.Function):
     """`by_chunks` with a gradient that is ready before it is asked for."""
 
@@ -349,11 +363,41 @@ def top_k(logits: Tensor, k: int, temperatures: Sequence[float] = (1.0,)) -> Top
     for temperature in temperatures:
         require(temperature > 0, "temperature", "> 0", float(temperature))
     with full_precision(logits), torch.no_grad():
-        log_probs = F.log_softmax(widened(logits), dim=-1)
-        kept, ids = log_probs.topk(k, dim=-1)
-        others = log_probs.scatter_(1, ids, float("-inf"))
-        tails = torch.stack([(others / temperature).logsumexp(-1) for temperature in temperatures], dim=1)
-    return TopK(ids, kept, tails, tuple(map(float, temperatures)))
+        wide = widened(logits)
+        largest, ids = _largest(wide, min(k + 1, wide.shape[1]))
+        kept, ids = largest[:, :k], ids[:, :k]
+        # No other logit is above the last of these, so exponentials neither overflow nor all vanish in the tail.
+        bound = largest[:, -1:].clamp(min=torch.finfo(wide.dtype).min)
+        below = (wide - bound).scatter_(1, ids, float("-inf"))
+
+        def tail(temperature: float) -> Tensor:
+            return (below / temperature).exp_().sum(-1, keepdim=True).log_().add_(bound / temperature)
+
+        tails = {temperature: tail(temperature) for temperature in {1.0, *temperatures}}
+        total = torch.logaddexp(kept.logsumexp(-1, keepdim=True), tails[1.0])
+        softened = [tails[temperature] - total / temperature for temperature in temperatures]
+    return TopK(ids, kept - total, torch.cat(softened, dim=1), tuple(map(float, temperatures)))
+
+
+_BLOCK = 64
+"""Neighbours of which only the largest is looked at first, in `_largest`."""
+
+
+def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`topk` of rows, in falling order: a processor sorts whole rows for it, so it is given few blocks of them instead.
+
+    The k largest values lie in those k blocks whose largest ones are the largest.
+    """
+    num_blocks = values.shape[1] // _BLOCK
+    if num_blocks < 4 * k:
+        return tuple(values.topk(k, dim=-1))
+    whole = num_blocks * _BLOCK
+    blocks = values[:, :whole].unflatten(1, (num_blocks, _BLOCK)).amax(-1).topk(k, dim=-1, sorted=False).indices
+    within = torch.arange(_BLOCK, device=values.device)
+    rest = torch.arange(whole, values.shape[1], device=values.device).expand(len(values), -1)
+    places = torch.cat([(blocks[:, :, None] * _BLOCK + within).flatten(1), rest], dim=1)
+    largest, chosen = values.gather(1, places).topk(k, dim=-1)
+    return largest, places.gather(1, chosen)
 
 
 def top_k_by_chunks(
@@ -380,41 +424,58 @@ def top_k_log_probs(logits: Tensor, ids: Tensor, *, temperature: float = 1.0) ->
     """
     check_matrix("logits", logits, "num_targets, vocabulary")
     require(temperature > 0, "temperature", "> 0", float(temperature))
+    return _buckets(logits, ids, temperature).log_softmax(-1)
+
+
+def _buckets(logits: Tensor, ids: Tensor, temperature: float, labels: Tensor | None = None) -> Tensor:
+    """Softened logits of k tokens and of the tail, as `top_k_log_probs` normalises them; then those of labels.
+
+    Shape (num_targets, k + 1), or with labels, (num_targets,), one more column.
+    """
+    places = ids if labels is None else torch.cat([ids, labels[:, None]], dim=1)
     with full_precision(logits):
-        log_probs: Tensor = _TopKLogProbs.apply(widened(logits), ids, float(temperature))  # type: ignore[no-untyped-call]
-    return log_probs
+        found: Tensor = _Buckets.apply(widened(logits), places, ids.shape[1], float(temperature))  # type: ignore[no-untyped-call]
+    return found
 
 
-class _TopKLogProbs(torch.autograd.Function):
-    """`top_k_log_probs`; one tensor of the logits' shape holds all that the gradient needs, and becomes it."""
+class _Buckets(torch.autograd.Function):
+    """`_buckets`; one tensor of the logits' shape holds all that the gradient needs, and becomes it."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, places: Tensor, k: int, temperature: float) -> Tensor:
         # Each line over the whole vocabulary is a way through memory, which is what this costs.
-        largest = logits.amax(-1, keepdim=True)
-        weights = logits - largest
-        weights = (weights if temperature == 1 else weights.div_(temperature)).exp_()
-        top = weights.gather(1, ids)
-        tail = weights.scatter_(1, ids, 0.0).sum(-1, keepdim=True)
-        total = top.sum(-1, keepdim=True) + tail
-        buckets = torch.cat([top, tail], dim=1)
-        ctx.save_for_backward(weights, ids, buckets, total)
-        ctx.temperature = temperature
-        # From the logits, not from the exponentials, which are 0 for a token far below the best.
-        best = (logits.gather(1, ids) - largest) / temperature
-        return torch.cat([best, tail.log()], dim=1) - total.log()
+        ids, labels = places[:, :k], places[:, k:]
+        shift, is_faint = logits.amax(-1, keepdim=True), True
+        if may_look(logits):
+            weights, tail = _tail(logits, ids, shift, temperature)
+            is_faint = bool((tail < _FAINT).any())
+        if is_faint:  # nearly all mass is in the top, or nobody may look: what counts is the tail's own largest logit
+            shift = logits.scatter(1, ids, float("-inf")).amax(-1, keepdim=True)
+            shift = shift.clamp_(min=torch.finfo(logits.dtype).min)  # there may be no tail
+            weights, tail = _tail(logits, ids, shift, temperature)
+        ctx.save_for_backward(weights, places, tail)
+        ctx.k, ctx.temperature = k, temperature
+        top, of_labels = logits.gather(1, places).split([k, labels.shape[1]], dim=1)
+        return torch.cat([top / temperature, tail.log() + shift / temperature, of_labels], dim=1)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = upstream
-        weights, ids, buckets, total = ctx.saved_tensors
-        of_top, of_tail = slopes[:, :-1], slopes[:, -1:]
-        tail = buckets[:, -1:]
-        common = -slopes.sum(-1, keepdim=True) / total  # through the normalisation
-        of_others = common + torch.where(tail > 0, of_tail / tail, 0.0)
-        gradient = weights.mul_(of_others / ctx.temperature)  # the weights of the top are 0 there
-        gradient.scatter_(1, ids, (of_top + common * buckets[:, :-1]) / ctx.temperature)
-        return gradient, None, None
+        weights, places, tail = ctx.saved_tensors
+        of_top, of_tail, of_labels = upstream[0].split([ctx.k, 1, places.shape[1] - ctx.k], dim=1)
+        of_others = torch.where(tail > 0, of_tail / tail, 0.0) / ctx.temperature
+        gradient = weights.mul_(of_others).scatter_(1, places[:, : ctx.k], of_top / ctx.temperature)
+        return gradient.scatter_add_(1, places[:, ctx.k :], of_labels), None, None, None
+
+
+_FAINT = 1e-20
+"""Sum of a tail, the largest logit counting as 1, below which its exponentials begin to vanish."""
+
+
+def _tail(logits: Tensor, ids: Tensor, shift: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """exp((logit - shift) / temperature) of all tokens but these, which get 0, and the sum of each row."""
+    weights = logits - shift
+    weights = (weights if temperature == 1 else weights.div_(temperature)).exp_().scatter_(1, ids, 0.0)
+    return weights, weights.sum(-1, keepdim=True)
 
 
 def top_k_divergence(student_logits: Tensor, teacher: TopK, divergence: Divergence, *, temperature: float) -> Tensor:
@@ -432,13 +493,57 @@ def top_k_divergence(student_logits: Tensor, teacher: TopK, divergence: Divergen
     Raises:
         InputError: A ValueError; the temperature was not stored, or an id is not in the student's vocabulary.
     """
+    _require_known_ids(student_logits, teacher)
+    student = _buckets(student_logits, teacher.ids, temperature)
+    return divergence(student, teacher.buckets(temperature), temperature=1.0) * temperature**2
+
+
+def top_k_distillation_loss(
+    student_logits: Tensor,
+    teacher: TopK,
+    labels: Tensor,
+    divergence: Divergence,
+    *,
+    temperature: float,
+    soft_weight: float,
+) -> Tensor:
+    """soft_weight · `top_k_divergence` + (1 - soft_weight) · `cross_entropy`.
+
+    At temperature 1 both are made of the same sums, so that cross-entropy costs no further way through the logits.
+
+    Args:
+        student_logits: Shape (num_targets, vocabulary).
+        teacher: Of the same targets.
+        labels: The right tokens, (num_targets,), int64.
+        divergence: As for `top_k_divergence`.
+        temperature: One of `teacher.temperatures`; cross-entropy is not softened.
+        soft_weight: In [0, 1].
+
+    Returns:
+        Shape (num_targets,).
+
+    Raises:
+        InputError: As `top_k_divergence`.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    if temperature == 1:
+        _require_known_ids(student_logits, teacher)
+        student, of_labels = _buckets(student_logits, teacher.ids, 1.0, labels).tensor_split([-1], dim=1)
+        soft = divergence(student, teacher.buckets(1.0), temperature=1.0)
+        hard = student.logsumexp(-1) - of_labels.squeeze(1)
+    else:
+        soft = top_k_divergence(student_logits, teacher, divergence, temperature=temperature)
+        hard = cross_entropy(student_logits, labels)
+    return soft_weight * soft + (1 - soft_weight) * hard
+
+
+def _require_known_ids(student_logits: Tensor, teacher: TopK) -> None:
     if may_look(teacher.ids) and teacher.ids.numel() and int(teacher.ids.max()) >= student_logits.shape[1]:
         raise InputError(
             f"the teacher's ids must be in [0, {student_logits.shape[1]}), the student's vocabulary, got "
             f"{int(teacher.ids.max())}: cut the teacher's logits to the ids that both models have before storing them"
         )
-    student = top_k_log_probs(student_logits, teacher.ids, temperature=temperature)
-    return divergence(student, teacher.buckets(temperature), temperature=1.0) * temperature**2
 
 
 def top_k_universal_logit_distance(student_logits: Tensor, teacher: TopK) -> Tensor:

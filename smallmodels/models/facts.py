@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from smallmodels.data.texts import text_edges
 from smallmodels.models import first_token
 from smallmodels.models.compute import Compute
 from smallmodels.models.language_model import LanguageModel
@@ -60,18 +62,26 @@ def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
         **compute.choices,
         "weights_sha256": model.weights_sha256(),
         "loader": loaders.get(type(model.model), head),
+        **({"begins_with": _begin_of(model.tokenizer)} if isinstance(model.model, LanguageModel) else {}),
         **({"problem": problem} if problem not in (None, "single_label_classification") else {}),
     }
 
 
-def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64]) -> float:
+def _begin_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands before each text of a language model, as a tokenizer reads it."""
+    return str(tokenizer.decode(text_edges(tokenizer)[0]))
+
+
+def num_operations(model: nn.Module, lengths: npt.NDArray[np.int64], num_targets: int | None = None) -> float:
     """Floating-point operations of one forward pass over texts of these lengths, padding not counted.
+
+    The output layer of a language model is counted for so many targets, or for each token if None.
 
     Two for each weight of a linear layer and token, plus the two products of self-attention, and those of DeBERTa with
     every position. Additions, normalisation and look-ups are left out, so is what is done once for a whole batch, and
     what the last layer leaves out (see `first_token`). A pass with gradients takes three times as many.
     """
-    return Operations.of(model)(lengths)
+    return Operations.of(model)(lengths, num_targets)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,8 @@ class Operations:
     per_token: float
     per_pair: float
     """Of tokens that attend to each other; so many for each token of a text and each token."""
+    per_target: float = 0.0
+    """Of a language model's output layer, which is asked for what shall be predicted alone."""
 
     @classmethod
     def of(cls, model: nn.Module) -> "Operations":
@@ -102,15 +114,18 @@ class Operations:
             if isinstance(m, nn.Linear | Conv1D) and m not in per_batch
         }
         of_texts = sum(number for module, number in weights.items() if module in per_text)
-        of_tokens = sum(weights.values()) - of_texts + 2 * width * num_short  # one token attends to each
+        of_targets = model.output_layer.weight.numel() if isinstance(model, LanguageModel) else 0
+        of_tokens = sum(weights.values()) - of_texts - of_targets + 2 * width * num_short  # one token attends to each
         of_tokens += num_layers * width * _num_positions(config)
         pairs = 0.5 if isinstance(model, LanguageModel) else 1.0  # a token attends to those before it
-        return cls(2.0 * of_texts, 2.0 * of_tokens, pairs * 4.0 * width * (num_layers - num_short))
+        per_pair = pairs * 4.0 * width * (num_layers - num_short)
+        return cls(2.0 * of_texts, 2.0 * of_tokens, per_pair, 2.0 * of_targets)
 
-    def __call__(self, lengths: npt.NDArray[np.int64]) -> float:
-        """Of one pass over texts of these lengths."""
+    def __call__(self, lengths: npt.NDArray[np.int64], num_targets: int | None = None) -> float:
+        """Of one pass over texts of these lengths, in which so many tokens are predicted; each if None."""
         counts = np.asarray(lengths, dtype=np.float64)
-        return float(self.per_text * len(counts) + self.per_token * counts.sum() + self.per_pair * (counts**2).sum())
+        of_tokens = self.per_text * len(counts) + self.per_token * counts.sum() + self.per_pair * (counts**2).sum()
+        return float(of_tokens + self.per_target * (counts.sum() if num_targets is None else num_targets))
 
 
 def _transformer_name(model: nn.Module) -> str:

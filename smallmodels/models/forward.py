@@ -151,7 +151,10 @@ def forward_targets(
             states, labels = losses.shifted(network(**there.inputs), there.inputs["input_ids"], there.targets)
         lengths, processed = tokens.lengths[indices], batch.num_processed_tokens
         context.counts.add(
-            examples=len(indices), tokens=batch.num_tokens, processed=processed, operations=operations(lengths)
+            examples=len(indices),
+            tokens=batch.num_tokens,
+            processed=processed,
+            operations=operations(lengths, batch.num_targets),
         )
         yield indices, batch, states, labels
 

@@ -170,8 +170,18 @@ def cpu_seconds(value: float | None) -> str:
     return MISSING if value is None or not is_number(value) else f"{number(value)}{_SPACE}CPU-s"
 
 
+_OF_COST = {"energy_j_per_answer": "J per answer, many at once", "cpu_s_per_answer": "CPU-s per answer, many at once"}
+
+
+def is_cost(key: str) -> bool:
+    """Whether a metric says what an answer took, and not how good it is."""
+    return key in _OF_COST
+
+
 def metric_name(key: str) -> str:
     """The name of a metric in prose: `mrr_at_10` is MRR@10, `macro_f1` is macro F1."""
+    if key in _OF_COST:
+        return _OF_COST[key]
     words = re.sub(r"[ _]?(?:_at_|@)(\d)", r"@\1", key).replace("_", " ")
     return re.sub(r"\b(mrr|ndcg|map|f1)(?=@|\b)", lambda match: match.group().upper(), words)
 
@@ -182,10 +192,20 @@ def is_share(key: str) -> bool:
 
 
 def quality(key: str, value: float | None) -> str:
-    """A value of a metric: accuracy in percent, others with three decimals."""
+    """A value of a metric: accuracy in percent, costs with three digits, others with three decimals."""
     if value is None or not is_number(value):
         return MISSING
-    return f"{100 * value:.1f}{_SPACE}%" if is_share(key) else f"{value:.3f}"
+    if is_cost(key):
+        return number(value)
+    return f"{100 * value:.1f}{_SPACE}%" if is_share(key) else _plain(value)
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= _LARGE else f"{value:.3f}"
+
+
+_LARGE = 100
+"""From here on, as perplexities may be, decimals tell nothing."""
 
 
 def interval(key: str, low: float | None, high: float | None) -> str:
@@ -194,12 +214,12 @@ def interval(key: str, low: float | None, high: float | None) -> str:
         return MISSING
     if is_share(key):
         return f"{100 * low:.1f}–{100 * high:.1f}{_SPACE}%"
-    return f"{low:.3f}–{high:.3f}"
+    return f"{_plain(low)}–{_plain(high)}"
 
 
 def difference(key: str, value: float) -> str:
     """The size of a difference between two values of a metric, without its sign."""
-    return f"{100 * abs(value):.1f} points" if is_share(key) else f"{abs(value):.3f}"
+    return f"{100 * abs(value):.1f} points" if is_share(key) else _plain(abs(value))
 
 
 @functools.cache

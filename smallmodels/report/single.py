@@ -132,7 +132,8 @@ def _quality_section(record: RunRecord) -> Section | None:
     others = words.metric_keys(record)[0][1:]
     agreement = any(r.agreement for r in results)
     calibration = any(r.calibration_error is not None for r in results)
-    head = ["Model", formats.metric_name(record.metric), "95\u00a0% interval", *map(formats.metric_name, others)]
+    head = ["Model", formats.metric_name(record.metric), "95\u00a0% interval"]
+    head += [words.metric_head(record, key) for key in others]
     head += ["agrees with teacher"] * agreement + ["calibration error"] * calibration
     head += ["parameters", "on disk", "one input, p50", "p95", "inputs per second"]
     rows: list[Row] = []

@@ -136,7 +136,13 @@ def further_metrics(record: RunRecord) -> tuple[list[str], list[list[str]]]:
         for result in test_results(record)
         if any(key in result.metrics for key in keys)
     ]
-    return ["Model", *map(formats.metric_name, keys)], rows
+    return ["Model", *(metric_head(record, key) for key in keys)], rows
+
+
+def metric_head(record: RunRecord, key: str) -> str:
+    """The name of a metric over its column; joules that are no counted ones are called estimated."""
+    is_estimate = key == "energy_j_per_answer" and not record.energy_is_counted
+    return ("estimated " if is_estimate else "") + formats.metric_name(key)
 
 
 def metric_words(key: str, found: Metric | None) -> str:
@@ -347,7 +353,8 @@ EXTERNAL_NOTE = (
 def external_title(evaluation: ExternalEvaluation) -> str:
     """Which program, which version, when, and whether it looked at everything."""
     limit = "" if evaluation.limit is None else f", the first {evaluation.limit:,} items of each task only"
-    return f"{evaluation.harness} {evaluation.harness_version}, {evaluation.started_utc[:10]}{limit}"
+    chat = ", in the model's chat template" if evaluation.in_chat else ""
+    return f"{evaluation.harness} {evaluation.harness_version}, {evaluation.started_utc[:10]}{limit}{chat}"
 
 
 def external_cells(result: ExternalResult) -> list[str]:

@@ -48,7 +48,10 @@ def keep_layers(student: Student, layers: int | Sequence[int]) -> Student:
 
 def _evenly_spaced(num_layers: int, available: int) -> list[int]:
     if not 1 <= num_layers <= available:
-        raise InputError(f"the number of layers to keep must be from 1 to the teacher's {available}, got {num_layers}")
+        raise InputError(
+            f"the number of layers to keep must be from 1 to the teacher's {available}, got {num_layers}: choose "
+            "another --num-layers"
+        )
     return [int(i + 0.5) for i in np.linspace(0, available - 1, num_layers)]  # 0.5 rounds up: 0, 3, 5 of six
 
 

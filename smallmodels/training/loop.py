@@ -493,7 +493,8 @@ class Loop:
     def work(self, micro_batches: list[Batch]) -> tuple[int, int, int, float]:
         """Examples, real tokens, processed tokens and operations of these."""
         lengths = np.concatenate([batch.lengths for batch in micro_batches])
-        operations = 3 * self.operations(lengths)
+        targets = [number for batch in micro_batches if (number := batch.num_targets) is not None]
+        operations = 3 * self.operations(lengths, sum(targets) if targets else None)
         processed = sum(batch.num_processed_tokens for batch in micro_batches)
         return len(lengths), int(lengths.sum()), processed, operations
 
