@@ -133,7 +133,7 @@ _LANGUAGE = (
         phases=("train",),
     ),
 )
-"""In the number format that the machine has; the targets were set for bf16."""
+"""In bf16, for which their targets were set."""
 
 _TEACHER_PASS = Contest(
     job="Teacher's pass over 10,003 short texts",
@@ -874,14 +874,15 @@ def _introduction(found: Sequence[RunRecord]) -> str:
         "Written by benchmarks/versus_peers.py from the records beside it. Ratios are the peer's cost over ours: more "
         "than 1 is in our favour. Each is a median over pairs of runs with the smallest and the largest pair. Counted "
         f"are the phases {' and '.join(COUNTED)}, so the teacher's pass is included and its fine-tuning is not; of "
-        "ours also the measuring in setup. Language models without the teacher's pass are counted in train alone. Our "
-        "encoders run as our recipes do, without dropout and with token embeddings that stay as they are; their peers "
-        "run as they come, train these too and drop. That is a part of the difference. At its defaults the Trainer "
-        "computes in fp32, and so does a pipeline with the model as it was loaded: their rows and records in bf16 "
-        "stand beside ours in bf16, on a machine where that is fast. A target is met by seconds, and by CPU-seconds "
-        "where it says so, with a quality that is at most half a point, or half a per cent of a perplexity, worse "
-        "than the peer's: only this side of the quality is judged. A peer that ends worse than ours could have been "
-        "tuned further."
+        "ours also the measuring in setup. Language models without the teacher's pass are counted in train alone. "
+        "What ours are distilled by is to a tenth cross-entropy with the texts, as in our recipe; GKD has the teacher "
+        "alone. Our encoders run as our recipes do, without dropout and with token embeddings that stay as they are; "
+        "their peers run as they come, train these too and drop. That is a part of the difference. At its defaults "
+        "the Trainer computes in fp32, and so does a pipeline with the model as it was loaded: their rows and records "
+        "in bf16 stand beside ours in bf16, on a machine where that is fast. A target is met by seconds, and by "
+        "CPU-seconds where it says so, with a quality that is at most half a point, or half a per cent of a "
+        "perplexity, worse than the peer's: only this side of the quality is judged. A peer that ends worse than ours "
+        "could have been tuned further."
     )
     where = f"Measured on: {'; '.join(sorted(machines)) or 'nothing yet'}. {', '.join(sorted(torch | peers))}"
     return f"{formats.markdown(text)}\n\n{formats.markdown(where)}"

@@ -178,13 +178,14 @@ def main(config: Config, run: Run) -> None:
     own = distilling.cut_answers(run, splits, untrained.tokenizer, **writing)
     room: dict[str, Any] = {"template": config.template, "max_new_tokens": config.max_new_tokens}
     generation.require_room([teacher], splits.test.texts, **room)
-    generation.require_room([untrained], [*splits.train.texts, *splits.test.texts], **room)
+    asked = splits.train.texts if config.on_policy_share > 0 else ()
+    generation.require_room([untrained], [*asked, *splits.test.texts], **room)
     compute = run.phase("setup", models.choose_compute, model=untrained, tokens=own.validation.tokens, **run.compute)
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)
 
     # 2. The loss, on what the teacher said about each token that the student wrote
-    weights = {"beta": config.beta} if config.objective == "jensen_shannon" else {}
+    weights: dict[str, Any] = {"beta": config.beta} if config.objective == "jensen_shannon" else {}
     objective = partial(losses.DIVERGENCES[config.objective], **weights)
 
     def divergence(model: LanguageModel, states: Tensor, told: TopK) -> Tensor:

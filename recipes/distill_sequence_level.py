@@ -67,8 +67,8 @@ class Config:
     """Width of a new student with random weights; without it, the student keeps layers of the teacher."""
     num_layers: int | None = None
     """Layers of a student that is made; without it, half of the teacher's."""
-    num_heads: int | None = None
-    """Heads of attention of a new student; without it, 4."""
+    num_heads: int = 4
+    """Heads of attention of a new student."""
     template: data.Template = "chat"
     """`chat`: the model's own form of a dialogue; `plain`: prompt, line break, completion."""
     keep_wrong: bool = False
@@ -84,8 +84,6 @@ class Config:
     train: TrainConfig = TrainConfig(learning_rate=5e-4, num_epochs=3, batch_size=16)
 
     def __post_init__(self) -> None:
-        if self.hidden_size is None:
-            require(self.num_heads is None, "num_heads", "left out where --hidden-size is", self.num_heads)
         if self.student is not None:
             for name in ("hidden_size", "num_layers"):
                 require(getattr(self, name) is None, name, "left out where a student is named", getattr(self, name))
@@ -176,6 +174,7 @@ def main(config: Config, run: Run) -> None:
         num_right=sum(right),
         num_kept=len(kept),
         num_used=len(rows),
+        num_cut=distilling.num_cut(rows, untrained.tokenizer),
         num_written_tokens=sum(written.num_new_tokens),
         num_kept_tokens=sum(written.num_new_tokens[i] for i in kept),
         num_used_tokens=rounds.num_targets(rows),

@@ -34,7 +34,7 @@ class Config:
     prompt_column: str = "question"
     """Column with what the model is asked."""
     completion_column: str = "answer"
-    """Column with what it shall say: an answer is right with its number after `####`, or where it has none its words."""
+    """Column with what it shall say: right is its number after `####`, or where it has none its words."""
     train_split: str = "train"
     """Split to train on."""
     validation_split: str | None = None

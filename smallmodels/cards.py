@@ -11,7 +11,7 @@ from smallmodels.report import formats, groups, tokens, words
 
 _HUB_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?:/[A-Za-z0-9._-]{1,96})?")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-_SPECIAL_TOKEN = re.compile(r"<[A-Za-z0-9_|/ .-]{1,40}>")
+_SPECIAL_TOKEN = re.compile(r"(?:<[A-Za-z0-9_|/ .-]{1,40}>)?")
 _TASK = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _BASE_LOADERS = (
     "AutoModelForCausalLM",
@@ -151,11 +151,11 @@ def _is_new(record: RunRecord) -> bool:
 
 
 def _begin(record: RunRecord) -> Any:
-    """What stands before each text of a language model: written into code, so it is none but a plain special token."""
+    """What stands before each text of a language model; None where that is not known, or not fit to stand in code."""
     from markupsafe import Markup
 
-    begin = str(record.model.get("begins_with") or "")
-    return Markup(begin if _SPECIAL_TOKEN.fullmatch(begin) else "")
+    begin = record.model.get("begins_with")
+    return Markup(begin) if isinstance(begin, str) and _SPECIAL_TOKEN.fullmatch(begin) else None
 
 
 def _base_source(record: RunRecord) -> Source | None:

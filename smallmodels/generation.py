@@ -40,6 +40,7 @@ from smallmodels.evaluation import (
 from smallmodels.evaluation.shapes import measured_as, shape_key, shape_of
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.phases import NO_CONTEXT, Context
+from smallmodels.text import shorten
 
 _TOKENS_PER_BATCH = 4096
 """Of prompts and answers that are in the cache of keys and values at once, one prompt at least."""
@@ -148,7 +149,7 @@ def answer(
     network = compute.place(model.model).eval()
     assert isinstance(network, LanguageModel), "only a language model answers"
     rows = [prompt_ids(prompt, model.tokenizer, template) for prompt in prompts]
-    _require_room_for(network, rows, max_new_tokens)
+    _require_room_for(network, rows, prompts, max_new_tokens)
     token_ids: list[list[int]] = [[] for _ in rows]
     prefill, decode, trial = Work(), Work(), trials.current()
     batches = _batches(rows, max_new_tokens)
@@ -349,18 +350,20 @@ def require_room(
     for model in writers:
         assert isinstance(model.model, LanguageModel), "only a language model answers"
         rows = [prompt_ids(text, model.tokenizer, template) for text in texts]
-        _require_room_for(model.model, rows, max_new_tokens)
+        _require_room_for(model.model, rows, texts, max_new_tokens)
 
 
-def _require_room_for(network: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+def _require_room_for(
+    network: LanguageModel, rows: Sequence[list[int]], texts: Sequence[str], max_new_tokens: int
+) -> None:
     limit = getattr(network.config, "max_position_embeddings", None)
     longest = max(map(len, rows), default=0)
     if limit is None or longest + max_new_tokens <= int(limit):
         return
-    number = next(i for i, row in enumerate(rows) if len(row) == longest) + 1
+    text = next(text for text, row in zip(texts, rows, strict=True) if len(row) == longest)
     advice = "choose a smaller --max-new-tokens" if longest < int(limit) else "leave it out or shorten it"
     raise InputError(
-        f"the model takes {limit} tokens, but the longest prompt, {number} of {len(rows)}, has {longest} and its "
+        f"the model takes {limit} tokens, but the longest prompt, {shorten(text, 40)!r}, has {longest} and its "
         f"answer may have {max_new_tokens}: {advice}"
     )
 
@@ -551,7 +554,7 @@ def _writers_of(
         network = compute.place(model.model).eval()
         assert isinstance(network, LanguageModel), "only a language model writes"
         writers[role] = _Writer(network, model, template, num_new, compute, context)
-        _require_room_for(network, writers[role].rows(few), num_new)
+        _require_room_for(network, writers[role].rows(few), few.texts, num_new)
     return writers
 
 

@@ -591,6 +591,11 @@ class Run:
         """Note something unusual, in the record, the journal and on the terminal."""
         self._log.event(kind, message, **details)
 
+    def event_once(self, kind: str, message: str) -> None:
+        """The same outside of phases, where a resume comes by again: what was noted already is not noted twice."""
+        if not any((event.kind, event.message) == (kind, message) for event in self._log.events):
+            self.event(kind, message)
+
     # Models and data sets
 
     def pin(self, *names: tuple[str, sources.Kind]) -> list[str]:

@@ -163,8 +163,9 @@ def ask(
 
 def _template_of(run: str) -> Template:
     """How the run wrote its prompts, as its record says."""
-    path = Path(run) / records.RECORD_NAME
-    named = records.read_record(path).model.get("template") if path.is_file() else None
+    folders = (Path(run), Path(run).resolve().parent)  # it may be the folder of its model
+    path = next((path for folder in folders if (path := folder / records.RECORD_NAME).is_file()), None)
+    named = records.read_record(path).model.get("template") if path else None
     return "chat" if named == "chat" else "plain"
 
 

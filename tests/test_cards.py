@@ -66,11 +66,12 @@ def test_card_of_a_language_model_loads_it_with_its_output_layer() -> None:
 @pytest.mark.parametrize(
     ("about", "code"),
     [
-        ({}, 'tokenizer("a text", add_special_tokens=False'),
+        ({}, 'tokenizer("a text", return_tensors="pt")'),  # of an older version: the tokenizer's own begin
+        ({"begins_with": ""}, 'tokenizer("a text", add_special_tokens=False'),
         ({"begins_with": "<|endoftext|>"}, 'tokenizer("<|endoftext|>a text", add_special_tokens=False'),
         ({"begins_with": "<s>", "template": "plain"}, 'tokenizer("<s>a question\\n", add_special_tokens=False'),
         ({"template": "chat"}, "tokenizer.apply_chat_template(asked, add_generation_prompt=True"),
-        ({"begins_with": '<s>"); import os', "template": "plain"}, 'tokenizer("a question\\n"'),
+        ({"begins_with": '<s>"); import os', "template": "plain"}, 'tokenizer("a question\\n", return_tensors'),
     ],
 )
 def test_card_of_a_language_model_asks_it_as_it_was_trained(about: dict[str, str], code: str) -> None:

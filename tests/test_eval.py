@@ -192,7 +192,7 @@ def test_requests_are_written_as_the_run_wrote_its_prompts(student, tasks, tmp_p
     values = [[result.value for result in evaluation.results] for evaluation in found]
     assert values[0] == values[1] != values[2]
     assert values[2] == pytest.approx(list(by_hand(student).values()))
-    assert "in the model's chat template" in (folder / "model" / records.CARD_NAME).read_text()
+    assert "in the model's chat template" in (folder / records.CARD_NAME).read_text()
     plain = make_run(tmp_path / "plain", student)
     assert "has none: choose --template plain" in refuse(
         capsys, str(plain), "--tasks", str(tasks / "own.yaml"), "--template", "chat"

@@ -175,7 +175,6 @@ def test_settings_of_the_divergences_reach_them():
         ),
         (("--student", "x", "--hidden-size", "16"), "hidden_size must be left out where a student is named, got 16"),
         (("--student", "x", "--num-layers", "2"), "num_layers must be left out where a student is named, got 2"),
-        (("--num-heads", "2"), "num_heads must be left out where --hidden-size is, got 2"),
         (("--stride", "256"), "stride must be in 1 … 255, below max_length, got 256"),
     ],
 )

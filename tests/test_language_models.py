@@ -474,8 +474,14 @@ def test_text_that_occurs_twice_stays_whole_in_train(tmp_path):
         ({"text_columns": ("nothing",)}, "has no column 'nothing': choose --text-columns from text"),
         ({"text_columns": ("nothing",), "completion_column": "text"}, "choose --prompt-column from text"),
         ({"completion_column": "nothing"}, "has no column 'nothing': choose --completion-column from text"),
-        ({"text_columns": ("tags",)}, "found list in train row 0: choose another --text-columns$"),
-        ({"text_columns": ("tags",), "completion_column": "text"}, "row 0: choose another --prompt-column$"),
+        (
+            {"text_columns": ("tags",)},
+            "found list in train row 0: choose another --text-columns, or write each as one text$",
+        ),
+        (
+            {"text_columns": ("tags",), "completion_column": "text"},
+            "row 0: choose another --prompt-column, or write each as one text$",
+        ),
         ({"text_columns": ()}, "one column or more"),
         ({"max_train": 0}, "max_train must be at least 1"),
         ({"test_split": "other"}, "has no split 'other'"),

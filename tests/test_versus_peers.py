@@ -432,7 +432,9 @@ def test_contenders_share_the_fine_tuned_teacher_whose_address_holds_the_source_
     for path in [path for path in PEERS if ("lm_" in path.name or "trl_" in path.name) == language]:
         source = inspect.getsource(cli.load_recipe(path).function)
         if "teachers.fine_tune" in source:
-            found.add(re.search(r"    def hard_loss.*?compute=compute,\n    \)\n", source, re.DOTALL)[0])
+            found.add(
+                re.search(r"    (?:def hard_loss|teacher = run).*?compute=compute,\n    \)\n", source, re.DOTALL)[0]
+            )
     assert len(found) == 1
 
 

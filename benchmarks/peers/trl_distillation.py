@@ -5,11 +5,12 @@ Run:       smallmodels run benchmarks/peers/trl_distillation.py
 Expected:  benchmarks/results/versus_peers.md; the other side is ours_lm_distillation.py.
 Licences:  GSM8K is MIT; the models have random weights, so the result inherits nothing.
 
-Its divergence is KL to the teacher (beta 0), on completions alone, as ours. What makes it faster is switched on: no
-gradient checkpointing, which TRL has as its default, batches of similar length, fused AdamW, the machine's number
-format. Counted is the phase `train`, from the trainer's making to its last step; checkpoints and reports are off
-because they are no part of the job. Examples are given as tokens, the same as on the other side. Nobody validates while
-training, and the last weights are taken.
+Its divergence is KL to the teacher (beta 0) over the whole vocabulary, on completions alone. Ours is over the most
+likely tokens, and a tenth of its loss is cross-entropy with the next token, which GKD does not have. What makes it
+faster is switched on: no gradient checkpointing, which TRL has as its default, batches of similar length, fused AdamW,
+the machine's number format. Counted is the phase `train`, from the trainer's making to its last step; checkpoints and
+reports are off because they are no part of the job. Examples are given as tokens, the same as on the other side. Nobody
+validates while training, and the last weights are taken.
 """
 
 from dataclasses import dataclass, replace

@@ -6,7 +6,7 @@ read side by side. `classifiers` is for labels of texts and words, `few_shots` f
 `answers` for language models that answer prompts; `controls` are the same students without a teacher.
 """
 
-from smallmodels.distilling.answers import AnswerRows, compare_answers, cut_answers
+from smallmodels.distilling.answers import AnswerRows, compare_answers, cut_answers, num_cut
 from smallmodels.distilling.classifiers import (
     STATIC_DIMENSIONS,
     STATIC_SOFT_WEIGHT,
@@ -89,6 +89,7 @@ __all__ = [
     "load_shots",
     "load_translations",
     "losses_of",
+    "num_cut",
     "prepare",
     "say_change",
     "smoke",

@@ -42,19 +42,19 @@ def cut_answers(
     rows = [data.cut_completions(whole, tokenizer, template=template, max_length=max_length) for whole in wholes]
     for whole, left in zip(wholes, rows, strict=True):
         if dropped := len(whole) - len(left):
-            run.event(
+            run.event_once(
                 "too long",
                 f"{dropped} of {len(whole)} examples of {whole.name} have no room for a completion, and are left out: "
                 "a larger --max-length keeps them",
             )
         if cut := num_cut(left, tokenizer):
-            run.event(
+            run.event_once(
                 "too long",
                 f"{cut} of {len(left)} completions of {whole.name} are cut at {max_length} tokens and have no end: "
                 "a larger --max-length keeps it",
             )
     if without := sum(generation.gsm8k_answer(text) is None for text in splits.test.completions or ()):
-        run.event(
+        run.event_once(
             "no number",
             f"{without} of {len(splits.test)} completions of {splits.test.name} have no number after ####: an answer "
             "is right there if it says the same, word for word",

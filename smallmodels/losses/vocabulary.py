@@ -19,6 +19,7 @@ from smallmodels.losses.classes import Divergence, cross_entropy
 from smallmodels.losses.inputs import (
     at_places,
     autocast_dtype,
+    check_labels,
     check_matrix,
     full_precision,
     may_look,
@@ -390,9 +391,10 @@ def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     num_blocks = values.shape[1] // _BLOCK
     if num_blocks < 4 * k:
-        return tuple(values.topk(k, dim=-1))
+        plain = values.topk(k, dim=-1)
+        return plain.values, plain.indices
     whole = num_blocks * _BLOCK
-    blocks = values[:, :whole].unflatten(1, (num_blocks, _BLOCK)).amax(-1).topk(k, dim=-1, sorted=False).indices
+    blocks = values[:, :whole].view(-1, num_blocks, _BLOCK).amax(-1).topk(k, dim=-1, sorted=False).indices
     within = torch.arange(_BLOCK, device=values.device)
     rest = torch.arange(whole, values.shape[1], device=values.device).expand(len(values), -1)
     places = torch.cat([(blocks[:, :, None] * _BLOCK + within).flatten(1), rest], dim=1)
@@ -455,13 +457,13 @@ class _Buckets(torch.autograd.Function):
             weights, tail = _tail(logits, ids, shift, temperature)
         ctx.save_for_backward(weights, places, tail)
         ctx.k, ctx.temperature = k, temperature
-        top, of_labels = logits.gather(1, places).split([k, labels.shape[1]], dim=1)
+        top, of_labels = torch.split(logits.gather(1, places), [k, labels.shape[1]], dim=1)
         return torch.cat([top / temperature, tail.log() + shift / temperature, of_labels], dim=1)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         weights, places, tail = ctx.saved_tensors
-        of_top, of_tail, of_labels = upstream[0].split([ctx.k, 1, places.shape[1] - ctx.k], dim=1)
+        of_top, of_tail, of_labels = torch.split(upstream[0], [ctx.k, 1, places.shape[1] - ctx.k], dim=1)
         of_others = torch.where(tail > 0, of_tail / tail, 0.0) / ctx.temperature
         gradient = weights.mul_(of_others).scatter_(1, places[:, : ctx.k], of_top / ctx.temperature)
         return gradient.scatter_add_(1, places[:, ctx.k :], of_labels), None, None, None
@@ -529,6 +531,7 @@ def top_k_distillation_loss(
     """
     if temperature == 1:
         _require_known_ids(student_logits, teacher)
+        check_labels(labels, student_logits.shape[1])
         student, of_labels = _buckets(student_logits, teacher.ids, 1.0, labels).tensor_split([-1], dim=1)
         soft = divergence(student, teacher.buckets(1.0), temperature=1.0)
         hard = student.logsumexp(-1) - of_labels.squeeze(1)
