@@ -107,6 +107,10 @@ class OutputLayer:
         bias = None if self.bias is None else self.bias[:num_classes]
         return replace(self, weight=self.weight[:num_classes], bias=bias)
 
+    def to(self, dtype: torch.dtype) -> "OutputLayer":
+        """The same in a number format, for many products without gradients; their results are widened as ever."""
+        return replace(self, weight=self.weight.to(dtype), bias=None if self.bias is None else self.bias.to(dtype))
+
     def finish(self, logits: Tensor) -> Tensor:
         """Scale and bend a product."""
         scaled = logits if self.scale == 1.0 else logits * self.scale
@@ -114,7 +118,7 @@ class OutputLayer:
 
     def __call__(self, hidden_states: Tensor) -> Tensor:
         """Logits, (num_targets, vocabulary), float32: of a few targets."""
-        return self.finish(widened(F.linear(hidden_states, self.weight, self.bias)))
+        return self.finish(widened(F.linear(hidden_states.to(self.weight.dtype), self.weight, self.bias)))
 
 
 def by_chunks(hidden_states: Tensor, layer: OutputLayer, loss_of_logits: Callable[[Tensor, slice], Tensor]) -> Tensor:

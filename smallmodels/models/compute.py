@@ -57,6 +57,11 @@ class Compute:
     layout: str = PADDED
     """`padded` or `packed`: whether a language model is trained on rows that may hold several texts."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the number format."""
+        return _DTYPES[self.number_format]
+
     def save(self, folder: Path) -> None:
         """Write `compute.json`."""
         files.write_json(folder / "compute.json", dataclasses.asdict(self))
@@ -90,7 +95,7 @@ class Compute:
         """Run the block's matrix products in the number format; the outermost block casts trained weights once."""
         if self.number_format == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device, dtype=_DTYPES[self.number_format])
+        return torch.autocast(self.device, dtype=self.dtype)
 
     def use_threads(self) -> None:
         """Use as many threads as when this was chosen: a sum over other threads has other last bits."""

@@ -281,19 +281,20 @@ class LiveTeacher:
     Args:
         teacher: A language model; put on the device, into evaluation mode, and without gradients for good.
         packing: How many tokens to keep, and at which temperatures the mass of all others; no bytes are packed.
-        compute: Device and attention.
+        compute: Device, attention and number format.
     """
 
     def __init__(self, teacher: TextModel, packing: Packing, compute: Compute) -> None:
         network = compute.place(teacher.model).eval().requires_grad_(False)
         assert isinstance(network, LanguageModel), "targets are those of a language model"
         self.network, self.packing = network, packing
+        self.layer = network.output_layer.cut(packing.num_classes).to(compute.dtype)
 
     def __call__(self, batch: Batch) -> LiveTopK:
         """What it says about a batch of rows that teacher and student read alike."""
         with torch.no_grad():
             states, _ = shifted(self.network(**batch.inputs), batch.inputs["input_ids"], batch.targets)
-        return LiveTopK(states, self.network.output_layer.cut(self.packing.num_classes), self.packing)
+        return LiveTopK(states, self.layer, self.packing)
 
 
 def target_offsets(tokens: Tokens) -> npt.NDArray[np.int64]:

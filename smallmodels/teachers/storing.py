@@ -287,7 +287,7 @@ class _Targets:
     def _values(self, tokens: Tokens, compute: Compute, context: Context) -> Stored:
         network = compute.place(self.teacher.model).eval()
         assert isinstance(network, LanguageModel), "targets are those of a language model"
-        layer, packing = network.output_layer.cut(self.packing.num_classes), self.packing
+        packing, layer = self.packing, network.output_layer.cut(self.packing.num_classes).to(compute.dtype)
         rows = Split("shard", [""] * len(tokens.lengths), [""] * len(tokens.lengths), tokens=tokens)
         found: dict[int, Bytes] = {}
         for indices, batch, states, _ in models.forward_targets(network, rows, compute=compute, context=context):
