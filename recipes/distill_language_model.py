@@ -210,7 +210,14 @@ def main(config: Config, run: Run) -> None:
     options = dict(run.compute)
     if config.teacher_signal == "live" and not models.keeps_texts_apart(teacher.model):
         options["layout"] = "padded"  # it reads the student's rows
-    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **options)
+    compute = run.phase(
+        "setup",
+        models.choose_compute,
+        model=untrained,
+        tokens=rows.tokens,
+        batch_size=config.train.batch_size,
+        **options,
+    )
     unigrams = perplexity.Unigrams.fit(rows, untrained.tokenizer)
 
     # 2. What the teacher says about each token: stored once, or asked for with each batch

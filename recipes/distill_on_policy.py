@@ -180,7 +180,14 @@ def main(config: Config, run: Run) -> None:
     generation.require_room([teacher], splits.test.texts, **room)
     asked = splits.train.texts if config.on_policy_share > 0 else ()
     generation.require_room([untrained], [*asked, *splits.test.texts], **room)
-    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=own.validation.tokens, **run.compute)
+    compute = run.phase(
+        "setup",
+        models.choose_compute,
+        model=untrained,
+        tokens=own.validation.tokens,
+        batch_size=config.train.batch_size,
+        **run.compute,
+    )
     num_classes = min(models.vocabulary_size(model) for model in (teacher, untrained))  # one may have spare rows
     packing = teachers.Packing(config.k, (config.temperature,), num_classes)
 

@@ -145,7 +145,12 @@ def main(config: Config, run: Run) -> None:
     generation.require_room([teacher], [*splits.train.texts, *splits.test.texts], **room)
     generation.require_room([untrained], splits.test.texts, **room)
     compute = run.phase(
-        "setup", models.choose_compute, model=untrained, tokens=rightful.validation.tokens, **run.compute
+        "setup",
+        models.choose_compute,
+        model=untrained,
+        tokens=rightful.validation.tokens,
+        batch_size=config.train.batch_size,
+        **run.compute,
     )
 
     # 2. What the teacher writes, and what of it is right

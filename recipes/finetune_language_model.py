@@ -114,7 +114,14 @@ def main(config: Config, run: Run) -> None:
 
     rows = distilling.cut_answers(run, splits, base.tokenizer, template=config.template, max_length=base.max_length)
     generation.require_room([base], splits.test.texts, template=config.template, max_new_tokens=config.max_new_tokens)
-    compute = run.phase("setup", models.choose_compute, model=base, tokens=rows.train.tokens, **run.compute)
+    compute = run.phase(
+        "setup",
+        models.choose_compute,
+        model=base,
+        tokens=rows.train.tokens,
+        batch_size=config.train.batch_size,
+        **run.compute,
+    )
 
     # 2. Train on the completions
     adapted = base.copy()

@@ -118,7 +118,14 @@ def main(config: Config, run: Run) -> None:
         seed=config.seed,
     )
     rows = data.cut_into_rows(splits.train, untrained.tokenizer, max_length=config.max_length)
-    compute = run.phase("setup", models.choose_compute, model=untrained, tokens=rows.tokens, **run.compute)
+    compute = run.phase(
+        "setup",
+        models.choose_compute,
+        model=untrained,
+        tokens=rows.tokens,
+        batch_size=config.train.batch_size,
+        **run.compute,
+    )
     unigrams = perplexity.Unigrams.fit(rows, untrained.tokenizer)
 
     # 2. Train

@@ -361,6 +361,18 @@ def test_choose_compute_measures_on_the_model_and_leaves_it_as_it_is(base, train
     assert all(p.grad is None for p in base.model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "tried"),
+    [(None, SIZES), (1, SIZES[:1]), (600 // 8, SIZES[:2]), (1100 // 8, SIZES[:3]), (9999, SIZES)],
+)
+def test_passes_that_hold_more_than_a_step_are_not_tried(base, train, monkeypatch, batch_size, tried):
+    asked = []
+    monkeypatch.setattr(choosing, "fastest", lambda compute, attentions, sizes, *_: asked.append(sizes) or compute)
+    tokens = batches.Tokens(np.arange(80, dtype=np.int32), np.arange(0, 81, 8), 0, 32)
+    models.choose_compute("cpu", "fp32", model=base, tokens=tokens, batch_size=batch_size)
+    assert asked == [tried]
+
+
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_passes_are_timed_on_the_outer_layers_and_the_model_stays_whole(depth):
     import transformers

@@ -127,7 +127,14 @@ def main(config: Config, run: Run) -> None:
         max_length=config.max_length,
         seed=config.seed,
     )
-    compute = run.phase("setup", models.choose_compute, model=student, tokens=train_rows.tokens, **run.compute)
+    compute = run.phase(
+        "setup",
+        models.choose_compute,
+        model=student,
+        tokens=train_rows.tokens,
+        batch_size=config.train.batch_size,
+        **run.compute,
+    )
 
     teacher = run.phase(
         "teacher",

@@ -145,6 +145,7 @@ def choose_compute(
     layout: str = "auto",
     model: TextModel | None = None,
     tokens: Tokens | None = None,
+    batch_size: int | None = None,
 ) -> Compute:
     """Choose how models run on this machine; what is given is taken as it is.
 
@@ -161,6 +162,7 @@ def choose_compute(
         layout: `padded`, `packed` (several texts in a row, for language models that keep them apart), or `auto`.
         model: What shall be trained; without it, attention, size of a pass and layout are usual ones.
         tokens: Of the texts to train on.
+        batch_size: Texts of an optimizer step; passes that have room for more than one step are not tried.
 
     Raises: InputError if the device is not there, a number format, attention or layout does not exist, or the layout
         is not for this model.
@@ -174,11 +176,19 @@ def choose_compute(
         raise InputError(f"the attention must be auto, {' or '.join(known)}, got {attention}")
     attentions = known if attention == "auto" else (attention,)
     sizes = _TOKENS_PER_PASS[chosen] if tokens_per_pass is None else (tokens_per_pass,)
+    if tokens_per_pass is None and tokens is not None and batch_size is not None:
+        sizes = _sizes_for(batch_size * float(tokens.lengths.mean()), sizes)
     layouts = _layouts(layout, model)
     usual = Compute(chosen, number_format, torch.get_num_threads(), rate, attentions[-1], sizes[:2][-1], layouts[0])
     if model is None or tokens is None or len(attentions) == len(sizes) == len(layouts) == 1:
         return usual
     return fastest(usual, attentions, sizes, _Passes(model, tokens), layouts)
+
+
+def _sizes_for(step_tokens: float, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes of a pass up to the first that holds a whole step: to try larger ones takes time and memory for nothing."""
+    too_small = sum(size < step_tokens for size in sizes)
+    return sizes[: too_small + 1]
 
 
 def _layouts(asked: str, model: TextModel | None) -> tuple[str, ...]:
