@@ -114,7 +114,9 @@ class Batch:
     @property
     def num_targets(self) -> int | None:
         """Of all rows; None where tokens have no targets."""
-        return None if self._is_target is None else int(self._is_target.sum())
+        if self._is_target is None:
+            return None
+        return len(self._targets) if self._targets is not None else int(np.count_nonzero(self._is_target.numpy()))
 
     @property
     def targets(self) -> "torch.Tensor":
