@@ -88,12 +88,12 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", template: Temp
     """
     if template == "plain":
         return [*text_edges(tokenizer)[0], *_ids(f"{prompt}\n", tokenizer)]
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError("the model should have a chat template, but has none: choose --template plain")
     return _ids(_asked(prompt, tokenizer), tokenizer)
 
 
 def _asked(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("the model should have a chat template, but has none: choose --template plain")
     return _chat([{"role": "user", "content": prompt}], tokenizer, add_generation_prompt=True)
 
 
@@ -101,16 +101,14 @@ def _both(
     prompt: str, completion: str, tokenizer: "PreTrainedTokenizerBase", template: Template
 ) -> tuple[list[int], list[int]]:
     """Tokens of the prompt and of the completion, the end of the text included."""
-    before = prompt_ids(prompt, tokenizer, template)
     if template == "plain":
-        return before, [*_ids(completion, tokenizer), *text_edges(tokenizer)[1]]
+        return prompt_ids(prompt, tokenizer, template), [*_ids(completion, tokenizer), *text_edges(tokenizer)[1]]
+    asked = _asked(prompt, tokenizer)
     text = _chat([{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}], tokenizer)
-    both = _ids(text, tokenizer)
+    before, both = _ids(asked, tokenizer), _ids(text, tokenizer)
     if both[: len(before)] == before:
         after = both[len(before) :]
-    elif text.startswith(
-        asked := _asked(prompt, tokenizer)
-    ):  # a token of both would hold the end of the one and the beginning of the other
+    elif text.startswith(asked):  # a token holds the end of the one and the beginning of the other: each alone, then
         after = _ids(text[len(asked) :], tokenizer)
     else:
         raise InputError(
