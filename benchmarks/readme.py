@@ -69,7 +69,7 @@ def _lines(found: dict[str, RunRecord]) -> str:
         value = main.metrics.get(record.metric) if main else None
         rows.append(
             [
-                _recipe_words(name, record),
+                name,
                 ", ".join(dict.fromkeys(source.name for source in record.sources if source.kind == "dataset")),
                 formats.metric_name(record.metric),
                 _quality_of(record, "teacher"),
@@ -85,12 +85,6 @@ def _lines(found: dict[str, RunRecord]) -> str:
     table = formats.markdown_table([*head, "best without a network", "run", "CPU-s"], rows, text_columns=(1, 2))
     links = ", ".join(f"[{name}](benchmarks/results/{name}/record.json)" for name in found)
     return f"{table}\n\n{_machines(found)} The records: {links}."
-
-
-def _recipe_words(name: str, record: RunRecord) -> str:
-    """The recipe, and what tells this record from another one of it, as its folder is called."""
-    rest = name.removeprefix(record.recipe).strip("_")
-    return f"{record.recipe} ({rest})" if rest else name
 
 
 def _machines(found: dict[str, RunRecord]) -> str:

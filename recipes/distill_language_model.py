@@ -5,7 +5,7 @@ Source:    soft targets: Hinton et al. 2015, arXiv:1503.02531; reverse KL: Gu et
            logit distance: Boizard et al. 2024, arXiv:2402.12030.
 Run:       smallmodels run distill_language_model --teacher runs/pretrain_language_model/…/model
 Expected:  texts read eight times, 150 or 1,000 of them: better than the same student on the texts alone at equal cost.
-           500 read twice at a soft weight of 0.5: worse (benchmarks/results/language_models.md).
+           500 read twice at a soft weight of 0.5, or 6,480 of arithmetic read four times: worse. See the README.
 Measured:  texts.jsonl: bits per byte 1.055 (teacher 0.987, labels alone 1.113), one seed, flags as in its record; 15
            min 08 s and 1,730 CPU-s on AMD EPYC, 2 cores, bf16.
 Licences:  MedQuAD, questions and answers on health, is CC-BY-4.0, SmolLM2 Apache-2.0; a student inherits its teacher's.

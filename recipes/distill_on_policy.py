@@ -3,7 +3,7 @@
 Source:    generalised knowledge distillation (GKD): Agarwal et al. 2023, arXiv:2306.13649, algorithm 1.
 Run:       smallmodels run distill_on_policy
 Expected:  a student nearer to its teacher on its own answers; what was generated, used and repeated is in the record.
-           There the same student on the texts alone, at equal cost, is better: compare both on your data.
+           There the same student on the right answers, at equal cost, is better: compare both on your data.
 Measured:  arithmetic.csv: exact match 54.0 % (teacher 67.6 %, labels alone 92.4 %), one seed, flags as in its record; 5
            min 50 s and 633 CPU-s on AMD EPYC, 2 cores, bf16.
 Licences:  GSM8K is MIT, SmolLM2 Apache-2.0; a student inherits its teacher's.

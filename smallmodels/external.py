@@ -80,7 +80,7 @@ def evaluate_run(
     _require_installed()
     _require_tasks(tasks, include_path)
     with verification.changing(folder) as record:
-        in_chat = (template or record.model.get("template")) == "chat"
+        in_chat = (template or record.template) == "chat"
         found = _evaluate(folder, tasks, include_path, limit, num_fewshot, in_chat, batch_size)
         finishing.amend(folder, record, external_evaluations=[*record.external_evaluations, found])
     return found

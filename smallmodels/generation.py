@@ -353,6 +353,13 @@ def require_room(
         _require_room_for(model.model, rows, texts, max_new_tokens)
 
 
+def room_after(model: TextModel, prompt: str, template: Template, *, at_most: int) -> int:
+    """New tokens for which a model has room after a prompt, one at least and so many at most."""
+    limit = getattr(model.model.config, "max_position_embeddings", None)
+    num_read = len(prompt_ids(prompt, model.tokenizer, template))
+    return at_most if limit is None else max(1, min(at_most, int(limit) - num_read))
+
+
 def _require_room_for(
     network: LanguageModel, rows: Sequence[list[int]], texts: Sequence[str], max_new_tokens: int
 ) -> None:

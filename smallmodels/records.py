@@ -558,6 +558,11 @@ class RunRecord:
     """SHA-256 of `record.json` as it is with null here; None in older records."""
 
     @property
+    def template(self) -> str | None:
+        """How prompts of a language model were written, `chat` or `plain`; None where there were none."""
+        return self.model.get("template") or self.config.get("template")
+
+    @property
     def curve_metric(self) -> str:
         """Key of the metric that `curve` holds."""
         return self.curve_of or self.metric

@@ -19,6 +19,7 @@ from smallmodels.text import inert_cell, printable, shorten
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 FILE_SUFFIXES = (".txt", *TABLE_SUFFIXES)
+_LONGEST_ANSWER = 256
 SHOWN_LABELS = 3
 """Labels printed for a text; a file gets them all."""
 
@@ -122,7 +123,7 @@ def ask(
     prompt: str,
     *,
     template: Template | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | None = None,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> int:
@@ -132,7 +133,7 @@ def ask(
         run: Run folder of a language model, or its model folder.
         prompt: What it is asked.
         template: How the prompt is written; None is as the run wrote it in training, `plain` where it had no prompts.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer; None is 256, or what the model has room for after the prompt.
         temperature: 0 takes the most likely token each time; above, tokens are drawn.
         seed: Of the draws.
 
@@ -147,16 +148,17 @@ def ask(
             compute = models.choose_compute()
             meter.set_synchronize(compute.synchronize)
         with meter.phase("inference") as measured:
+            form = template or _template_of(run)
             found = generation.answer(
                 model,
                 [prompt],
-                template=template or _template_of(run),
-                max_new_tokens=max_new_tokens,
+                template=form,
+                max_new_tokens=max_new_tokens or generation.room_after(model, prompt, form, at_most=_LONGEST_ANSWER),
                 temperature=temperature,
                 seed=seed,
                 compute=compute,
             )
-    print(*map(printable, found.texts[0].splitlines()), sep="\n")
+    print(*map(printable, found.texts[0].strip().splitlines()), sep="\n")
     print(cost_sentence(1, "answer", measured.reading), file=sys.stderr)
     return 0
 
@@ -165,8 +167,7 @@ def _template_of(run: str) -> Template:
     """How the run wrote its prompts, as its record says."""
     folders = (Path(run), Path(run).resolve().parent)  # it may be the folder of its model
     path = next((path for folder in folders if (path := folder / records.RECORD_NAME).is_file()), None)
-    named = records.read_record(path).model.get("template") if path else None
-    return "chat" if named == "chat" else "plain"
+    return "chat" if path and records.read_record(path).template == "chat" else "plain"
 
 
 def _model_folder(run: str) -> Path:

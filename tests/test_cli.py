@@ -1021,6 +1021,8 @@ def test_ask_prints_what_the_model_writes_in_the_form_of_its_training(language_r
     assert captured.out.split() == expected.split()
     assert "1 answer took" in captured.err
     assert "choose --template plain" in refuse(capsys, *words, "--template", "chat")  # it has no chat template
+    assert cli.main(words[:3]) == 0  # as much as there is room for
+    assert "1 answer took" in capsys.readouterr().err
     written = [(cli.main([*words, "--temperature", "5", "--seed", seed]), capsys.readouterr().out) for seed in "112"]
     assert written[0] == written[1] != written[2]
 

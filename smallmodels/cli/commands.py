@@ -217,7 +217,7 @@ def _ask_command(arguments: list[str]) -> int:
     parser.add_argument("prompt", metavar="PROMPT", help="what it is asked")
     _add_template(parser)
     parser.add_argument(
-        "--max-new-tokens", metavar="N", type=_positive, default=256, help="longest answer (default: 256)"
+        "--max-new-tokens", metavar="N", type=_positive, help="longest answer (default: 256, or what fits)"
     )
     parser.add_argument(
         "--temperature", metavar="X", type=float, default=0.0, help="draw tokens (default: 0, the most likely ones)"

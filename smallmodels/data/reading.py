@@ -191,7 +191,7 @@ def clean_text(value: Any, column: str, split_name: str, row: int, counts: Count
     if isinstance(value, list | dict | bytes):
         raise InputError(
             f"column {column!r} should hold texts, found {type(value).__name__} in {split_name} row {row}: "
-            f"choose another {f'--{flag}' if flag else 'column'}, or write each as one text"
+            f"choose another {f'--{flag}' if flag else 'column'}"
         )
     text = str(value)
     repaired = text.encode(errors="replace").decode()  # a lone surrogate cannot be written to any file

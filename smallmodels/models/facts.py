@@ -35,8 +35,9 @@ def vocabulary_size(model: TextModel) -> int:
 
 
 def size_bytes(model: nn.Module) -> int:
-    """Bytes of the weights as they are saved."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    """Bytes of the weights as they are saved: those that two parts share, once."""
+    parts = {(t.data_ptr(), t.numel()): t for t in model.state_dict().values()}
+    return sum(t.numel() * t.element_size() for t in parts.values())
 
 
 def describe(model: TextModel, compute: Compute) -> dict[str, Any]:
