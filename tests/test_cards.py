@@ -105,6 +105,28 @@ def test_card_gives_results_that_the_hub_library_reads() -> None:
     assert results["macro F1 (test)"].metric_type == "f1"
 
 
+def test_card_tells_what_an_answer_cost_and_the_hub_is_not_told_of_it_as_quality() -> None:
+    record = classifier_record(task="text-generation")
+    of_costs = {"energy_j_per_answer": 0.0734, "cpu_s_per_answer": 0.00254, "new_tokens_per_answer": 15.04}
+    results = [
+        dataclasses.replace(
+            result,
+            metrics=result.metrics
+            | {
+                name: dataclasses.replace(result.metrics["accuracy"], value=v, low=None) for name, v in of_costs.items()
+            },
+        )
+        for result in record.results
+    ]
+    record = dataclasses.replace(record, results=results)
+    text = model_card(record)
+    assert all(words in text for words in ("J per answer, many at once", "0.0734", "0.00254", "15.0"))
+    assert ("estimated J per answer" in text) == (not record.energy_is_counted)
+    names = {result.metric_name for result in ModelCard(text).data.eval_results}
+    assert names
+    assert not any("per answer" in str(name) for name in names)
+
+
 def test_card_without_country_has_no_grams_and_says_why() -> None:
     text = model_card(classifier_record())
     assert "co2_eq_emissions" not in metadata(classifier_record())

@@ -170,7 +170,12 @@ def cpu_seconds(value: float | None) -> str:
     return MISSING if value is None or not is_number(value) else f"{number(value)}{_SPACE}CPU-s"
 
 
-_OF_COST = {"energy_j_per_answer": "J per answer, many at once", "cpu_s_per_answer": "CPU-s per answer, many at once"}
+_OF_COST = {
+    "energy_j_per_answer": "J per answer, many at once",
+    "cpu_s_per_answer": "CPU-s per answer, many at once",
+    "new_tokens_per_answer": "tokens written per answer",
+    "read_tokens_per_answer": "tokens read per answer",
+}
 
 
 def is_cost(key: str) -> bool:
@@ -212,6 +217,8 @@ def interval(key: str, low: float | None, high: float | None) -> str:
     """A 95 % interval of a metric, or the sign for "not measured"."""
     if low is None or high is None or not (is_number(low) and is_number(high)):
         return MISSING
+    if is_cost(key):
+        return f"{number(low)}–{number(high)}"
     if is_share(key):
         return f"{100 * low:.1f}–{100 * high:.1f}{_SPACE}%"
     return f"{_plain(low)}–{_plain(high)}"
