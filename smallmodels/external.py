@@ -32,7 +32,7 @@ from smallmodels import (
     sources,
     verification,
 )
-from smallmodels.data.completions import Template
+from smallmodels.data.completions import Template, require_chat_template
 from smallmodels.errors import InputError, PolicyError
 from smallmodels.models import Compute, LanguageModel, TextModel
 from smallmodels.text import printable, shorten
@@ -123,8 +123,8 @@ def _evaluate(
     with _only_warnings() as warnings, energy.Meter() as meter:
         with meter.phase("setup"):
             model = _load_model(folder)
-            if in_chat and not getattr(model.tokenizer, "chat_template", None):
-                raise InputError("the model should have a chat template, but has none: choose --template plain")
+            if in_chat:
+                require_chat_template(model.tokenizer)
             compute = models.choose_compute(number_format=_NUMBER_FORMAT)
             meter.set_synchronize(compute.synchronize)
             manager = _task_manager(tasks, include_path)

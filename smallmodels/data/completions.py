@@ -91,9 +91,17 @@ def prompt_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", template: Temp
     return _ids(_asked(prompt, tokenizer), tokenizer)
 
 
-def _asked(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+def require_chat_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer that has no form of a dialogue.
+
+    Raises: InputError.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("the model should have a chat template, but has none: choose --template plain")
+
+
+def _asked(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    require_chat_template(tokenizer)
     return _chat([{"role": "user", "content": prompt}], tokenizer, add_generation_prompt=True)
 
 

@@ -373,12 +373,8 @@ def top_k(logits: Tensor, k: int, temperatures: Sequence[float] = (1.0,)) -> Top
         kept, ids = largest[:, :k], ids[:, :k]
         # No other logit is above the last of these, so exponentials neither overflow nor all vanish in the tail.
         bound = largest[:, -1:].clamp(min=torch.finfo(wide.dtype).min)
-        below = (wide - bound).scatter_(1, ids, float("-inf"))
-
-        def tail(temperature: float) -> Tensor:
-            return (below / temperature).exp_().sum(-1, keepdim=True).log_().add_(bound / temperature)
-
-        tails = {temperature: tail(temperature) for temperature in {1.0, *temperatures}}
+        sums = {temperature: _tail(wide, ids, bound, temperature)[1] for temperature in {1.0, *temperatures}}
+        tails = {temperature: found.log() + bound / temperature for temperature, found in sums.items()}
         total = torch.logaddexp(kept.logsumexp(-1, keepdim=True), tails[1.0])
         softened = [tails[temperature] - total / temperature for temperature in temperatures]
     return TopK(ids, kept - total, torch.cat(softened, dim=1), tuple(map(float, temperatures)))
